@@ -1,0 +1,31 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""HGAD, one anomaly model for many product classes, as an anomalib plugin.
+
+The names are imported when they are first used: the hook that registers the plugin lives in this package, and every
+Python start loads it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .datamodule import MultiClass
+    from .lightning_model import Hgad
+    from .torch_model import HgadModel
+
+__version__ = "0.1.0"
+
+__all__ = ["Hgad", "HgadModel", "MultiClass", "__version__"]
+
+_HOMES = {"Hgad": "lightning_model", "HgadModel": "torch_model", "MultiClass": "datamodule"}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

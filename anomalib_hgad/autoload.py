@@ -1,0 +1,94 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Makes ``anomalib train --model Hgad`` find this package without an import of it.
+
+anomalib knows the models and datamodules whose classes have been imported, and asks no plugin. The wheel therefore puts
+a line into site-packages that calls :func:`install` when Python starts. It waits for ``anomalib.models`` and
+``anomalib.data`` to be imported, and then adds ours to them. Until then nothing is loaded but this file, and nothing
+that goes wrong here stops anomalib.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+ADDITIONS = {
+    "anomalib.data": ("MultiClass", "anomalib_hgad.datamodule"),
+    "anomalib.models": ("Hgad", "anomalib_hgad.lightning_model"),
+}
+"""Class that a module of anomalib gets, and where it comes from."""
+
+
+def register(module: ModuleType) -> None:
+    """Add our class to a module of anomalib, unless anomalib has one of that name itself.
+
+    Args:
+        module: ``anomalib.data`` or ``anomalib.models``, just imported.
+    """
+    name, home = ADDITIONS[module.__name__]
+    if hasattr(module, name):
+        if getattr(module, name).__module__ != home:
+            warnings.warn(
+                f"anomalib has a {name} of its own now; the one of anomalib-hgad is {home}.{name}.",
+                stacklevel=2,
+            )
+        return
+    try:
+        setattr(module, name, getattr(import_module(home), name))
+    except Exception as error:  # noqa: BLE001 - a broken plugin must not break its host
+        warnings.warn(
+            f"anomalib-hgad is installed, but {name} could not be registered ({type(error).__name__}: {error}).",
+            stacklevel=2,
+        )
+
+
+class _RegisteringLoader(Loader):
+    """Loads a module as its own loader does, and registers our class in it."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self.loader.exec_module(module)
+        register(module)
+
+
+class _AnomalibFinder(MetaPathFinder):
+    """Finds the modules of :data:`ADDITIONS`, and leaves all others to the other finders."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        if fullname not in ADDITIONS:
+            return None
+        for finder in sys.meta_path:
+            if finder is self:
+                continue
+            spec = finder.find_spec(fullname, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = _RegisteringLoader(spec.loader)
+                return spec
+        return None
+
+
+def install() -> None:
+    """Wait for anomalib's modules; register in those that are there already."""
+    if not any(isinstance(finder, _AnomalibFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AnomalibFinder())
+    for name in ADDITIONS:
+        if name in sys.modules:
+            register(sys.modules[name])

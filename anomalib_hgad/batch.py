@@ -1,0 +1,127 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Items and batches that carry a product class.
+
+anomalib's :class:`~anomalib.data.ImageItem` and :class:`~anomalib.data.ImageBatch` know whether an image is normal or
+anomalous, but not which product it shows. The subclasses here add that, and stay what they extend: every anomalib
+model, metric, callback and visualizer takes them.
+
+Dimensions: B images, height x width pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+import numpy as np
+import torch
+from anomalib.data import ImageBatch, ImageItem, NumpyImageBatch, NumpyImageItem
+
+
+@dataclass
+class NumpyClassImageItem(NumpyImageItem):
+    """:class:`ClassImageItem` as NumPy arrays."""
+
+    class_index: np.ndarray | None = None
+    class_name: str | None = None
+    pred_class_index: np.ndarray | None = None
+    pred_class_name: str | None = None
+    class_given_score: np.ndarray | None = None
+    class_given_map: np.ndarray | None = None
+    class_inferred_score: np.ndarray | None = None
+    class_inferred_map: np.ndarray | None = None
+
+
+@dataclass
+class NumpyClassImageBatch(NumpyImageBatch):
+    """:class:`ClassImageBatch` as NumPy arrays."""
+
+    item_class: ClassVar[type[NumpyClassImageItem]] = NumpyClassImageItem
+
+    class_index: np.ndarray | None = None
+    class_name: list[str] | None = None
+    pred_class_index: np.ndarray | None = None
+    pred_class_name: list[str] | None = None
+    class_given_score: np.ndarray | None = None
+    class_given_map: np.ndarray | None = None
+    class_inferred_score: np.ndarray | None = None
+    class_inferred_map: np.ndarray | None = None
+
+
+@dataclass
+class ClassImageItem(ImageItem):
+    """An image and the product class it shows.
+
+    Attributes:
+        class_index: True class, int64 scalar, or ``None`` when unknown.
+        class_name: Name of the true class.
+        pred_class_index: Class inferred by the model, int64 scalar.
+        pred_class_name: Name of the inferred class.
+        class_given_score, class_inferred_score: Image score with the true and with the inferred class, scalar; of the
+            two the one that is not ``pred_score``.
+        class_given_map, class_inferred_map: The anomaly map that belongs to it, shape (height, width).
+    """
+
+    numpy_class: ClassVar[type[NumpyClassImageItem]] = NumpyClassImageItem
+
+    class_index: torch.Tensor | None = None
+    class_name: str | None = None
+    pred_class_index: torch.Tensor | None = None
+    pred_class_name: str | None = None
+    class_given_score: torch.Tensor | None = None
+    class_given_map: torch.Tensor | None = None
+    class_inferred_score: torch.Tensor | None = None
+    class_inferred_map: torch.Tensor | None = None
+
+
+@dataclass
+class ClassImageBatch(ImageBatch):
+    """A batch of images and the product classes they show.
+
+    Attributes:
+        class_index: True classes, int64, shape (B,), or ``None`` when unknown.
+        class_name: Names of the true classes.
+        pred_class_index: Classes inferred by the model, int64, shape (B,).
+        pred_class_name: Names of the inferred classes.
+        class_given_score, class_inferred_score: Image scores with the true and with the inferred class, shape (B,); of
+            the two the one that is not ``pred_score``.
+        class_given_map, class_inferred_map: The anomaly maps that belong to it, shape (B, height, width).
+    """
+
+    item_class: ClassVar[type[ClassImageItem]] = ClassImageItem
+    numpy_class: ClassVar[type[NumpyClassImageBatch]] = NumpyClassImageBatch
+
+    class_index: torch.Tensor | None = None
+    class_name: list[str] | None = None
+    pred_class_index: torch.Tensor | None = None
+    pred_class_name: list[str] | None = None
+    class_given_score: torch.Tensor | None = None
+    class_given_map: torch.Tensor | None = None
+    class_inferred_score: torch.Tensor | None = None
+    class_inferred_map: torch.Tensor | None = None
+
+    @classmethod
+    def collate(cls, items: list[ClassImageItem]) -> ClassImageBatch:
+        """Batch items, keeping the fields that every one of them has.
+
+        anomalib's collate looks at the first item alone, and fails or loses masks when a class with masks and a class
+        without meet in a batch.
+
+        Args:
+            items: The items to batch. Images of unequal sizes are resized to the largest.
+
+        Returns:
+            The batch. A field that any item lacks is ``None``.
+        """
+        for field in fields(ClassImageItem):
+            if any(getattr(item, field.name) is None for item in items):
+                for item in items:
+                    setattr(item, field.name, None)
+        return super().collate(items)
+
+    @classmethod
+    def from_image_batch(cls, batch: ImageBatch) -> ClassImageBatch:
+        """Take over the fields of a plain anomalib batch; the class fields stay ``None``."""
+        return cls(**{field.name: getattr(batch, field.name) for field in fields(batch)})

@@ -1,0 +1,86 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The product classes that a model knows, and how those of its data map to them.
+
+Classes are the same when their names are: a model tests and predicts on any choice of its classes in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from lightning.pytorch import LightningDataModule
+
+from .batch import ClassImageBatch
+
+
+def datamodule_class_names(datamodule: LightningDataModule) -> list[str]:
+    """Names of the classes of a datamodule.
+
+    Args:
+        datamodule: :class:`~anomalib_hgad.MultiClass`, or any other anomalib datamodule, which is one class.
+
+    Returns:
+        The names, in the order of ``class_index``.
+    """
+    if (names := getattr(datamodule, "class_names", None)) is not None:
+        return list(names)
+    return [getattr(datamodule, "category", None) or getattr(datamodule, "name", "0")]
+
+
+def claimed_class_names(datamodule: LightningDataModule | None) -> list[str]:
+    """Names of the classes that a datamodule says its images show; none if it has no category."""
+    if hasattr(datamodule, "class_names") or getattr(datamodule, "category", None):
+        return datamodule_class_names(datamodule)
+    return []
+
+
+def check_known(names: Iterable[str], known_names: Sequence[str]) -> None:
+    """Check that a model knows the classes of its data.
+
+    Args:
+        names: Names of the data's classes.
+        known_names: Names of the model's classes.
+
+    Raises:
+        ValueError: If it does not know one.
+    """
+    unknown = [name for name in dict.fromkeys(names) if name not in known_names]
+    if unknown:
+        msg = f"The model was not trained on these classes of the data: {', '.join(unknown)}. It knows "
+        msg += f"{', '.join(known_names) or 'none'}. Choose the data's classes among these, or train a model with the "
+        msg += "new ones."
+        raise ValueError(msg)
+
+
+def label_batch(batch: ClassImageBatch, known_names: Sequence[str], only_name: str | None) -> ClassImageBatch:
+    """Set the class indices of a batch to the model's, by the names of the classes.
+
+    Args:
+        batch: Batch in main memory. Without names its class indices are the model's already.
+        known_names: Names of the model's classes.
+        only_name: Class of all images where the batch does not say; ``None`` leaves such a batch without a class.
+
+    Returns:
+        The same batch.
+
+    Raises:
+        ValueError: If the model does not know a class.
+    """
+    names = batch.class_name
+    if names is None and batch.class_index is not None:
+        outside = (batch.class_index < 0) | (batch.class_index >= len(known_names))
+        if outside.any():
+            msg = f"Expected class_index from 0 to {len(known_names) - 1} ({', '.join(known_names)}), got "
+            msg += f"{batch.class_index[outside].tolist()}."
+            raise ValueError(msg)
+        names = [known_names[index] for index in batch.class_index.tolist()]
+    elif names is None and only_name is not None:
+        names = [only_name] * batch.batch_size
+    if names is None:
+        return batch
+    check_known(names, known_names)
+    class_index = torch.tensor([known_names.index(name) for name in names])
+    return batch.update(class_index=class_index, class_name=names)

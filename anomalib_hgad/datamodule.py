@@ -1,0 +1,284 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""One datamodule for many product classes, for any anomalib model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from anomalib import TaskType
+from anomalib.data import AnomalibDataModule, AnomalibDataset
+from anomalib.data.utils import LabelName, TestSplitMode, ValSplitMode
+from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
+from lightning.pytorch.utilities.types import EVAL_DATALOADERS
+from torch.utils.data import DataLoader, SequentialSampler
+from torchvision.transforms.v2 import Transform
+
+from anomalib_hgad.class_sources import (
+    ClassSource,
+    FolderNames,
+    sources_of_datamodules,
+    sources_of_dataset,
+    sources_of_folders,
+)
+from anomalib_hgad.dataset import ClassPart, MaskBatchSampler, MultiClassDataset
+from anomalib_hgad.dataset_checks import (
+    check_class,
+    check_pictures,
+    explain_setup_error,
+    mask_files,
+    picture_folder_name,
+)
+
+SUBSETS = ("train_data", "val_data", "test_data")
+
+
+class MultiClass(AnomalibDataModule):
+    """Many product classes in one anomalib datamodule.
+
+    Serves every anomalib model. Batches and items carry ``class_index`` and ``class_name``. Each class keeps its own
+    splitting, masks and augmentations. Classes with masks and classes without mix: the latter have no ``gt_mask`` and
+    are not mixed into one evaluation batch with the former, so that pixel figures are over the classes with masks.
+
+    The classes are given in one of three forms:
+
+    - ``datamodules``: one anomalib datamodule for each class, in this order. The classes of a ``MultiClass`` among them
+      are taken over. They are called by their category or else by their name; where two datasets have a class of one
+      name, these two are called ``DATASET_CLASS``.
+    - ``dataset``: the categories of one of anomalib's datasets, sorted.
+    - ``root`` alone: its subfolders, sorted, in MVTec layout (``train/good``, ``test/good``, ``test/KIND``,
+      ``ground_truth/KIND``) or with folders named by ``normal_dir``, ``normal_test_dir``, ``abnormal_dir`` and
+      ``mask_dir``. Each is split as by anomalib's ``Folder``; without masks it is image level only.
+
+    Args:
+        datamodules: One datamodule for each class.
+            Defaults to ``None``.
+        dataset: Name of an anomalib datamodule that has a ``category``, as ``MVTecAD``.
+            Defaults to ``None``.
+        root: Folder of the dataset, or folder whose subfolders are the classes.
+            Defaults to ``None``, for the dataset's own default.
+        categories: Categories or subfolders to take.
+            Defaults to ``None``, for all that are there.
+        normal_dir: Folder of normal training images in each subfolder of ``root``.
+            Defaults to ``None``, for MVTec layout.
+        normal_test_dir: Folder of normal test images, likewise.
+            Defaults to ``None``.
+        abnormal_dir: Folder of anomalous test images, likewise.
+            Defaults to ``None``.
+        mask_dir: Folder of masks, likewise.
+            Defaults to ``None``.
+        train_batch_size: Training batch size.
+            Defaults to ``32``.
+        eval_batch_size: Validation, test and prediction batch size.
+            Defaults to ``32``.
+        num_workers: Number of workers for data loading.
+            Defaults to ``8``.
+        train_augmentations: Augmentations of the training images. These and all that follow go to each class; with
+            ``datamodules``, give them there.
+            Defaults to ``None``.
+        val_augmentations: Augmentations of the validation images.
+            Defaults to ``None``.
+        test_augmentations: Augmentations of the test images.
+            Defaults to ``None``.
+        augmentations: Augmentations where none are given for a stage.
+            Defaults to ``None``.
+        test_split_mode: How each class gets its test images.
+            Defaults to ``None``, for the default of the class's datamodule.
+        test_split_ratio: Fraction of images for testing.
+            Defaults to ``None``, likewise.
+        val_split_mode: How each class gets its validation images.
+            Defaults to ``None``, likewise.
+        val_split_ratio: Fraction of images for validation.
+            Defaults to ``None``, likewise.
+        seed: Seed of the random splits.
+            Defaults to ``None``.
+
+    Raises:
+        ValueError: If not exactly one form is chosen, if an argument does not go with it, or if a class is named twice.
+        FileNotFoundError: If a folder is missing.
+        TypeError: If a datamodule is not of images.
+
+    Example:
+        >>> from anomalib.data import MVTecAD, Visa
+        >>> datamodule = MultiClass(datamodules=[MVTecAD(category="bottle"), Visa(category="candle")])
+        >>> datamodule.class_names
+        ['bottle', 'candle']
+        >>> datamodule = MultiClass(dataset="MVTecAD", root="./datasets/MVTecAD", categories=["bottle", "cable"])
+        >>> datamodule = MultiClass(root="./products", normal_dir="good", abnormal_dir="bad", mask_dir="masks")
+    """
+
+    def __init__(
+        self,
+        datamodules: list[AnomalibDataModule] | None = None,
+        dataset: str | None = None,
+        root: str | Path | None = None,
+        categories: list[str] | None = None,
+        normal_dir: str | None = None,
+        normal_test_dir: str | None = None,
+        abnormal_dir: str | None = None,
+        mask_dir: str | None = None,
+        train_batch_size: int = 32,
+        eval_batch_size: int = 32,
+        num_workers: int = 8,
+        train_augmentations: Transform | None = None,
+        val_augmentations: Transform | None = None,
+        test_augmentations: Transform | None = None,
+        augmentations: Transform | None = None,
+        test_split_mode: TestSplitMode | str | None = None,
+        test_split_ratio: float | None = None,
+        val_split_mode: ValSplitMode | str | None = None,
+        val_split_ratio: float | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(train_batch_size, eval_batch_size, num_workers)
+        of_each_class = {
+            "train_augmentations": train_augmentations,
+            "val_augmentations": val_augmentations,
+            "test_augmentations": test_augmentations,
+            "augmentations": augmentations,
+            "test_split_mode": test_split_mode,
+            "test_split_ratio": test_split_ratio,
+            "val_split_mode": val_split_mode,
+            "val_split_ratio": val_split_ratio,
+            "seed": seed,
+        }
+        given = {name: value for name, value in of_each_class.items() if value is not None}
+        folders = FolderNames(normal_dir, normal_test_dir, abnormal_dir, mask_dir)
+        named = {name: value for name, value in vars(folders).items() if value is not None}
+        if datamodules and dataset is None and root is None:
+            _refuse({"categories": categories, **named, **given}, "datamodules", "Give it to the datamodules instead")
+            self.sources = sources_of_datamodules(datamodules)
+        elif dataset is not None and not datamodules:
+            _refuse(named, "dataset", "Leave it out, or leave out dataset")
+            self.sources = sources_of_dataset(dataset, root, categories, **given)
+        elif root is not None and not datamodules:
+            self.sources = sources_of_folders(root, categories, folders, **given)
+        else:
+            msg = (
+                "Expected one of: datamodules; dataset (with or without root); root alone. Got "
+                f"datamodules={datamodules}, dataset={dataset!r}, root={root!r}. Give just one of them."
+            )
+            raise ValueError(msg)
+        self._name = picture_folder_name([source.datamodule for source in self.sources])
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes; a class's position is its ``class_index``."""
+        return [source.name for source in self.sources]
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Name of the folder that holds all classes, so that saved pictures keep the rest of their image's path."""
+        return self._name or super().name
+
+    def prepare_data(self) -> None:
+        """Download what is missing, as the datamodule of each class does."""
+        for source in self.sources:
+            try:
+                source.datamodule.prepare_data()
+            except Exception as error:
+                msg = f"Class {source.name!r} is not in {getattr(source.datamodule, 'root', None)}, nor can it be got: {error}"
+                raise RuntimeError(msg) from error
+
+    def setup(self, stage: str | None = None) -> None:
+        """Split and check the images of all classes the first time, and take over the model's resizing every time.
+
+        Args:
+            stage: Stage that the datamodules of the classes are told.
+
+        Raises:
+            ValueError: If there is something wrong with the images or masks of a class.
+        """
+        if not self._is_setup:
+            self._setup(stage)
+            self._is_setup = True
+        self._update_augmentations()
+
+    def _setup(self, _stage: str | None = None) -> None:
+        parts: dict[str, list[ClassPart]] = {subset: [] for subset in SUBSETS}
+        for index, source in enumerate(self.sources):
+            subsets = _set_up_class(source, _stage, self.name)
+            has_masks = _check_and_mark_masks(source.name, subsets)
+            for subset, data in subsets.items():
+                parts[subset].append(ClassPart(index, source.name, data, has_masks[subset]))
+        for subset, its_parts in parts.items():
+            if its_parts:
+                setattr(self, subset, MultiClassDataset(its_parts))
+        if parts["test_data"]:
+            check_pictures(self.test_data.samples["image_path"], self.name)
+
+    def _update_augmentations(self) -> None:
+        """Let the datamodule of each class put its augmentations and the model's resizing into its datasets."""
+        for source in self.sources:
+            source.datamodule.trainer = self.trainer
+            source.datamodule._update_augmentations()
+
+    def val_dataloader(self) -> EVAL_DATALOADERS:
+        """Get the validation batches; none if no class has validation images."""
+        return self._eval_dataloader("val_data")
+
+    def test_dataloader(self) -> EVAL_DATALOADERS:
+        """Get the test batches; none if no class has test images."""
+        return self._eval_dataloader("test_data")
+
+    def _eval_dataloader(self, subset: str) -> EVAL_DATALOADERS:
+        data: AnomalibDataset | None = getattr(self, subset, None)
+        if data is None:
+            return []
+        has_masks = data.samples["has_masks"].to_list()
+        return DataLoader(
+            dataset=data,
+            batch_sampler=MaskBatchSampler(SequentialSampler(data), self.eval_batch_size, False, has_masks),
+            num_workers=self.num_workers,
+            collate_fn=self.external_collate_fn or data.collate_fn,
+        )
+
+
+def _refuse(arguments: dict[str, Any], form: str, advice: str) -> None:
+    """Raise if arguments are given that do not go with the chosen form."""
+    given = [name for name, value in arguments.items() if value is not None]
+    if given:
+        msg = f"{', '.join(given)} cannot be given together with {form}. {advice}."
+        raise ValueError(msg)
+
+
+def _set_up_class(source: ClassSource, stage: str | None, picture_folder: str) -> dict[str, AnomalibDataset]:
+    """Set up the datamodule of a class, and get its subsets that have images."""
+    datamodule = source.datamodule
+    try:
+        datamodule.setup(stage)
+    except Exception as error:
+        raise ValueError(explain_setup_error(source.name, datamodule, error)) from error
+    subsets = {subset: getattr(datamodule, subset, None) for subset in SUBSETS}
+    for data in subsets.values():
+        if isinstance(data, SyntheticAnomalyDataset):
+            _name_synthetic_images(data, Path(picture_folder, source.name))
+    return {subset: data for subset, data in subsets.items() if data is not None and len(data)}
+
+
+def _name_synthetic_images(data: SyntheticAnomalyDataset, folder: Path) -> None:
+    """Move synthetic images to where their path tells their class, for their saved pictures to do so too."""
+    named = data.root / folder / data.im_dir.name
+    if data.im_dir.is_dir():  # else they have been moved along with another subset
+        named.parent.mkdir(parents=True)
+        data.im_dir.rename(named)
+    data.samples["image_path"] = data.samples["image_path"].str.replace(str(data.im_dir), str(named), regex=False)
+
+
+def _check_and_mark_masks(class_name: str, subsets: dict[str, AnomalibDataset]) -> dict[str, bool]:
+    """Check the images of a class, and make its subsets read masks just where there are some."""
+    real = {subset: data.samples for subset, data in subsets.items() if not isinstance(data, SyntheticAnomalyDataset)}
+    evaluation = [samples for subset, samples in real.items() if subset != "train_data"]
+    class_has_masks = check_class(class_name, real.get("train_data"), evaluation)
+    # Synthetic anomalies have masks even where the class has none.
+    has_masks = {subset: class_has_masks or subset not in real for subset in subsets}
+    for subset, data in subsets.items():
+        samples = data.samples
+        samples["mask_path"] = [
+            mask if label == LabelName.ABNORMAL and mask_files(mask) else ""
+            for label, mask in zip(samples["label_index"], samples["mask_path"], strict=True)
+        ]
+        samples.attrs["task"] = (TaskType.SEGMENTATION if has_masks[subset] else TaskType.CLASSIFICATION).value
+    return has_masks

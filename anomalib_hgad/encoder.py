@@ -1,0 +1,201 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Frozen backbone: images to feature levels (HGAD, Sec. 4.1).
+
+The levels are all pairs of a scale and a layer: one layer of an image pyramid is the paper's setting, several layers of
+the image itself CFLOW-AD's.
+
+Dimensions: B images, D channels of a level, H x W its grid.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import timm
+import torch
+from anomalib.models.components import TimmFeatureExtractor
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import load_state_dict
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+
+def check_backbone(backbone: str) -> None:
+    """Check that timm has a model.
+
+    Args:
+        backbone: timm model name.
+
+    Raises:
+        ValueError: If it has not.
+    """
+    architecture = backbone.split(".", maxsplit=1)[0]
+    if not timm.is_model(architecture):
+        similar = difflib.get_close_matches(architecture, timm.list_models(), n=5)
+        msg = f"timm has no model {backbone!r}. Similar names: {', '.join(similar) or 'none'}; `timm.list_models()` "
+        msg += "gives all."
+        raise ValueError(msg)
+
+
+def image_statistics(backbone: str) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation of the channels that a backbone's images are normalised with.
+
+    Args:
+        backbone: timm model name.
+
+    Returns:
+        Mean and standard deviation.
+
+    Raises:
+        ValueError: If timm has no such model.
+    """
+    check_backbone(backbone)
+    config = timm.get_pretrained_cfg(backbone)
+    return (config.mean, config.std) if config else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+
+
+def available_layers(backbone: str) -> list[str]:
+    """Names of the layers of a timm backbone whose features can be taken.
+
+    Args:
+        backbone: timm model name.
+
+    Returns:
+        Layer names, shallow to deep.
+
+    Raises:
+        ValueError: If timm has no such model.
+    """
+    check_backbone(backbone)
+    architecture = backbone.split(".", maxsplit=1)[0]
+    if "vit" in backbone:  # anomalib takes their blocks by name
+        return [f"blocks.{index}" for index in range(len(timm.create_model(architecture).blocks))]
+    return list(timm.create_model(architecture, features_only=True).feature_info.module_name())
+
+
+def load_backbone_weights(module: nn.Module, path: str | Path) -> None:
+    """Load a local weights file into a backbone; tensors that the backbone does not need are ignored.
+
+    Args:
+        module: The backbone, cut after the last stage that is used.
+        path: A safetensors or PyTorch file with a state dict under timm's names.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file cannot be read, or lacks a tensor that is needed, or has it in another shape.
+    """
+    path = Path(path)
+    if not path.is_file():
+        msg = f"backbone_weights: no file at {path}. Expected a .safetensors or .pth file with timm weights."
+        raise FileNotFoundError(msg)
+    try:
+        stored = load_state_dict(str(path), device="cpu", weights_only=True)
+    except Exception as error:
+        msg = f"backbone_weights: {path} cannot be read as a .safetensors or .pth state dict ({error})."
+        raise ValueError(msg) from error
+    needed = module.state_dict()
+    found = {key: stored[name] for key in needed if (name := _stored_name(key, stored)) is not None}
+    missing = [key for key in needed if key not in found and not key.endswith("num_batches_tracked")]
+    if missing:
+        msg = f"backbone_weights: {path} lacks {len(missing)} of {len(needed)} tensors that are needed, such as "
+        msg += f"{', '.join(missing[:3])}. Is it of another backbone, or cut before the last of the layers?"
+        raise ValueError(msg)
+    for key, tensor in found.items():
+        if tensor.shape != needed[key].shape:
+            msg = f"backbone_weights: {path} has {key} of shape {tuple(tensor.shape)}, expected "
+            msg += f"{tuple(needed[key].shape)}. It is of another backbone."
+            raise ValueError(msg)
+    module.load_state_dict(found, strict=False)
+
+
+def _stored_name(key: str, stored: dict[str, torch.Tensor]) -> str | None:
+    """Name of a backbone's tensor in a file; timm writes ``stages_0`` for ``stages.0`` in some cut models."""
+    head, _, tail = key.partition(".")
+    return next((name for name in (key, f"{head.replace('_', '.')}.{tail}") if name in stored), None)
+
+
+class PyramidEncoder(nn.Module):
+    """Frozen backbone applied to an image pyramid.
+
+    Args:
+        backbone: timm model name.
+        layers: Layers whose features are taken.
+        scales: Sizes of the pyramid's images relative to the input.
+        pre_trained: Download the weights of timm's hub. Ignored when ``backbone_weights`` is given.
+        backbone_weights: Local weights file.
+
+    Attributes:
+        out_dims: D of each level.
+
+    Raises:
+        ValueError: If there is no such backbone or layer, or if a scale is not positive.
+        FileNotFoundError: If there is no file of weights at the given path.
+        RuntimeError: If the weights cannot be downloaded.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        layers: Sequence[str],
+        scales: Sequence[float],
+        pre_trained: bool = True,
+        backbone_weights: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        if not layers or not scales or min(scales) <= 0:
+            msg = f"Expected at least one layer and at least one scale, all scales > 0; got layers={list(layers)}, "
+            msg += f"scales={list(scales)}."
+            raise ValueError(msg)
+        known = available_layers(backbone)
+        for layer in layers:
+            if layer not in known:
+                msg = f"{backbone} has no layer {layer!r}. Available: {', '.join(known)}."
+                raise ValueError(msg)
+        self.scales = list(scales)
+        try:
+            self.extractor = TimmFeatureExtractor(
+                backbone,
+                sorted(layers, key=known.index),
+                pre_trained=pre_trained and backbone_weights is None,
+                output_fmt="NCHW",
+            )
+        except Exception as error:
+            if not pre_trained or backbone_weights is not None:
+                raise
+            msg = f"The weights of {backbone} could not be downloaded ({type(error).__name__}: {error}). Without "
+            msg += "internet, give a local file: backbone_weights=/path/to/weights.safetensors."
+            raise RuntimeError(msg) from error
+        if backbone_weights is not None:
+            load_backbone_weights(self.extractor.feature_extractor, backbone_weights)
+        self.extractor.requires_grad_(requires_grad=False)
+        self.out_dims = [dim for _ in self.scales for dim in self.extractor.out_dims]
+        self.train()
+
+    def train(self, mode: bool = True) -> PyramidEncoder:  # noqa: ARG002 - a frozen backbone is always in eval mode
+        """Stay in eval mode, so that no batch moves the backbone's running statistics."""
+        return super().train(mode=False)
+
+    @torch.no_grad()
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Extract the features of all levels.
+
+        Args:
+            images: Normalised images, shape (B, 3, height, width).
+
+        Returns:
+            Feature maps, one of shape (B, D, H, W) for every scale and, within a scale, every layer.
+        """
+        levels: list[torch.Tensor] = []
+        for scale in self.scales:
+            scaled = images if scale == 1 else _resize(images, scale)
+            levels.extend(self.extractor(scaled).values())
+        return levels
+
+
+def _resize(images: torch.Tensor, scale: float) -> torch.Tensor:
+    size = [int(length * scale) for length in images.shape[-2:]]
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=True)

@@ -1,0 +1,229 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Figures of every class and their mean over the classes, by anomalib's metrics.
+
+Works with any anomalib model on :class:`~anomalib_hgad.MultiClass` or on a datamodule of one class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from anomalib.data import ImageBatch
+from anomalib.metrics import AUPRO, AUROC, AnomalibMetric, Evaluator, F1Score, MinMax
+from lightning.pytorch import LightningModule, Trainer
+from rich.console import Console
+from torch.nn import functional as F  # noqa: N812
+from torchmetrics import MeanMetric
+
+from .class_catalog import datamodule_class_names
+from .results import Results, results_table, write_results
+
+PIXEL_METRIC_SIZE = 256
+"""Maps and masks of larger images are scaled down to this side for pixel metrics, which keep all pixels in memory."""
+
+
+class _ClassAccuracy(MeanMetric):
+    def update(self, pred_class_index: torch.Tensor, class_index: torch.Tensor) -> None:
+        super().update((pred_class_index == class_index).float())
+
+
+class ClassAccuracy(AnomalibMetric, _ClassAccuracy):
+    """Share of the images whose class was inferred right."""
+
+    default_fields = ("pred_class_index", "class_index")
+
+
+def default_test_metrics() -> list[AnomalibMetric]:
+    """AUROC and F1 of images and pixels, AUPRO, and what the other source of the class gives."""
+    return [
+        AUROC(fields=["pred_score", "gt_label"], prefix="image_"),
+        F1Score(fields=["pred_label", "gt_label"], prefix="image_"),
+        AUROC(fields=["anomaly_map", "gt_mask"], prefix="pixel_", strict=False),
+        AUPRO(fields=["anomaly_map", "gt_mask"], prefix="pixel_", strict=False),
+        F1Score(fields=["pred_mask", "gt_mask"], prefix="pixel_", strict=False),
+        ClassAccuracy(strict=False),
+        *(
+            AUROC(fields=[f"{source}_{field}", truth], prefix=f"{source}_{level}_", strict=False)
+            for source in ("class_given", "class_inferred")
+            for level, field, truth in (("image", "score", "gt_label"), ("pixel", "map", "gt_mask"))
+        ),
+    ]
+
+
+def default_val_metrics() -> list[AnomalibMetric]:
+    """AUROC of images and pixels."""
+    return [
+        AUROC(fields=["pred_score", "gt_label"], prefix="val_image_", strict=False),
+        AUROC(fields=["anomaly_map", "gt_mask"], prefix="val_pixel_", strict=False),
+    ]
+
+
+class ClassMetric:
+    """A metric on the images of one class.
+
+    Args:
+        metric: The metric to copy.
+    """
+
+    def __init__(self, metric: AnomalibMetric) -> None:
+        self.fields = metric.fields
+        self.metric = metric.clone()
+        self.metric.reset()
+        self.truth_range = MinMax(fields=[metric.fields[-1]]).to(metric.device)
+
+    def update(self, values: dict[str, torch.Tensor]) -> None:
+        """Add the fields of a batch; a batch that lacks one of the metric's is left out."""
+        if all(field in values for field in self.fields):
+            batch = SimpleNamespace(**values)
+            self.metric.update(batch)
+            self.truth_range.update(batch)
+
+    def compute(self) -> float | None:
+        """The figure; ``None`` if it is not defined.
+
+        Against a ground truth of normal and anomalous it needs both.
+        """
+        if not self.truth_range.update_called:
+            return None
+        lowest, highest = self.truth_range.compute()
+        if self.fields[-1].startswith("gt_") and lowest == highest:
+            return None
+        return float(self.metric.compute())
+
+
+class ClassEvaluator(Evaluator):
+    """Evaluator of one model on many classes.
+
+    Every metric is computed for each class, and for all images pooled. Logged are ``image_AUROC`` (the mean over the
+    classes), ``image_AUROC_pooled`` and ``image_AUROC_CLASS``, and so on for the others. After the test a table goes to
+    the terminal, ``results.csv`` and ``results.json`` into the results folder. A class without anomalous images or
+    without masks has no figure where none is defined; the means are over those that have one.
+
+    Args:
+        val_metrics: Metrics of the validation. Defaults to ``None``, AUROC of images and pixels.
+        test_metrics: Metrics of the test. Defaults to ``None``, AUROC and F1 of images and pixels, AUPRO, the share of
+            classes inferred right, and the AUROCs with the other source of the class.
+        compute_on_cpu: Keep what the metrics collect in main memory. Defaults to ``True``.
+    """
+
+    def __init__(
+        self,
+        val_metrics: AnomalibMetric | Sequence[AnomalibMetric] | None = None,
+        test_metrics: AnomalibMetric | Sequence[AnomalibMetric] | None = None,
+        compute_on_cpu: bool = True,
+    ) -> None:
+        super().__init__(
+            default_val_metrics() if val_metrics is None else val_metrics,
+            default_test_metrics() if test_metrics is None else test_metrics,
+            compute_on_cpu,
+        )
+        self._by_class: dict[str, list[ClassMetric]] = {}
+        self._pooled: list[ClassMetric] = []
+        self._results: Results | None = None
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the figures of a validation."""
+        del pl_module
+        self._start(trainer, self.val_metrics)
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the figures of a test."""
+        del pl_module
+        self._start(trainer, self.test_metrics)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: ImageBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add a batch of the validation."""
+        del trainer, pl_module, outputs, batch_idx, dataloader_idx
+        self._update(self.val_metrics, batch)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: ImageBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add a batch of the test."""
+        del trainer, pl_module, outputs, batch_idx, dataloader_idx
+        self._update(self.test_metrics, batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compute and log the figures of a validation."""
+        del trainer, pl_module
+        self._log(self.val_metrics)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compute and log the figures of a test, and keep them for :meth:`on_test_end`."""
+        del trainer, pl_module
+        self._results = self._log(self.test_metrics)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the figures on the terminal, and write them to files."""
+        if self._results is not None and trainer.is_global_zero:
+            Console().print(results_table(self._results, title=pl_module.name))
+            write_results(self._results, Path(trainer.default_root_dir))
+
+    def _start(self, trainer: Trainer, metrics: Sequence[AnomalibMetric]) -> None:
+        # All processes of a distributed run must compute the same figures in the same order, whatever images they saw.
+        names = datamodule_class_names(trainer.datamodule) if trainer.datamodule is not None else []
+        self._by_class = {name: [ClassMetric(metric) for metric in metrics] for name in names}
+        self._pooled = [ClassMetric(metric) for metric in metrics]
+
+    def _update(self, metrics: Sequence[AnomalibMetric], batch: ImageBatch) -> None:
+        fields = {field for metric in metrics for field in metric.fields}
+        values = {field: value for field in fields if (value := getattr(batch, field, None)) is not None}
+        values = {field: _scaled_down(value) for field, value in values.items()}
+        names = getattr(batch, "class_name", None) or [next(iter(self._by_class), "0")] * batch.batch_size
+        for metric in self._pooled:
+            metric.update(values)
+        for name in dict.fromkeys(names):
+            rows = torch.tensor([other == name for other in names], device=batch.image.device)
+            of_class = {field: value[rows] for field, value in values.items()}
+            for metric in self._by_class.setdefault(name, [ClassMetric(metric) for metric in metrics]):
+                metric.update(of_class)
+
+    def _log(self, metrics: Sequence[AnomalibMetric]) -> Results:
+        names = [metric.name for metric in metrics]
+        results = Results(
+            classes={
+                class_name: dict(zip(names, (metric.compute() for metric in class_metrics), strict=True))
+                for class_name, class_metrics in self._by_class.items()
+            },
+            pooled=dict(zip(names, (metric.compute() for metric in self._pooled), strict=True)),
+        )
+        suffixes = {"": results.mean, "_pooled": results.pooled}
+        suffixes |= {f"_{class_name}": figures for class_name, figures in results.classes.items()}
+        for suffix, figures in suffixes.items():
+            for name, value in figures.items():
+                if value is not None:
+                    self.log(name + suffix, value)
+        return results
+
+
+def _scaled_down(values: torch.Tensor) -> torch.Tensor:
+    """Maps and masks, shape (B, height, width), brought down to :data:`PIXEL_METRIC_SIZE`; other fields as they are."""
+    is_map = values.ndim >= 3  # noqa: PLR2004 - batch, height, width
+    if not is_map or max(values.shape[-2:]) <= PIXEL_METRIC_SIZE:
+        return values
+    scale = PIXEL_METRIC_SIZE / max(values.shape[-2:])
+    size = [round(length * scale) for length in values.shape[-2:]]
+    maps = values.flatten(0, -3).unsqueeze(1)
+    if values.is_floating_point():
+        return F.interpolate(maps, size=size, mode="area").squeeze(1)
+    return F.interpolate(maps.float(), size=size, mode="nearest-exact").squeeze(1).to(values.dtype)

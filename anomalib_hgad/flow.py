@@ -1,0 +1,199 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Conditional normalizing flow f: features x to latents z = f(x; p), position by position (HGAD, Sec. 3.1; CFLOW-AD).
+
+A stack of affine coupling blocks. What a block does to a feature vector depends on where in the image the vector comes
+from, told by the sine/cosine code p of its position. The code is the same for every image, so a block multiplies it
+with its weights once per position and not once per position and image.
+
+Dimensions: B images, H x W grid, N = B*H*W rows, D feature channels, P length of the position code.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from anomalib.models.components.flow import AllInOneBlock
+from anomalib.models.image.cflow.utils import positional_encoding_2d
+from einops import rearrange
+from FrEIA.framework import SequenceINN
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+
+class Latents(NamedTuple):
+    """What the flow makes of a feature map.
+
+    Attributes:
+        z: Latent vectors, shape (B, H*W, D).
+        log_det: log |det J| of the flow at each position in nats, not divided by D, shape (B, H*W).
+    """
+
+    z: torch.Tensor
+    log_det: torch.Tensor
+
+
+class PositionConditionedSubnet(nn.Module):
+    """Two-layer perceptron of a coupling block on [x1, p], with the part of p computed once per position.
+
+    With the first layer's weights split by columns, W [x1, p] + b = W_x x1 + (W_p p + b): the bracket does not depend
+    on the image.
+
+    Args:
+        in_channels: Channels of [x1, p].
+        out_channels: Predicted coefficients (log-scale and shift).
+        condition_dim: P.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, condition_dim: int) -> None:
+        super().__init__()
+        self.split = (in_channels - condition_dim, condition_dim)
+        self.first = nn.Linear(in_channels, 2 * in_channels)
+        self.second = nn.Linear(2 * in_channels, out_channels)
+
+    def forward(self, x1: torch.Tensor, position_code: torch.Tensor) -> torch.Tensor:
+        """Predict the coupling coefficients.
+
+        Args:
+            x1: Passive half of the features, shape (B*H*W, D/2), images outermost.
+            position_code: Code of one image's positions, shape (H*W, P).
+
+        Returns:
+            Coefficients, shape (B*H*W, out_channels).
+        """
+        weight_x, weight_p = self.first.weight.split(self.split, dim=1)
+        position_bias = F.linear(position_code, weight_p, self.first.bias)
+        hidden = rearrange(F.linear(x1, weight_x), "(b n) c -> b n c", n=position_code.shape[0]) + position_bias
+        return self.second(F.relu(hidden).flatten(0, 1))
+
+
+class PositionConditionedBlock(AllInOneBlock):
+    """anomalib's :class:`AllInOneBlock` with the position code shared by all images.
+
+    Same parameters and arithmetic; only how the condition reaches the subnet differs. The rank of the inputs is that of
+    fully connected blocks.
+
+    Args:
+        dims_in: ``[(D,)]``.
+        dims_c: ``[(P,)]``.
+        clamp_alpha: Clamp of the log-scale, alpha * tanh(0.1 * s).
+    """
+
+    def __init__(self, dims_in: list[tuple[int]], dims_c: list[tuple[int]], clamp_alpha: float) -> None:
+        condition_dim = dims_c[0][0]
+        super().__init__(
+            dims_in,
+            dims_c,
+            subnet_constructor=lambda c_in, c_out: PositionConditionedSubnet(c_in, c_out, condition_dim),
+            affine_clamping=clamp_alpha,
+            global_affine_type="SOFTPLUS",
+            permute_soft=True,
+        )
+
+    def forward(
+        self,
+        x: tuple[torch.Tensor],
+        c: list[torch.Tensor],
+        rev: bool = False,
+        jac: bool = True,  # noqa: ARG002 - FrEIA's signature; the log-determinant costs nothing here
+    ) -> tuple[tuple[torch.Tensor], torch.Tensor]:
+        """Apply the block, or its inverse.
+
+        Args:
+            x: Features (or latents), one tensor of shape (B*H*W, D).
+            c: Position code, one tensor of shape (H*W, P).
+            rev: Apply the inverse.
+            jac: Ignored.
+
+        Returns:
+            Latents (or features), shape (B*H*W, D), and the log-determinant of the applied direction in nats,
+            shape (B*H*W,).
+        """
+        if rev:
+            permuted, log_scale = self._permute(x[0], rev=True)
+            x1, x2 = permuted.split(self.splits, dim=1)
+            x2, log_det = self._affine(x2, self.subnet(x1, c[0]), rev=True)
+            return (torch.cat((x1, x2), dim=1),), log_det - log_scale
+        x1, x2 = x[0].split(self.splits, dim=1)
+        x2, log_det = self._affine(x2, self.subnet(x1, c[0]))
+        permuted, log_scale = self._permute(torch.cat((x1, x2), dim=1))
+        return (permuted,), log_det + log_scale
+
+
+class ConditionalFlow(nn.Module):
+    """Flow of one feature level.
+
+    Args:
+        dim: D, at least 2.
+        coupling_blocks: Number of coupling blocks.
+        condition_dim: P, a positive multiple of 4.
+        clamp_alpha: Clamp of the log-scales.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(self, dim: int, coupling_blocks: int = 12, condition_dim: int = 256, clamp_alpha: float = 1.9) -> None:
+        super().__init__()
+        if dim < 2:  # noqa: PLR2004 - a coupling needs two halves
+            msg = f"A coupling block splits the channels in two: expected dim >= 2, got {dim}."
+            raise ValueError(msg)
+        if coupling_blocks < 1:
+            msg = f"Expected coupling_blocks >= 1, got {coupling_blocks}."
+            raise ValueError(msg)
+        if condition_dim < 4 or condition_dim % 4:  # noqa: PLR2004 - sine and cosine of two axes
+            msg = "The position code has a sine and a cosine of two axes: expected condition_dim to be a positive "
+            msg += f"multiple of 4, got {condition_dim}."
+            raise ValueError(msg)
+        self.condition_dim = condition_dim
+        self.blocks = SequenceINN(dim)
+        for _ in range(coupling_blocks):
+            self.blocks.append(
+                PositionConditionedBlock,
+                cond=0,
+                cond_shape=(condition_dim,),
+                clamp_alpha=clamp_alpha,
+            )
+
+    def position_code(self, height: int, width: int, like: torch.Tensor) -> torch.Tensor:
+        """Sine/cosine code p of the grid positions.
+
+        Args:
+            height: H.
+            width: W.
+            like: Tensor whose device and dtype the code takes.
+
+        Returns:
+            Code, shape (H*W, P).
+        """
+        return rearrange(positional_encoding_2d(self.condition_dim, height, width), "p h w -> (h w) p").to(like)
+
+    def forward(self, features: torch.Tensor) -> Latents:
+        """Map features to latents.
+
+        Args:
+            features: Feature map x, shape (B, D, H, W).
+
+        Returns:
+            Latents z and log |det J|.
+        """
+        batch, _, height, width = features.shape
+        rows = rearrange(features, "b d h w -> (b h w) d")
+        z, log_det = self.blocks(rows, [self.position_code(height, width, like=rows)])
+        return Latents(rearrange(z, "(b n) d -> b n d", b=batch), rearrange(log_det, "(b n) -> b n", b=batch))
+
+    def inverse(self, z: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """Map latents back to features.
+
+        Args:
+            z: Latent vectors, shape (B, H*W, D).
+            height: H.
+            width: W.
+
+        Returns:
+            Feature map, shape (B, D, H, W).
+        """
+        rows, _ = self.blocks(z.flatten(0, 1), [self.position_code(height, width, like=z)], rev=True)
+        return rearrange(rows, "(b h w) d -> b d h w", h=height, w=width)

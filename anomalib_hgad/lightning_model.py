@@ -1,0 +1,517 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""HGAD as an anomalib model: training, validation, test and prediction.
+
+Paper: Hierarchical Gaussian Mixture Normalizing Flow Modeling for Unified Anomaly Detection, ECCV 2024,
+https://arxiv.org/abs/2403.13349
+"""
+
+# No `from __future__ import annotations`: jsonargparse reads the types of the arguments for the config schema.
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from anomalib import LearningType
+from anomalib.data import ImageBatch
+from anomalib.metrics import Evaluator
+from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch.optim.lr_scheduler import LambdaLR
+from torchvision.transforms.v2 import Compose, Normalize, Resize
+
+from .anomaly_map import ScoreKind
+from .batch import ClassImageBatch
+from .calibration import NormalScores
+from .class_catalog import check_known, claimed_class_names, datamodule_class_names, label_batch
+from .encoder import image_statistics
+from .evaluator import ClassEvaluator
+from .normal_pass import training_images
+from .schedule import TrainingCourse
+from .torch_model import HgadModel, PriorKind
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_EPOCHS = 100
+"""Epochs of a training in the paper, where the user sets no end to it."""
+
+FIRST_STAGE_LOSSES = ("inter", "mutual_information", "entropy")
+"""Losses of the first stage; the second has all."""
+
+ClassSource = Literal["inferred", "given"]
+
+
+class Hgad(AnomalibModule):
+    """HGAD: one model that inspects many product classes.
+
+    A frozen backbone gives features of several levels; for each level a conditional normalizing flow maps them, position
+    by position, to latents whose prior is a mixture of classes that are mixtures of Gaussians themselves. Train it on
+    :class:`~anomalib_hgad.MultiClass`, or on any other anomalib datamodule, which is one class.
+
+    The classes come from the datamodule when training starts, and are kept in the checkpoint.
+
+    Args:
+        backbone: timm model name.
+            Defaults to ``"tf_efficientnet_b6"``.
+        layers: Layers of the backbone whose features are taken. With ``scales`` they make the levels: every layer at
+            every scale.
+            Defaults to ``("blocks.4",)``, the stage of stride 16.
+        scales: Sizes of the image pyramid relative to ``image_size``.
+            Defaults to ``(1.0, 0.5, 0.25)``.
+        image_size: Size that images are resized to, a side of a square or height and width.
+            Defaults to ``1024``.
+        pre_trained: Download pre-trained weights for the backbone.
+            Defaults to ``True``.
+        backbone_weights: Local file (.safetensors, .pth) with the weights of the backbone, for machines without
+            internet; nothing is downloaded then. It may hold the stages that are used alone.
+            Defaults to ``None``.
+        num_classes: Expected number of product classes. ``None`` takes it from the data.
+            Defaults to ``None``.
+        num_centers: Gaussian centres of a class (M).
+            Defaults to ``10``.
+        coupling_blocks: Coupling blocks of a level's flow.
+            Defaults to ``12``.
+        condition_dim: Length of the position code, a multiple of 4.
+            Defaults to ``256``.
+        clamp_alpha: Clamp of the log-scales of the coupling blocks.
+            Defaults to ``1.9``.
+        prior: ``"hierarchical"``; ``"fixed_centers"`` does not train the main class centres; ``"single_gaussian"`` is
+            one standard Gaussian for all classes, as in CFLOW-AD.
+            Defaults to ``"hierarchical"``.
+        inter_weight: Weight of the inter-class likelihood (lambda_1, Eq. 6).
+            Defaults to ``1.0``.
+        mutual_information_weight: Weight of the mutual information of latent and class (lambda_2, Eq. 8).
+            Defaults to ``100.0``.
+        entropy_weight: Weight of the entropy of the classes (Eq. 9).
+            Defaults to ``1.0``.
+        intra_weight: Weight of the likelihood within a class (Eq. 10).
+            Defaults to ``1.0``.
+        likelihood_weight: Weight of the log-sigmoid of the likelihood within a class (CFLOW-AD's form).
+            Defaults to ``1.0``.
+        label_smoothing: Share of the label spread over all classes in the mutual information.
+            Defaults to ``0.02``.
+        first_stage: Share of the training with the inter-class losses alone (Eq. 6, 8 and 9); 0 trains in one stage.
+            Defaults to ``0.08``.
+        lr: Learning rate of Adam.
+            Defaults to ``2e-4``.
+        weight_decay: Weight decay of the flows; centres and logits have none.
+            Defaults to ``1e-4``.
+        warmup: Share of the training in which the learning rate rises from a tenth; then it falls along a cosine.
+            Defaults to ``0.08``.
+        score: What anomaly maps are made of: ``"product"`` of both others, ``"log_likelihood"`` or ``"entropy"``.
+            Defaults to ``"product"``.
+        class_source: ``"inferred"`` scores an image without its label; ``"given"`` uses the label where the batch has
+            one. The test reports both.
+            Defaults to ``"inferred"``.
+        calibrate: Put the scores of all classes on one scale, so that one threshold serves all.
+            Defaults to ``True``.
+        pre_processor: Pre-processor, or whether to use the default one.
+            Defaults to ``True``.
+        post_processor: Post-processor, or whether to use the default one.
+            Defaults to ``True``.
+        evaluator: Evaluator, or whether to use the default one.
+            Defaults to ``True``.
+        visualizer: Visualizer, or whether to use the default one.
+            Defaults to ``True``.
+
+    Raises:
+        ValueError: If an argument is out of range, or if there is no such backbone or layer.
+        FileNotFoundError: If there is no file of weights at the given path.
+        RuntimeError: If the backbone's weights cannot be downloaded.
+
+    Example:
+        >>> from anomalib.engine import Engine
+        >>> from anomalib_hgad import Hgad, MultiClass
+        >>> datamodule = MultiClass(dataset="MVTecAD", root="./datasets/MVTecAD")
+        >>> Engine(max_epochs=100).train(Hgad(), datamodule=datamodule)  # doctest: +SKIP
+    """
+
+    model: HgadModel
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnet_b6",
+        layers: Sequence[str] = ("blocks.4",),
+        scales: Sequence[float] = (1.0, 0.5, 0.25),
+        image_size: int | tuple[int, int] = 1024,
+        pre_trained: bool = True,
+        backbone_weights: str | Path | None = None,
+        num_classes: int | None = None,
+        num_centers: int = 10,
+        coupling_blocks: int = 12,
+        condition_dim: int = 256,
+        clamp_alpha: float = 1.9,
+        prior: PriorKind = "hierarchical",
+        inter_weight: float = 1.0,
+        mutual_information_weight: float = 100.0,
+        entropy_weight: float = 1.0,
+        intra_weight: float = 1.0,
+        likelihood_weight: float = 1.0,
+        label_smoothing: float = 0.02,
+        first_stage: float = 0.08,
+        lr: float = 2e-4,
+        weight_decay: float = 1e-4,
+        warmup: float = 0.08,
+        score: ScoreKind = "product",
+        class_source: ClassSource = "inferred",
+        calibrate: bool = True,
+        pre_processor: PreProcessor | bool = True,
+        post_processor: PostProcessor | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        if pre_processor is True:
+            pre_processor = self.configure_pre_processor(size, *image_statistics(backbone))
+        super().__init__(pre_processor, post_processor, evaluator, visualizer)
+        self.loss_weights = {
+            "inter": inter_weight,
+            "mutual_information": mutual_information_weight,
+            "entropy": entropy_weight,
+            "intra": intra_weight,
+            "likelihood": likelihood_weight,
+        }
+        self._check_settings(first_stage=first_stage, warmup=warmup, label_smoothing=label_smoothing)
+        self.num_classes = num_classes
+        self.label_smoothing = label_smoothing
+        self.first_stage = first_stage
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.class_source = class_source
+        self.calibrate = calibrate
+        self.model = HgadModel(
+            backbone=backbone,
+            layers=layers,
+            scales=scales,
+            image_size=size,
+            pre_trained=pre_trained,
+            backbone_weights=backbone_weights,
+            num_classes=num_classes or 1,
+            num_centers=num_centers,
+            coupling_blocks=coupling_blocks,
+            condition_dim=condition_dim,
+            clamp_alpha=clamp_alpha,
+            prior=prior,
+            score=score,
+        )
+        self.class_names: list[str] = []
+        self._only_name: str | None = None
+        self._calibrated_step = -1
+        self._resumed_step: int | None = None
+        self._random_state: torch.Tensor | None = None
+
+    @staticmethod
+    def _check_settings(**shares: float) -> None:
+        for name, value in shares.items():
+            if not 0 <= value < 1:
+                msg = f"{name} is a share: expected 0 <= {name} < 1, got {value}."
+                raise ValueError(msg)
+
+    @staticmethod
+    def configure_pre_processor(
+        image_size: tuple[int, int] | None = None,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+    ) -> PreProcessor:
+        """Resize and normalise.
+
+        Args:
+            image_size: Height and width. Defaults to ``None``, 1024 x 1024.
+            mean: Mean of the channels that the backbone was trained with. Defaults to ImageNet's.
+            std: Their standard deviation. Defaults to ImageNet's.
+
+        Returns:
+            The pre-processor.
+        """
+        transform = [Resize(image_size or (1024, 1024), antialias=True), Normalize(mean=list(mean), std=list(std))]
+        return PreProcessor(transform=Compose(transform))
+
+    @staticmethod
+    def configure_evaluator() -> ClassEvaluator:
+        """Figures of every class and their means."""
+        return ClassEvaluator()
+
+    @property
+    def learning_type(self) -> LearningType:
+        """Learns from normal images alone."""
+        return LearningType.ONE_CLASS
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """No sanity check before training: it would validate a model without score constants."""
+        return {"num_sanity_val_steps": 0}
+
+    @property
+    def trainer(self) -> Trainer:
+        """The Lightning trainer."""
+        return super().trainer
+
+    @trainer.setter
+    def trainer(self, trainer: Trainer | None) -> None:
+        # Lightning falls back to 1000 epochs where the user sets no end. `trainer_arguments` would override the user's
+        # own number, so the paper's is set here, where it is still known that there is none.
+        loop = getattr(trainer, "fit_loop", None)
+        if loop is not None and loop.max_epochs is None and loop.max_steps == -1:
+            timed = any(isinstance(callback, Timer) for callback in trainer.callbacks)
+            loop.max_epochs = None if timed else DEFAULT_EPOCHS
+        AnomalibModule.trainer.fset(self, trainer)
+
+    def setup(self, stage: str) -> None:
+        """Take the classes from the data when training starts.
+
+        Args:
+            stage: What the trainer is about to do.
+
+        Raises:
+            ValueError: If the data has another number of classes than ``num_classes``, or if the score needs more.
+        """
+        if stage != TrainerFn.FITTING or self.class_names:
+            return
+        if self.trainer.datamodule is not None:
+            names = datamodule_class_names(self.trainer.datamodule)
+        else:
+            names = [str(index) for index in range(self.num_classes or 1)]
+        if self.num_classes not in {None, len(names)}:
+            msg = f"num_classes={self.num_classes}, but the data has {len(names)} classes: {', '.join(names)}. Leave "
+            msg += "num_classes out to take it from the data."
+            raise ValueError(msg)
+        self._set_class_names(names)
+        if self.model.num_classes == 1 and self.model.score == "entropy":
+            msg = "With one class the entropy of the classes is always 0: expected score='log_likelihood' or "
+            msg += "'product', got 'entropy'."
+            raise ValueError(msg)
+
+    def _set_class_names(self, names: list[str]) -> None:
+        self.class_names = names
+        if self.model.num_classes != len(names):
+            self.model.set_num_classes(len(names))
+
+    def on_fit_start(self) -> None:
+        """Connect the classes of the data with the model's."""
+        self._connect_classes()
+
+    def on_validation_start(self) -> None:
+        """Connect the classes; within a fit also set the score constants, which the validation's scores need."""
+        self._connect_classes()
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._update_calibration()
+
+    def on_test_start(self) -> None:
+        """Connect the classes of the data with the model's."""
+        self._connect_classes()
+
+    def on_predict_start(self) -> None:
+        """Connect the classes of the data with the model's."""
+        self._connect_classes()
+
+    def _connect_classes(self) -> None:
+        datamodule = self.trainer.datamodule
+        if self.trainer.state.fn == TrainerFn.FITTING and datamodule is not None:
+            names = datamodule_class_names(datamodule)
+        else:
+            names = claimed_class_names(datamodule)
+        check_known(names, self.class_names)
+        self._only_name = names[0] if len(names) == 1 else None
+
+    def on_before_batch_transfer(self, batch: ImageBatch, dataloader_idx: int) -> ClassImageBatch:
+        """Give every batch the class fields, with the model's class indices.
+
+        Args:
+            batch: Batch in main memory.
+            dataloader_idx: Unused.
+
+        Returns:
+            The batch.
+        """
+        del dataloader_idx
+        if not isinstance(batch, ClassImageBatch):
+            batch = ClassImageBatch.from_image_batch(batch)
+        return label_batch(batch, self.class_names, self._only_name)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam on the flows and, without weight decay, on centres and logits; warm-up and cosine by step."""
+        flow_parameters = [parameter for parameter in self.model.flows.parameters() if parameter.requires_grad]
+        prior_parameters = [parameter for parameter in self.model.priors.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.Adam(
+            [
+                {"params": flow_parameters, "weight_decay": self.weight_decay},
+                {"params": prior_parameters, "weight_decay": 0.0},
+            ],
+            lr=self.lr,
+            betas=(0.95, 0.99),
+        )
+        scheduler = LambdaLR(optimizer, self._course().learning_rate_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _course(self) -> TrainingCourse:
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            msg = "The learning rate falls over the whole training: expected an end of it, got max_epochs=-1. Set "
+            msg += "trainer.max_epochs or trainer.max_steps."
+            raise ValueError(msg)
+        return TrainingCourse(int(steps), self.warmup, self.first_stage)
+
+    def training_step(self, batch: ClassImageBatch, *args: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ANN401
+        """Loss of a batch, Eq. 11 summed over the levels.
+
+        Args:
+            batch: Batch of normal images with their classes.
+            *args: Unused.
+            **kwargs: Unused.
+
+        Returns:
+            The loss.
+
+        Raises:
+            ValueError: If the batch has no classes though there are several.
+        """
+        del args, kwargs
+        class_index = self._model_class_index(batch)
+        if class_index is None:
+            msg = f"The model has {len(self.class_names)} classes, but the training batches carry no class_index. Load "
+            msg += "them with anomalib_hgad.MultiClass."
+            raise ValueError(msg)
+        losses = self.model.losses(batch.image, class_index, self.label_smoothing)._asdict()
+        stage = self._course().stage(self.global_step)
+        trained = self.loss_weights if stage == 2 else FIRST_STAGE_LOSSES  # noqa: PLR2004
+        loss = torch.stack([self.loss_weights[name] * losses[name] for name in trained]).sum()
+        size = len(batch.image)
+        terms = {f"train_{name}": value.detach() for name, value in losses.items()}
+        self.log_dict(terms, on_step=True, on_epoch=True, batch_size=size)
+        self.log("train_loss", loss.detach(), on_step=True, on_epoch=True, prog_bar=True, batch_size=size)
+        self.log("stage", float(stage), on_step=True, on_epoch=False, prog_bar=True, batch_size=size)
+        return loss
+
+    def _model_class_index(self, batch: ClassImageBatch) -> torch.Tensor | None:
+        """True classes as the mixture counts them; a mixture of one class takes all for that one."""
+        if self.model.num_classes > 1:
+            return batch.class_index
+        return torch.zeros(len(batch.image), dtype=torch.int64, device=batch.image.device)
+
+    def validation_step(self, batch: ClassImageBatch, *args: Any, **kwargs: Any) -> ClassImageBatch:  # noqa: ANN401
+        """Predict a batch of the validation.
+
+        Args:
+            batch: Batch of images.
+            *args: Unused.
+            **kwargs: Unused.
+
+        Returns:
+            The same batch with predictions.
+        """
+        del args, kwargs
+        return self._predict(batch)
+
+    def test_step(self, batch: ClassImageBatch, *args: Any, **kwargs: Any) -> ClassImageBatch:  # noqa: ANN401
+        """Predict a batch of the test, see :meth:`validation_step`."""
+        del args, kwargs
+        return self._predict(batch)
+
+    def predict_step(self, batch: ClassImageBatch, *args: Any, **kwargs: Any) -> ClassImageBatch:  # noqa: ANN401
+        """Predict a batch, see :meth:`validation_step`."""
+        del args, kwargs
+        return self._predict(batch)
+
+    def _predict(self, batch: ClassImageBatch) -> ClassImageBatch:
+        class_index = self._model_class_index(batch) if batch.class_index is not None else None
+        inferred, given = self.model.predict(batch.image, class_index)
+        chosen = given if given is not None and self.class_source == "given" else inferred
+        batch.update(pred_score=chosen.pred_score, anomaly_map=chosen.anomaly_map)
+        if given is not None and chosen is inferred:
+            batch.update(class_given_score=given.pred_score, class_given_map=given.anomaly_map.squeeze(1))
+        elif given is not None:
+            batch.update(class_inferred_score=inferred.pred_score, class_inferred_map=inferred.anomaly_map.squeeze(1))
+        if self.model.num_classes == len(self.class_names):
+            pred_class_index = inferred.class_posterior.argmax(dim=-1)
+            names = [self.class_names[index] for index in pred_class_index.tolist()]
+            batch.update(pred_class_index=pred_class_index, pred_class_name=names)
+        return batch
+
+    def on_train_epoch_end(self) -> None:
+        """Set the score constants where no validation does: the checkpoint of this epoch must hold them."""
+        if not self.trainer.enable_validation:
+            self._update_calibration()
+
+    def on_train_end(self) -> None:
+        """Set the score constants where the training went on after the last validation."""
+        if self._calibrated_step != self.global_step:
+            self._update_calibration()
+
+    def _update_calibration(self) -> None:
+        """Set the constants of the scores from the training images."""
+        was_training = self.model.training
+        self.model.eval()
+        scores = NormalScores()
+        with self.trainer.precision_plugin.val_step_context():
+            for batch in training_images(self.trainer, self):
+                levels = self.model.level_scores(batch.image)
+                scores.add(levels, self._model_class_index(batch), tuple(batch.image.shape[-2:]))
+            scores.gather()
+            self.model.calibration.update(scores, self.model.anomaly_map_generator, self.calibrate)
+        self.model.train(was_training)
+        self._calibrated_step = self.global_step
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the class names, and the random state that the order of the next epoch's images comes from."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["hgad"] = {"class_names": self.class_names, "random_state": torch.get_rng_state()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the classes, and where a training is resumed the random state.
+
+        Args:
+            checkpoint: The checkpoint.
+
+        Raises:
+            ValueError: If the checkpoint is not of this model, or if a training is resumed on other classes.
+        """
+        super().on_load_checkpoint(checkpoint)
+        if "hgad" not in checkpoint:
+            msg = "Expected a checkpoint of anomalib_hgad.Hgad; this one is of another model."
+            raise ValueError(msg)
+        names = list(checkpoint["hgad"]["class_names"])
+        stage = None if self._trainer is None else self._trainer.state.fn
+        if stage == TrainerFn.FITTING:
+            if set(names) != set(self.class_names):
+                msg = f"The checkpoint was trained on the classes {', '.join(names)}, the data has "
+                msg += f"{', '.join(self.class_names)}. A training can only be resumed on the classes it began with."
+                raise ValueError(msg)
+            self._resumed_step = checkpoint["global_step"]
+            self._random_state = checkpoint["hgad"]["random_state"]
+        elif stage == TrainerFn.TESTING and self._resumed_step == checkpoint["global_step"] < self.trainer.global_step:
+            # `anomalib train --ckpt_path` resumes from the checkpoint, and then tests that checkpoint, not the result.
+            logger.warning("Testing the model as trained now, not the checkpoint that its training was resumed from.")
+            checkpoint["state_dict"] = self.state_dict()
+        self._set_class_names(names)
+
+    def on_train_start(self) -> None:
+        """Go on with the random state of a resumed training."""
+        if self._random_state is not None:
+            torch.set_rng_state(self._random_state.cpu())
+            self._random_state = None
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> "Hgad":  # noqa: ANN401
+        """Load a model from a checkpoint, which holds the backbone's weights: nothing is downloaded.
+
+        Args:
+            checkpoint_path: The checkpoint.
+            *args: As in :meth:`anomalib.models.AnomalibModule.load_from_checkpoint`.
+            **kwargs: As there.
+
+        Returns:
+            The model.
+        """
+        kwargs = {"pre_trained": False, "backbone_weights": None} | kwargs
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)

@@ -1,0 +1,56 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Course of a training: learning rate and stages, both in shares of its optimiser steps (HGAD, Sec. 4.1)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+WARMUP_START = 0.1
+"""Learning rate at the first step, relative to the full one."""
+
+COSINE_END = 1e-3
+"""Learning rate at the last step, relative to the full one."""
+
+
+@dataclass(frozen=True)
+class TrainingCourse:
+    """What happens when in a training.
+
+    Attributes:
+        total_steps: Optimiser steps of the training.
+        warmup: Share of the steps with a rising learning rate.
+        first_stage: Share of the steps with the inter-class losses alone.
+    """
+
+    total_steps: int
+    warmup: float
+    first_stage: float
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Linear warm-up from a tenth, then cosine down to a thousandth.
+
+        Args:
+            step: Steps taken so far.
+
+        Returns:
+            Factor of the full learning rate.
+        """
+        warmup_steps = self.warmup * self.total_steps
+        if step < warmup_steps:
+            return WARMUP_START + (1 - WARMUP_START) * step / warmup_steps
+        progress = min(1.0, (step - warmup_steps) / max(1.0, self.total_steps - warmup_steps))
+        return COSINE_END + (1 - COSINE_END) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def stage(self, step: int) -> int:
+        """1 while only the inter-class losses are trained, then 2.
+
+        Args:
+            step: Steps taken so far.
+
+        Returns:
+            The stage.
+        """
+        return 1 if step < self.first_stage * self.total_steps else 2

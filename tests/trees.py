@@ -1,0 +1,103 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tiny image datasets on disk, in the layouts of the datasets that anomalib reads."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIZE = (32, 32)
+
+
+def write_image(path: Path, size: tuple[int, int] = SIZE, mode: str = "RGB", defect: bool = False) -> Path:
+    """Write an image: noise on a colour that its class's folder decides, with a white square if it has a defect."""
+    rng = np.random.default_rng(zlib.crc32(str(path).encode()))
+    pixels = rng.normal(size=(size[1], size[0], 3)) * 10 + 100
+    if defect:
+        pixels[2:10, 2:10] = 255
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert(mode).save(path)
+    return path
+
+
+def write_mask(path: Path, size: tuple[int, int] = SIZE) -> Path:
+    """Write the mask of the square that :func:`write_image` draws."""
+    pixels = np.zeros((size[1], size[0]), dtype=np.uint8)
+    pixels[2:10, 2:10] = 255
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def mvtec_class(
+    folder: Path,
+    train: int = 4,
+    good: int = 2,
+    bad: int = 2,
+    masks: bool = True,
+    size: tuple[int, int] = SIZE,
+    mode: str = "RGB",
+    suffix: str = ".png",
+    kinds: tuple[str, ...] = ("crack",),
+) -> Path:
+    """Write a class in MVTec layout, with ``bad`` images of each kind of defect."""
+    for number in range(train):
+        write_image(folder / "train/good" / f"{number:03}{suffix}", size, mode)
+    for number in range(good):
+        write_image(folder / "test/good" / f"{number:03}{suffix}", size, mode)
+    for kind in kinds:
+        for number in range(bad):
+            write_image(folder / "test" / kind / f"{number:03}{suffix}", size, mode, defect=True)
+            if masks:
+                write_mask(folder / "ground_truth" / kind / f"{number:03}_mask.png", size)
+    return folder
+
+
+def folder_class(folder: Path, good: int = 6, bad: int = 4, masks: bool = True, suffix: str = ".png") -> Path:
+    """Write a class with folders ``good``, ``bad`` and ``masks``, with names that are not padded to equal length."""
+    for number in range(good):
+        write_image(folder / "good" / f"{number}{suffix}")
+    for number in range(bad):
+        write_image(folder / "bad" / f"{number}{suffix}", defect=True)
+        if masks:
+            write_mask(folder / "masks" / f"{number}_mask.png")
+    return folder
+
+
+def visa_class(root: Path, category: str) -> None:
+    """Write a VisA category as anomalib prepares it."""
+    folder = root / "visa_pytorch" / category
+    for number in range(4):
+        write_image(folder / "train/good" / f"{number:03}.JPG")
+    for number in range(2):
+        write_image(folder / "test/good" / f"{number:03}.JPG")
+        write_image(folder / "test/bad" / f"{number:03}.JPG", defect=True)
+        write_mask(folder / "ground_truth/bad" / f"{number:03}.png")
+
+
+def btech_class(root: Path, category: str) -> None:
+    """Write a BTAD category."""
+    folder = root / category
+    for number in range(4):
+        write_image(folder / "train/ok" / f"{number:04}.png")
+    for number in range(2):
+        write_image(folder / "test/ok" / f"{number:04}.png")
+        write_image(folder / "test/ko" / f"{number:04}.png", defect=True)
+        write_mask(folder / "ground_truth/ko" / f"{number:04}.png")
+
+
+def mvtec_3d_class(root: Path, category: str) -> None:
+    """Write an MVTec 3D-AD category, whose depth files are no images: they must not be read."""
+    for split, kind, count in (("train", "good", 4), ("test", "good", 2), ("test", "hole", 2)):
+        folder = root / category / split / kind
+        for number in range(count):
+            write_image(folder / "rgb" / f"{number:03}.png", defect=kind == "hole")
+            (folder / "xyz").mkdir(exist_ok=True)
+            (folder / "xyz" / f"{number:03}.tiff").write_bytes(b"depth")
+            if split == "test":
+                write_mask(folder / "gt" / f"{number:03}.png")
