@@ -7,11 +7,7 @@ The names are imported when they are first used: the hook that registers the plu
 Python start loads it.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing's own would have to be imported at every Python start
 if TYPE_CHECKING:
     from .datamodule import MultiClass
     from .lightning_model import Hgad
@@ -24,7 +20,9 @@ __all__ = ["Hgad", "HgadModel", "MultiClass", "__version__"]
 _HOMES = {"Hgad": "lightning_model", "HgadModel": "torch_model", "MultiClass": "datamodule"}
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> object:
+    from importlib import import_module  # noqa: PLC0415
+
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

@@ -9,15 +9,17 @@ a line into site-packages that calls :func:`install` when Python starts. It wait
 that goes wrong here stops anomalib.
 """
 
+# Every Python start loads this file: what it needs beyond `sys` is imported where it is used.
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Sequence
-from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
 ADDITIONS = {
     "anomalib.data": ("MultiClass", "anomalib_hgad.datamodule"),
@@ -32,6 +34,9 @@ def register(module: ModuleType) -> None:
     Args:
         module: ``anomalib.data`` or ``anomalib.models``, just imported.
     """
+    import warnings  # noqa: PLC0415
+    from importlib import import_module  # noqa: PLC0415
+
     name, home = ADDITIONS[module.__name__]
     if hasattr(module, name):
         if getattr(module, name).__module__ != home:
@@ -49,7 +54,7 @@ def register(module: ModuleType) -> None:
         )
 
 
-class _RegisteringLoader(Loader):
+class _RegisteringLoader:
     """Loads a module as its own loader does, and registers our class in it."""
 
     def __init__(self, loader: Loader) -> None:
@@ -63,7 +68,7 @@ class _RegisteringLoader(Loader):
         register(module)
 
 
-class _AnomalibFinder(MetaPathFinder):
+class _AnomalibFinder:
     """Finds the modules of :data:`ADDITIONS`, and leaves all others to the other finders."""
 
     def find_spec(
@@ -80,7 +85,7 @@ class _AnomalibFinder(MetaPathFinder):
             spec = finder.find_spec(fullname, path, target)
             if spec is not None:
                 if spec.loader is not None:
-                    spec.loader = _RegisteringLoader(spec.loader)
+                    spec.loader = _RegisteringLoader(spec.loader)  # type: ignore[assignment]
                 return spec
         return None
 
@@ -88,7 +93,7 @@ class _AnomalibFinder(MetaPathFinder):
 def install() -> None:
     """Wait for anomalib's modules; register in those that are there already."""
     if not any(isinstance(finder, _AnomalibFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AnomalibFinder())
+        sys.meta_path.insert(0, _AnomalibFinder())  # type: ignore[arg-type]
     for name in ADDITIONS:
         if name in sys.modules:
             register(sys.modules[name])

@@ -11,7 +11,7 @@ Dimensions: B images, n positions of a level, K classes, L levels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import distributed, nn
@@ -81,12 +81,8 @@ class ScoreCalibration(nn.Module):
             batches = scores.of_class(index)
             if not batches:
                 continue
-            self.max_log_likelihood[index] = _level_maxima(
-                [level.log_likelihoods for level in levels] for levels in batches
-            )
-            self.max_negative_entropy[index] = _level_maxima(
-                [level.negative_entropy for level in levels] for levels in batches
-            )
+            self.max_log_likelihood[index] = _level_maxima([[level.log_likelihoods for level in b] for b in batches])
+            self.max_negative_entropy[index] = _level_maxima([[level.negative_entropy for level in b] for b in batches])
             if calibrate:
                 constants = slice(index, index + 1)
                 image_scores = [
@@ -102,7 +98,7 @@ class ScoreCalibration(nn.Module):
                 self.location[index], self.spread[index] = location_and_spread(torch.cat(image_scores))
 
 
-def _level_maxima(batches: Iterable[list[torch.Tensor]]) -> torch.Tensor:
+def _level_maxima(batches: list[list[torch.Tensor]]) -> torch.Tensor:
     """Largest value of every level over all batches, shape (L,)."""
     return torch.stack([torch.stack([scores.max() for scores in levels]) for levels in batches]).amax(dim=0)
 
@@ -154,9 +150,7 @@ class NormalScores:
     def gather(self) -> None:
         """Share what every process of a distributed run has collected."""
         if distributed.is_available() and distributed.is_initialized():
-            everyone: list[tuple[list[torch.Tensor], list[list[LevelScores]]]] = [
-                ([], [])
-            ] * distributed.get_world_size()
+            everyone: list[Any] = [None] * distributed.get_world_size()
             distributed.all_gather_object(everyone, (self._class_index, self._batches))
             self._class_index = [item for class_index, _ in everyone for item in class_index]
             self._batches = [item for _, batches in everyone for item in batches]

@@ -27,14 +27,13 @@ def datamodule_class_names(datamodule: LightningDataModule) -> list[str]:
     """
     if (names := getattr(datamodule, "class_names", None)) is not None:
         return list(names)
-    return [getattr(datamodule, "category", None) or getattr(datamodule, "name", "0")]
+    return [str(getattr(datamodule, "category", None) or getattr(datamodule, "name", "0"))]
 
 
 def claimed_class_names(datamodule: LightningDataModule | None) -> list[str]:
     """Names of the classes that a datamodule says its images show; none if it has no category."""
-    if hasattr(datamodule, "class_names") or getattr(datamodule, "category", None):
-        return datamodule_class_names(datamodule)
-    return []
+    claims = hasattr(datamodule, "class_names") or getattr(datamodule, "category", None)
+    return datamodule_class_names(datamodule) if datamodule is not None and claims else []
 
 
 def check_known(names: Iterable[str], known_names: Sequence[str]) -> None:

@@ -22,10 +22,10 @@ from anomalib import TaskType
 from anomalib.data import AnomalibDataModule, Folder
 from anomalib.data.datamodules.base import AnomalibVideoDataModule
 
-from anomalib_hgad.dataset_checks import image_files, listed, pair_masks
+from anomalib_hgad.dataset_checks import image_files, listed, pair_masks, subfolders
 
 # Where a dataset has its categories, if not in its root.
-DEEPER_FOLDERS = {"Visa": "visa_pytorch/*/", "RealIAD": "realiad_*/*/"}
+DEEPER_FOLDERS = {"Visa": ["visa_pytorch"], "RealIAD": ["realiad_256", "realiad_512", "realiad_1024"]}
 
 
 @dataclass(frozen=True)
@@ -138,19 +138,12 @@ def sources_of_datamodules(datamodules: Sequence[AnomalibDataModule]) -> list[Cl
         replace(source, name=f"{source.dataset}_{source.name}") if counts[source.name] > 1 else source
         for source in sources
     ]
-    check_unique([source.name for source in sources])
+    _check_unique([source.name for source in sources])
     return sources
 
 
-def check_unique(names: Sequence[str]) -> None:
-    """Check that no class is named twice.
-
-    Args:
-        names: Class names.
-
-    Raises:
-        ValueError: If a name is there twice.
-    """
+def _check_unique(names: Sequence[str]) -> None:
+    """Raise if a class is named twice."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         msg = f"Classes named twice: {listed(twice)}. Take one out, or give a Folder datamodule another `name`."
@@ -197,22 +190,18 @@ def sources_of_dataset(
         raise ValueError(msg)
     if root is not None:
         kwargs["root"] = root
-    all_categories = _all_categories(known[name])
+    module = import_module(known[name].__module__.replace(".datamodules.", ".datasets."))
+    all_categories: Sequence[str] = getattr(module, "CATEGORIES", ())
     if categories is None:
         categories = _categories_there(name, Path(known[name](**kwargs).root), all_categories)
     names = _chosen(categories, all_categories, name)
     return [ClassSource(category, name, known[name](category=category, **kwargs)) for category in names]
 
 
-def _all_categories(datamodule: type[AnomalibDataModule]) -> Sequence[str]:
-    """Get the categories that a dataset of anomalib has; none if it does not list them."""
-    module = import_module(datamodule.__module__.replace(".datamodules.", ".datasets."))
-    return getattr(module, "CATEGORIES", ())
-
-
 def _categories_there(dataset: str, root: Path, all_categories: Sequence[str]) -> list[str]:
     """Find the categories of a dataset in its root; see :func:`sources_of_dataset`."""
-    folders = {folder.name for folder in [*root.glob("*/"), *root.glob(DEEPER_FOLDERS.get(dataset, "*/"))]}
+    places = [root, *(root / folder for folder in DEEPER_FOLDERS.get(dataset, []))]
+    folders = {folder.name for place in places for folder in subfolders(place)}
     if not folders and all_categories:
         return list(all_categories)
     there = [category for category in all_categories or sorted(folders) if category in folders]
@@ -231,7 +220,7 @@ def _chosen(wanted: Sequence[str], there: Sequence[str], where: str) -> list[str
     if unknown or not wanted:
         msg = f"Expected categories of {where} ({', '.join(there)}), got {', '.join(unknown) or 'none'}. Correct them."
         raise ValueError(msg)
-    check_unique(wanted)
+    _check_unique(wanted)
     return sorted(wanted)
 
 
@@ -260,7 +249,7 @@ def sources_of_folders(
         ValueError: If a class is unknown or named twice, or if folders are named but not that of normal images.
     """
     root = Path(root)
-    there = sorted(folder.name for folder in root.glob("*/") if folder.is_dir() and not folder.name.startswith("."))
+    there = [folder.name for folder in subfolders(root)]
     if not there:
         found = "has none" if root.is_dir() else "is missing"
         msg = f"Expected a folder with a subfolder for each class, but {root} {found}. Correct root."
@@ -294,7 +283,7 @@ def _class_folder(folder: Path, folders: FolderNames, **kwargs: Any) -> ClassFol
         raise FileNotFoundError(msg)
     normal_test: Path | None = folder / "test" / "good"
     masks: dict[Path, Path | None] = {
-        kind: folder / "ground_truth" / kind.name for kind in sorted(folder.glob("test/*/")) if kind != normal_test
+        kind: folder / "ground_truth" / kind.name for kind in subfolders(folder / "test") if kind != normal_test
     }
     if folders.normal_dir is not None:
         normal_test = folder / folders.normal_test_dir if folders.normal_test_dir else None

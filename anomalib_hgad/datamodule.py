@@ -109,6 +109,8 @@ class MultiClass(AnomalibDataModule):
         >>> datamodule = MultiClass(root="./products", normal_dir="good", abnormal_dir="bad", mask_dir="masks")
     """
 
+    _is_setup: bool
+
     def __init__(
         self,
         datamodules: list[AnomalibDataModule] | None = None,
@@ -169,7 +171,7 @@ class MultiClass(AnomalibDataModule):
         return [source.name for source in self.sources]
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         """Name of the folder that holds all classes, so that saved pictures keep the rest of their image's path."""
         return self._name or super().name
 
@@ -179,7 +181,10 @@ class MultiClass(AnomalibDataModule):
             try:
                 source.datamodule.prepare_data()
             except Exception as error:
-                msg = f"Class {source.name!r} is not in {getattr(source.datamodule, 'root', None)}, nor can it be got: {error}"
+                root = getattr(source.datamodule, "root", None)
+                msg = (
+                    f"Class {source.name!r} is not in {root}, nor can it be got: {error} Correct root, or get the data."
+                )
                 raise RuntimeError(msg) from error
 
     def setup(self, stage: str | None = None) -> None:
@@ -230,7 +235,9 @@ class MultiClass(AnomalibDataModule):
         has_masks = data.samples["has_masks"].to_list()
         return DataLoader(
             dataset=data,
-            batch_sampler=MaskBatchSampler(SequentialSampler(data), self.eval_batch_size, False, has_masks),
+            batch_sampler=MaskBatchSampler(
+                SequentialSampler(data), self.eval_batch_size, drop_last=False, has_masks=has_masks
+            ),
             num_workers=self.num_workers,
             collate_fn=self.external_collate_fn or data.collate_fn,
         )

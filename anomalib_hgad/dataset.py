@@ -100,7 +100,7 @@ class MultiClassDataset(AnomalibDataset):
             class_name=part.class_name,
         )
 
-    def __add__(self, other_dataset: AnomalibDataset) -> MultiClassDataset:  # type: ignore[override]
+    def __add__(self, other_dataset: AnomalibDataset) -> MultiClassDataset:
         """Put the images of another :class:`MultiClassDataset` behind these.
 
         Args:
@@ -153,8 +153,8 @@ class MaskBatchSampler(BatchSampler):
     A batch can hold ``gt_mask`` for all of its images or for none. Mixed batches would lose masks, and so change the
     pixel metrics and the pixel threshold. The order of the images stays; a batch ends early where the kind changes.
 
-    Lightning builds batch samplers anew, around a sampler of its own, to predict and to run on several devices. Device r
-    of R gets the images r, r + R, r + 2R and so on. Its batches end where the kind changes on any device, so that all
+    Lightning builds batch samplers anew, around a sampler of its own, to predict and to run on several devices. Device
+    r of R gets the images r, r + R, r + 2R and so on. Its batches end where the kind changes on any device, so that all
     devices have as many batches, as collective operations need.
 
     Args:

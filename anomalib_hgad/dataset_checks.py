@@ -132,6 +132,13 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS and file.is_file())
 
 
+def subfolders(folder: Path) -> list[Path]:
+    """Get the folders in a folder that are not hidden, sorted; none if it is missing."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
 def pair_masks(image_folder: Path, mask_folder: Path) -> dict[Path, Path | None]:
     """Find the mask of each image by its name.
 
@@ -234,35 +241,40 @@ def explain_setup_error(class_name: str, datamodule: AnomalibDataModule, error: 
     """
     start = f"Class {class_name!r} cannot be set up by {type(datamodule).__name__}"
     root = getattr(datamodule, "root", None)
-    folder = _category_folder(Path(root), datamodule.category) if root is not None else None
-    if folder is None:
+    if root is None:
         return f"{start}: {error} Correct its folders, or leave the class out."
+    folder = _category_folder(Path(root), datamodule.category)
     if not folder.is_dir():
         return f"{start}: its folder {folder} is missing. Correct root, or leave the class out."
-    images = image_files(folder)
-    if not images:
+    if not image_files(folder):
         return f"{start}: its folder {folder} has no images. Add some, or leave the class out."
-    without = [
-        image for pair in _mask_folders(folder, datamodule) for image, mask in pair_masks(*pair).items() if not mask
-    ]
+    normal_dir = getattr(datamodule, "normal_dir", None)
+    if isinstance(normal_dir, str | Path) and not image_files(folder / normal_dir):
+        return f"{start}: {folder / normal_dir} has no normal training image. Add some, or leave the class out."
+    pairs = [pair_masks(*folders) for folders in _mask_folders(folder, datamodule)]
+    without = [image for masks in pairs for image, mask in masks.items() if mask is None]
     if without:
         return (
             f"{start}: {len(without)} anomalous images have no mask: {listed(without)}. Add their masks, or remove the "
-            "images. If no image of the class has one, give MultiClass the parent folder as root, without dataset."
+            "images. If no image of the class has one, give MultiClass the parent folder as root, without dataset. "
+            f"({error})"
         )
     return f"{start} from {folder}: {error} Correct its files, or leave the class out."
 
 
 def _category_folder(root: Path, category: str) -> Path:
     """Get the folder of a category, which some datasets have one folder deeper, as visa_pytorch/candle."""
-    deeper = (folder for folder in sorted(root.glob("*/")) if (folder / category).is_dir())
+    deeper = (folder for folder in subfolders(root) if (folder / category).is_dir())
     return root / category if (root / category).is_dir() else next(deeper, root) / category
 
 
 def _mask_folders(folder: Path, datamodule: AnomalibDataModule) -> list[tuple[Path, Path]]:
     """Get the folders of anomalous images of a class, each with the folder of its masks."""
-    abnormal_dir, mask_dir = getattr(datamodule, "abnormal_dir", None), getattr(datamodule, "mask_dir", None)
-    if isinstance(abnormal_dir, str | Path) and isinstance(mask_dir, str | Path):
-        return [(folder / abnormal_dir, folder / mask_dir)]
-    kinds = [kind for kind in sorted(folder.glob("test/*/")) if kind.name not in {"good", "ok"}]
+    if hasattr(datamodule, "mask_dir"):
+        images, masks = datamodule.abnormal_dir, datamodule.mask_dir
+        both = isinstance(images, str | Path) and isinstance(masks, str | Path)
+        return [(folder / images, folder / masks)] if both else []
+    kinds = [kind for kind in subfolders(folder / "test") if kind.name not in {"good", "ok"}]
+    # Where the images are not in the folder itself, the layout is another.
+    kinds = [kind for kind in kinds if any(file.parent == kind for file in image_files(kind))]
     return [(kind, folder / "ground_truth" / kind.name) for kind in kinds]

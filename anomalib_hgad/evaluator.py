@@ -176,12 +176,13 @@ class ClassEvaluator(Evaluator):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the figures on the terminal, and write them to files."""
         if self._results is not None and trainer.is_global_zero:
-            Console().print(results_table(self._results, title=pl_module.name))
+            Console().print(results_table(self._results, title=type(pl_module).__name__))
             write_results(self._results, Path(trainer.default_root_dir))
 
     def _start(self, trainer: Trainer, metrics: Sequence[AnomalibMetric]) -> None:
         # All processes of a distributed run must compute the same figures in the same order, whatever images they saw.
-        names = datamodule_class_names(trainer.datamodule) if trainer.datamodule is not None else []
+        datamodule = getattr(trainer, "datamodule", None)
+        names = datamodule_class_names(datamodule) if datamodule is not None else []
         self._by_class = {name: [ClassMetric(metric) for metric in metrics] for name in names}
         self._pooled = [ClassMetric(metric) for metric in metrics]
 

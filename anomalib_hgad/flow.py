@@ -3,7 +3,8 @@
 
 """Conditional normalizing flow f: features x to latents z = f(x; p), position by position (HGAD, Sec. 3.1; CFLOW-AD).
 
-A stack of affine coupling blocks. What a block does to a feature vector depends on where in the image the vector comes
+Features are standardised, channel by channel, by constants from the training images; then comes a stack of affine
+coupling blocks. What a block does to a feature vector depends on where in the image the vector comes
 from, told by the sine/cosine code p of its position. The code is the same for every image, so a block multiplies it
 with its weights once per position and not once per position and image.
 
@@ -125,15 +126,26 @@ class PositionConditionedBlock(AllInOneBlock):
 class ConditionalFlow(nn.Module):
     """Flow of one feature level.
 
+    Until :meth:`set_standardization` is called, features enter the coupling blocks as they are.
+
     Args:
         dim: D, at least 2.
         coupling_blocks: Number of coupling blocks.
         condition_dim: P, a positive multiple of 4.
         clamp_alpha: Clamp of the log-scales.
 
+    Attributes:
+        feature_mean: Subtracted from the features, shape (D,).
+        feature_std: Then divides them, shape (D,). Both count as a part of f: log |det J| has -sum(log std).
+        standardized: Whether they were set, bool scalar.
+
     Raises:
         ValueError: If an argument is out of range.
     """
+
+    feature_mean: torch.Tensor
+    feature_std: torch.Tensor
+    standardized: torch.Tensor
 
     def __init__(self, dim: int, coupling_blocks: int = 12, condition_dim: int = 256, clamp_alpha: float = 1.9) -> None:
         super().__init__()
@@ -148,6 +160,9 @@ class ConditionalFlow(nn.Module):
             msg += f"multiple of 4, got {condition_dim}."
             raise ValueError(msg)
         self.condition_dim = condition_dim
+        self.register_buffer("feature_mean", torch.zeros(dim))
+        self.register_buffer("feature_std", torch.ones(dim))
+        self.register_buffer("standardized", torch.tensor(False))  # noqa: FBT003
         self.blocks = SequenceINN(dim)
         for _ in range(coupling_blocks):
             self.blocks.append(
@@ -156,6 +171,18 @@ class ConditionalFlow(nn.Module):
                 cond_shape=(condition_dim,),
                 clamp_alpha=clamp_alpha,
             )
+
+    def set_standardization(self, mean: torch.Tensor, std: torch.Tensor) -> None:
+        """Standardise the features from now on.
+
+        Args:
+            mean: Mean of the channels over the training images, shape (D,).
+            std: Their standard deviation, shape (D,). Channels that hardly vary are divided by a hundredth of the
+                median instead, so that a small deviation in them does not outweigh all others.
+        """
+        self.feature_mean.copy_(mean)
+        self.feature_std.copy_(std.clamp(min=max(1e-6, 0.01 * std.median().item())))
+        self.standardized.fill_(value=True)
 
     def position_code(self, height: int, width: int, like: torch.Tensor) -> torch.Tensor:
         """Sine/cosine code p of the grid positions.
@@ -180,8 +207,9 @@ class ConditionalFlow(nn.Module):
             Latents z and log |det J|.
         """
         batch, _, height, width = features.shape
-        rows = rearrange(features, "b d h w -> (b h w) d")
+        rows = (rearrange(features, "b d h w -> (b h w) d") - self.feature_mean) / self.feature_std
         z, log_det = self.blocks(rows, [self.position_code(height, width, like=rows)])
+        log_det = log_det - self.feature_std.log().sum()
         return Latents(rearrange(z, "(b n) d -> b n d", b=batch), rearrange(log_det, "(b n) -> b n", b=batch))
 
     def inverse(self, z: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -196,4 +224,4 @@ class ConditionalFlow(nn.Module):
             Feature map, shape (B, D, H, W).
         """
         rows, _ = self.blocks(z.flatten(0, 1), [self.position_code(height, width, like=z)], rev=True)
-        return rearrange(rows, "(b h w) d -> b d h w", h=height, w=width)
+        return rearrange(rows * self.feature_std + self.feature_mean, "(b h w) d -> b d h w", h=height, w=width)

@@ -23,7 +23,7 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -32,12 +32,11 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from .anomaly_map import ScoreKind
 from .batch import ClassImageBatch
-from .calibration import NormalScores
-from .class_catalog import check_known, claimed_class_names, datamodule_class_names, label_batch
+from .callbacks import ClassCheck, NormalConstants, RandomState
+from .class_catalog import claimed_class_names, datamodule_class_names, label_batch
 from .encoder import image_statistics
 from .evaluator import ClassEvaluator
-from .normal_pass import training_images
-from .schedule import TrainingCourse
+from .schedule import TrainingCourse, make_optimizer
 from .torch_model import HgadModel, PriorKind
 
 logger = logging.getLogger(__name__)
@@ -54,9 +53,9 @@ ClassSource = Literal["inferred", "given"]
 class Hgad(AnomalibModule):
     """HGAD: one model that inspects many product classes.
 
-    A frozen backbone gives features of several levels; for each level a conditional normalizing flow maps them, position
-    by position, to latents whose prior is a mixture of classes that are mixtures of Gaussians themselves. Train it on
-    :class:`~anomalib_hgad.MultiClass`, or on any other anomalib datamodule, which is one class.
+    A frozen backbone gives features of several levels. For each level a conditional normalizing flow maps them,
+    position by position, to latents; their prior is a mixture of classes, each of them a mixture of Gaussians. Train
+    it on :class:`~anomalib_hgad.MultiClass`, or on any other anomalib datamodule, which is one class.
 
     The classes come from the datamodule when training starts, and are kept in the checkpoint.
 
@@ -85,6 +84,9 @@ class Hgad(AnomalibModule):
             Defaults to ``256``.
         clamp_alpha: Clamp of the log-scales of the coupling blocks.
             Defaults to ``1.9``.
+        standardize: Standardise the features' channels, as a part of the flow, by constants from the training images.
+            The paper does not; it learns slower.
+            Defaults to ``True``.
         prior: ``"hierarchical"``; ``"fixed_centers"`` does not train the main class centres; ``"single_gaussian"`` is
             one standard Gaussian for all classes, as in CFLOW-AD.
             Defaults to ``"hierarchical"``.
@@ -151,6 +153,7 @@ class Hgad(AnomalibModule):
         coupling_blocks: int = 12,
         condition_dim: int = 256,
         clamp_alpha: float = 1.9,
+        standardize: bool = True,
         prior: PriorKind = "hierarchical",
         inter_weight: float = 1.0,
         mutual_information_weight: float = 100.0,
@@ -170,7 +173,8 @@ class Hgad(AnomalibModule):
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        size = (height, width)
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(size, *image_statistics(backbone))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
@@ -183,6 +187,7 @@ class Hgad(AnomalibModule):
         }
         self._check_settings(first_stage=first_stage, warmup=warmup, label_smoothing=label_smoothing)
         self.num_classes = num_classes
+        self.standardize = standardize
         self.label_smoothing = label_smoothing
         self.first_stage = first_stage
         self.lr = lr
@@ -206,10 +211,8 @@ class Hgad(AnomalibModule):
             score=score,
         )
         self.class_names: list[str] = []
-        self._only_name: str | None = None
-        self._calibrated_step = -1
         self._resumed_step: int | None = None
-        self._random_state: torch.Tensor | None = None
+        self._callbacks = [ClassCheck(), NormalConstants(), RandomState()]
 
     @staticmethod
     def _check_settings(**shares: float) -> None:
@@ -242,6 +245,10 @@ class Hgad(AnomalibModule):
         """Figures of every class and their means."""
         return ClassEvaluator()
 
+    def configure_callbacks(self) -> list[Callback]:
+        """anomalib's components, and what happens around the steps."""
+        return [*super().configure_callbacks(), *self._callbacks]
+
     @property
     def learning_type(self) -> LearningType:
         """Learns from normal images alone."""
@@ -263,7 +270,7 @@ class Hgad(AnomalibModule):
         # own number, so the paper's is set here, where it is still known that there is none.
         loop = getattr(trainer, "fit_loop", None)
         if loop is not None and loop.max_epochs is None and loop.max_steps == -1:
-            timed = any(isinstance(callback, Timer) for callback in trainer.callbacks)
+            timed = any(isinstance(callback, Timer) for callback in loop.trainer.callbacks)
             loop.max_epochs = None if timed else DEFAULT_EPOCHS
         AnomalibModule.trainer.fset(self, trainer)
 
@@ -278,8 +285,8 @@ class Hgad(AnomalibModule):
         """
         if stage != TrainerFn.FITTING or self.class_names:
             return
-        if self.trainer.datamodule is not None:
-            names = datamodule_class_names(self.trainer.datamodule)
+        if self._datamodule is not None:
+            names = datamodule_class_names(self._datamodule)
         else:
             names = [str(index) for index in range(self.num_classes or 1)]
         if self.num_classes not in {None, len(names)}:
@@ -292,37 +299,14 @@ class Hgad(AnomalibModule):
             msg += "'product', got 'entropy'."
             raise ValueError(msg)
 
+    @property
+    def _datamodule(self) -> LightningDataModule | None:
+        return getattr(self.trainer, "datamodule", None)
+
     def _set_class_names(self, names: list[str]) -> None:
         self.class_names = names
         if self.model.num_classes != len(names):
             self.model.set_num_classes(len(names))
-
-    def on_fit_start(self) -> None:
-        """Connect the classes of the data with the model's."""
-        self._connect_classes()
-
-    def on_validation_start(self) -> None:
-        """Connect the classes; within a fit also set the score constants, which the validation's scores need."""
-        self._connect_classes()
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            self._update_calibration()
-
-    def on_test_start(self) -> None:
-        """Connect the classes of the data with the model's."""
-        self._connect_classes()
-
-    def on_predict_start(self) -> None:
-        """Connect the classes of the data with the model's."""
-        self._connect_classes()
-
-    def _connect_classes(self) -> None:
-        datamodule = self.trainer.datamodule
-        if self.trainer.state.fn == TrainerFn.FITTING and datamodule is not None:
-            names = datamodule_class_names(datamodule)
-        else:
-            names = claimed_class_names(datamodule)
-        check_known(names, self.class_names)
-        self._only_name = names[0] if len(names) == 1 else None
 
     def on_before_batch_transfer(self, batch: ImageBatch, dataloader_idx: int) -> ClassImageBatch:
         """Give every batch the class fields, with the model's class indices.
@@ -337,19 +321,18 @@ class Hgad(AnomalibModule):
         del dataloader_idx
         if not isinstance(batch, ClassImageBatch):
             batch = ClassImageBatch.from_image_batch(batch)
-        return label_batch(batch, self.class_names, self._only_name)
+        names = claimed_class_names(self._datamodule)
+        if self.trainer.state.fn == TrainerFn.FITTING and len(self.class_names) == 1:
+            names = self.class_names
+        return label_batch(batch, self.class_names, only_name=names[0] if len(names) == 1 else None)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam on the flows and, without weight decay, on centres and logits; warm-up and cosine by step."""
-        flow_parameters = [parameter for parameter in self.model.flows.parameters() if parameter.requires_grad]
-        prior_parameters = [parameter for parameter in self.model.priors.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.Adam(
-            [
-                {"params": flow_parameters, "weight_decay": self.weight_decay},
-                {"params": prior_parameters, "weight_decay": 0.0},
-            ],
-            lr=self.lr,
-            betas=(0.95, 0.99),
+        """Adam, with warm-up and cosine by step."""
+        optimizer = make_optimizer(
+            self.model.flows.parameters(),
+            self.model.priors.parameters(),
+            self.lr,
+            self.weight_decay,
         )
         scheduler = LambdaLR(optimizer, self._course().learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -372,16 +355,9 @@ class Hgad(AnomalibModule):
 
         Returns:
             The loss.
-
-        Raises:
-            ValueError: If the batch has no classes though there are several.
         """
         del args, kwargs
-        class_index = self._model_class_index(batch)
-        if class_index is None:
-            msg = f"The model has {len(self.class_names)} classes, but the training batches carry no class_index. Load "
-            msg += "them with anomalib_hgad.MultiClass."
-            raise ValueError(msg)
+        class_index = self.mixture_class_index(batch)
         losses = self.model.losses(batch.image, class_index, self.label_smoothing)._asdict()
         stage = self._course().stage(self.global_step)
         trained = self.loss_weights if stage == 2 else FIRST_STAGE_LOSSES  # noqa: PLR2004
@@ -393,14 +369,30 @@ class Hgad(AnomalibModule):
         self.log("stage", float(stage), on_step=True, on_epoch=False, prog_bar=True, batch_size=size)
         return loss
 
-    def _model_class_index(self, batch: ClassImageBatch) -> torch.Tensor | None:
-        """True classes as the mixture counts them; a mixture of one class takes all for that one."""
-        if self.model.num_classes > 1:
-            return batch.class_index
-        return torch.zeros(len(batch.image), dtype=torch.int64, device=batch.image.device)
+    def mixture_class_index(self, batch: ClassImageBatch) -> torch.Tensor:
+        """True classes as the mixture counts them; a mixture of one class takes all images for that one.
+
+        Args:
+            batch: Batch of images.
+
+        Returns:
+            Class indices, int64, shape (B,).
+
+        Raises:
+            ValueError: If the batch has no classes though the mixture has several.
+        """
+        if self.model.num_classes == 1:
+            return torch.zeros(len(batch.image), dtype=torch.int64, device=batch.image.device)
+        if batch.class_index is None:
+            msg = (
+                f"The model has the classes {', '.join(self.class_names)}, but the batch carries no class_index. Load "
+            )
+            msg += "the images with anomalib_hgad.MultiClass."
+            raise ValueError(msg)
+        return batch.class_index
 
     def validation_step(self, batch: ClassImageBatch, *args: Any, **kwargs: Any) -> ClassImageBatch:  # noqa: ANN401
-        """Predict a batch of the validation.
+        """Predict a batch; the same in validation, test and prediction.
 
         Args:
             batch: Batch of images.
@@ -411,20 +403,7 @@ class Hgad(AnomalibModule):
             The same batch with predictions.
         """
         del args, kwargs
-        return self._predict(batch)
-
-    def test_step(self, batch: ClassImageBatch, *args: Any, **kwargs: Any) -> ClassImageBatch:  # noqa: ANN401
-        """Predict a batch of the test, see :meth:`validation_step`."""
-        del args, kwargs
-        return self._predict(batch)
-
-    def predict_step(self, batch: ClassImageBatch, *args: Any, **kwargs: Any) -> ClassImageBatch:  # noqa: ANN401
-        """Predict a batch, see :meth:`validation_step`."""
-        del args, kwargs
-        return self._predict(batch)
-
-    def _predict(self, batch: ClassImageBatch) -> ClassImageBatch:
-        class_index = self._model_class_index(batch) if batch.class_index is not None else None
+        class_index = self.mixture_class_index(batch) if batch.class_index is not None else None
         inferred, given = self.model.predict(batch.image, class_index)
         chosen = given if given is not None and self.class_source == "given" else inferred
         batch.update(pred_score=chosen.pred_score, anomaly_map=chosen.anomaly_map)
@@ -438,37 +417,16 @@ class Hgad(AnomalibModule):
             batch.update(pred_class_index=pred_class_index, pred_class_name=names)
         return batch
 
-    def on_train_epoch_end(self) -> None:
-        """Set the score constants where no validation does: the checkpoint of this epoch must hold them."""
-        if not self.trainer.enable_validation:
-            self._update_calibration()
-
-    def on_train_end(self) -> None:
-        """Set the score constants where the training went on after the last validation."""
-        if self._calibrated_step != self.global_step:
-            self._update_calibration()
-
-    def _update_calibration(self) -> None:
-        """Set the constants of the scores from the training images."""
-        was_training = self.model.training
-        self.model.eval()
-        scores = NormalScores()
-        with self.trainer.precision_plugin.val_step_context():
-            for batch in training_images(self.trainer, self):
-                levels = self.model.level_scores(batch.image)
-                scores.add(levels, self._model_class_index(batch), tuple(batch.image.shape[-2:]))
-            scores.gather()
-            self.model.calibration.update(scores, self.model.anomaly_map_generator, self.calibrate)
-        self.model.train(was_training)
-        self._calibrated_step = self.global_step
+    test_step = validation_step
+    predict_step = validation_step
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the class names, and the random state that the order of the next epoch's images comes from."""
+        """Keep the class names."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["hgad"] = {"class_names": self.class_names, "random_state": torch.get_rng_state()}
+        checkpoint["hgad_class_names"] = self.class_names
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the classes, and where a training is resumed the random state.
+        """Take over the classes.
 
         Args:
             checkpoint: The checkpoint.
@@ -477,10 +435,10 @@ class Hgad(AnomalibModule):
             ValueError: If the checkpoint is not of this model, or if a training is resumed on other classes.
         """
         super().on_load_checkpoint(checkpoint)
-        if "hgad" not in checkpoint:
+        if "hgad_class_names" not in checkpoint:
             msg = "Expected a checkpoint of anomalib_hgad.Hgad; this one is of another model."
             raise ValueError(msg)
-        names = list(checkpoint["hgad"]["class_names"])
+        names = list(checkpoint["hgad_class_names"])
         stage = None if self._trainer is None else self._trainer.state.fn
         if stage == TrainerFn.FITTING:
             if set(names) != set(self.class_names):
@@ -488,18 +446,11 @@ class Hgad(AnomalibModule):
                 msg += f"{', '.join(self.class_names)}. A training can only be resumed on the classes it began with."
                 raise ValueError(msg)
             self._resumed_step = checkpoint["global_step"]
-            self._random_state = checkpoint["hgad"]["random_state"]
         elif stage == TrainerFn.TESTING and self._resumed_step == checkpoint["global_step"] < self.trainer.global_step:
             # `anomalib train --ckpt_path` resumes from the checkpoint, and then tests that checkpoint, not the result.
             logger.warning("Testing the model as trained now, not the checkpoint that its training was resumed from.")
             checkpoint["state_dict"] = self.state_dict()
         self._set_class_names(names)
-
-    def on_train_start(self) -> None:
-        """Go on with the random state of a resumed training."""
-        if self._random_state is not None:
-            torch.set_rng_state(self._random_state.cpu())
-            self._random_state = None
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> "Hgad":  # noqa: ANN401

@@ -1,15 +1,17 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Passes over the training images without training: the constants of scores are taken from them."""
+"""Passes over the training images without training: constants of the flows and of the scores come from them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import cast
 
 import torch
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
+from torch import distributed
 from torch.utils.data import DataLoader, DistributedSampler
 
 from .batch import ClassImageBatch
@@ -28,12 +30,11 @@ def training_images(trainer: Trainer, module: AnomalibModule) -> Iterator[ClassI
     Yields:
         Batches.
     """
-    loader: DataLoader[ClassImageBatch] = trainer.train_dataloader
-    distributed = trainer.world_size > 1
+    loader = cast("DataLoader[ClassImageBatch]", trainer.train_dataloader)
     ordered: DataLoader[ClassImageBatch] = DataLoader(
         loader.dataset,
         batch_size=loader.batch_size,
-        sampler=DistributedSampler(loader.dataset, shuffle=False) if distributed else None,
+        sampler=DistributedSampler(loader.dataset, shuffle=False) if trainer.world_size > 1 else None,
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
         generator=torch.Generator(),
@@ -43,3 +44,30 @@ def training_images(trainer: Trainer, module: AnomalibModule) -> Iterator[ClassI
         if isinstance(module.pre_processor, Callback):
             module.pre_processor.on_train_batch_start(trainer, module, batch, batch_idx)
         yield batch
+
+
+def feature_statistics(levels_of_batches: Iterable[list[torch.Tensor]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Mean and standard deviation of the channels of every level.
+
+    Args:
+        levels_of_batches: For every batch the feature maps of the levels, shapes (B, D, H, W).
+
+    Returns:
+        Mean and standard deviation of every level, shapes (D,), over the batches of all processes.
+    """
+    sums: list[torch.Tensor] = []
+    for levels in levels_of_batches:
+        rows = [level.transpose(0, 1).flatten(1).double() for level in levels]
+        moments = [
+            torch.stack((torch.full_like(row[:, 0], row.shape[1]), row.sum(dim=1), row.square().sum(dim=1)))
+            for row in rows
+        ]
+        sums = [total + moment for total, moment in zip(sums, moments, strict=True)] if sums else moments
+    statistics = []
+    for total in sums:
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(total)
+        count, first, second = total
+        mean = first / count
+        statistics.append((mean, (second / count - mean.square()).clamp(min=0).sqrt()))
+    return statistics

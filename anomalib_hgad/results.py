@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TextIO
+from typing import IO
 
 from rich.table import Table
 
@@ -82,20 +82,20 @@ def write_results(results: Results, folder: Path) -> None:
         folder: Folder of the run.
     """
 
-    def write_csv(file: TextIO) -> None:
+    def write_csv(file: IO[str]) -> None:
         writer = csv.writer(file)
         writer.writerow(["class", *results.columns])
         for name, figures in results.rows:
             writer.writerow([name, *("" if (value := figures.get(key)) is None else value for key in results.columns)])
 
-    def write_json(file: TextIO) -> None:
+    def write_json(file: IO[str]) -> None:
         json.dump({"mean": results.mean, **asdict(results)}, file, indent=2)
 
     _write_whole(folder / "results.csv", write_csv)
     _write_whole(folder / "results.json", write_json)
 
 
-def _write_whole(path: Path, write: Callable[[TextIO], None]) -> None:
+def _write_whole(path: Path, write: Callable[[IO[str]], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile("w", dir=path.parent, newline="", encoding="utf-8", delete=False) as file:
         try:

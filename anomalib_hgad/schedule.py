@@ -1,12 +1,16 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Course of a training: learning rate and stages, both in shares of its optimiser steps (HGAD, Sec. 4.1)."""
+"""Course of a training: optimiser, learning rate and stages, in shares of its optimiser steps (HGAD, Sec. 4.1)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from torch import nn
+from torch.optim import Adam
 
 WARMUP_START = 0.1
 """Learning rate at the first step, relative to the full one."""
@@ -54,3 +58,27 @@ class TrainingCourse:
             The stage.
         """
         return 1 if step < self.first_stage * self.total_steps else 2
+
+
+def make_optimizer(
+    flow_parameters: Iterable[nn.Parameter],
+    prior_parameters: Iterable[nn.Parameter],
+    lr: float,
+    weight_decay: float,
+) -> Adam:
+    """Adam with the paper's settings.
+
+    Args:
+        flow_parameters: Parameters of the flows; the fixed permutations among them are left out.
+        prior_parameters: Centres and logits; they have no weight decay.
+        lr: Full learning rate.
+        weight_decay: Weight decay of the flows.
+
+    Returns:
+        The optimiser.
+    """
+    groups = [
+        {"params": [parameter for parameter in parameters if parameter.requires_grad], "weight_decay": decay}
+        for parameters, decay in ((flow_parameters, weight_decay), (prior_parameters, 0.0))
+    ]
+    return Adam([group for group in groups if group["params"]], lr=lr, betas=(0.95, 0.99))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from anomalib.data import InferenceBatch
@@ -114,6 +114,28 @@ class HgadModel(nn.Module):
         score: ScoreKind = "log_likelihood" if num_classes == 1 and self.score == "product" else self.score
         self.anomaly_map_generator = AnomalyMapGenerator(score, self.image_size)
 
+    @property
+    def standardized(self) -> bool:
+        """Whether the flows standardise the features."""
+        return all(bool(flow.standardized) for flow in self._flows)
+
+    def set_standardization(self, statistics: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Let the flows standardise the features.
+
+        Args:
+            statistics: Mean and standard deviation of the channels of every level, shapes (D,).
+        """
+        for flow, (mean, std) in zip(self._flows, statistics, strict=True):
+            flow.set_standardization(mean, std)
+
+    @property
+    def _flows(self) -> list[ConditionalFlow]:
+        return [cast("ConditionalFlow", flow) for flow in self.flows]
+
+    @property
+    def _priors(self) -> list[HierarchicalGaussianMixture]:
+        return [cast("HierarchicalGaussianMixture", prior) for prior in self.priors]
+
     def _new_prior(self, num_classes: int, dim: int) -> HierarchicalGaussianMixture:
         if self.prior_kind == "single_gaussian":
             prior = HierarchicalGaussianMixture(1, 1, dim)
@@ -135,7 +157,7 @@ class HgadModel(nn.Module):
             The terms, unweighted. Levels share no parameters: a step on the sum equals a step per level.
         """
         levels = []
-        for features, flow, prior in zip(self.encoder(images), self.flows, self.priors, strict=True):
+        for features, flow, prior in zip(self.encoder(images), self._flows, self._priors, strict=True):
             latents = flow(features)
             levels.append(hgad_losses(prior, latents.z, latents.log_det, class_index, label_smoothing))
         return HgadLosses(*(torch.stack(terms).sum() for terms in zip(*levels, strict=True)))
@@ -151,7 +173,7 @@ class HgadModel(nn.Module):
             Scores of the levels.
         """
         levels = []
-        for features, flow, prior in zip(self.encoder(images), self.flows, self.priors, strict=True):
+        for features, flow, prior in zip(self.encoder(images), self._flows, self._priors, strict=True):
             latents = flow(features)
             log_densities = prior.intra_class_log_densities(latents.z)
             energies = prior.class_energies(latents.z)

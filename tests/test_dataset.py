@@ -89,13 +89,13 @@ def test_task_is_classification_without_masks(dataset: MultiClassDataset) -> Non
 
 def test_only_its_like_can_be_added(dataset: MultiClassDataset) -> None:
     """A plain dataset has no class."""
-    with pytest.raises(TypeError, match="Expected a MultiClassDataset to add, got a FolderDataset"):
+    with pytest.raises(TypeError, match=r"Expected a MultiClassDataset to add, got a FolderDataset"):
         dataset + dataset.parts[0].dataset
 
 
 def test_no_classes() -> None:
     """There is nothing to read."""
-    with pytest.raises(ValueError, match="expected at least one class, got none"):
+    with pytest.raises(ValueError, match=r"expected at least one class, got none"):
         MultiClassDataset([])
 
 
@@ -144,7 +144,7 @@ def test_batches_under_lightning(dataset: MultiClassDataset, stage: RunningStage
     for rank in range(devices):
         # As Lightning does around a datamodule's hooks.
         with _replace_dunder_methods(DataLoader, "dataset"), _replace_dunder_methods(BatchSampler):
-            batch_sampler = MaskBatchSampler(SequentialSampler(dataset), 4, False, has_masks)
+            batch_sampler = MaskBatchSampler(SequentialSampler(dataset), 4, drop_last=False, has_masks=has_masks)
             loader = DataLoader(dataset, batch_sampler=batch_sampler, collate_fn=dataset.collate_fn)
         sampler = loader.sampler
         if devices > 1 and stage == RunningStage.TESTING:
@@ -163,7 +163,7 @@ def test_devices_have_as_many_batches(kinds: str, devices: int) -> None:
     """Devices work in step: with more batches on one of them it would wait for the others forever."""
     has_masks = [kind == "M" for kind in kinds]
     samplers = [DistributedSampler(kinds, devices, rank, shuffle=False) for rank in range(devices)]
-    of_each = [list(MaskBatchSampler(sampler, 3, False, has_masks)) for sampler in samplers]
+    of_each = [list(MaskBatchSampler(sampler, 3, drop_last=False, has_masks=has_masks)) for sampler in samplers]
     assert len({len(its_batches) for its_batches in of_each}) == 1
     for batch in itertools.chain(*of_each):
         assert len({has_masks[index] for index in batch}) == 1
@@ -172,5 +172,5 @@ def test_devices_have_as_many_batches(kinds: str, devices: int) -> None:
 
 def test_batch_sampler_that_cannot_know() -> None:
     """A loader that the trainer did not get from the datamodule, on several devices."""
-    with pytest.raises(ValueError, match="got range. Give the trainer or engine the datamodule instead"):
-        MaskBatchSampler(range(4), 2, False)
+    with pytest.raises(ValueError, match=r"got range. Give the trainer or engine the datamodule instead"):
+        MaskBatchSampler(range(4), 2, drop_last=False)

@@ -87,7 +87,7 @@ def test_some_masks_missing(root: Path, form: type[MultiClass], name: str) -> No
 def test_no_masks_where_the_datamodule_needs_them(root: Path) -> None:
     """MVTecAD cannot do without masks, and the form that can is named."""
     shutil.rmtree(root / "tile/ground_truth")
-    with pytest.raises(ValueError, match="'tile' cannot be set up by MVTecAD: 7 .* as root, without dataset"):
+    with pytest.raises(ValueError, match=r"'tile' cannot be set up by MVTecAD: 7 .* as root, without dataset"):
         dataset_form(root).setup()
     folder_form(root).setup()
 
@@ -106,7 +106,7 @@ def test_no_normal_training_image(root: Path, form: type[MultiClass]) -> None:
     """The class and its folder are named."""
     for file in (root / "bottle/train/good").iterdir():
         file.unlink()
-    with pytest.raises(ValueError, match="Class 'bottle'.* normal training image.* Add some, or leave"):
+    with pytest.raises(ValueError, match=r"Class 'bottle'.* normal training image.* Add some, or leave"):
         form(root).setup()
 
 
@@ -115,7 +115,7 @@ def test_empty_class(root: Path, form: type[MultiClass]) -> None:
     """A class's folder may not be without images."""
     shutil.rmtree(root / "bottle")
     (root / "bottle/train/good").mkdir(parents=True)
-    with pytest.raises(ValueError, match="Class 'bottle' .*bottle has no images. Add some"):
+    with pytest.raises(ValueError, match=r"Class 'bottle' .*bottle has no images. Add some"):
         form(root).setup()
 
 
@@ -124,20 +124,20 @@ def test_class_folder_missing(root: Path) -> None:
     with pytest.raises(ValueError, match=r"Expected categories of .* \(bottle, tile\), got carpet"):
         MultiClass(root=root, categories=["tile", "carpet"])
     datamodule = MultiClass(dataset="MVTecAD", root=root, categories=["tile", "carpet"])
-    with pytest.raises(ValueError, match="Class 'carpet' .*carpet is missing. Correct root"):
+    with pytest.raises(ValueError, match=r"Class 'carpet' .*carpet is missing. Correct root"):
         datamodule.setup()
-    with pytest.raises(ValueError, match="Class 'bolt' .*: Path does not exist: .*nowhere.*Correct its folders"):
+    with pytest.raises(ValueError, match=r"Class 'bolt' .*: Path does not exist: .*nowhere.*Correct its folders"):
         MultiClass([Folder("bolt", root / "nowhere")]).setup()
 
 
 def test_root_missing(tmp_path: Path) -> None:
     """A root folder that is not there, or has no classes."""
-    with pytest.raises(FileNotFoundError, match="nowhere is missing. Correct root"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere is missing. Correct root"):
         MultiClass(root=tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="has none. Correct root"):
+    with pytest.raises(FileNotFoundError, match=r"has none. Correct root"):
         MultiClass(root=tmp_path)
     (tmp_path / "bolt").mkdir()
-    with pytest.raises(FileNotFoundError, match="Class 'bolt': expected normal training images in .*good"):
+    with pytest.raises(FileNotFoundError, match=r"Class 'bolt': expected normal training images in .*good"):
         MultiClass(root=tmp_path)
     with pytest.raises(FileNotFoundError, match=r"a category of BTech \(01, 02, 03\) in .*, found none. Correct root"):
         MultiClass(dataset="BTech", root=tmp_path)
@@ -146,9 +146,9 @@ def test_root_missing(tmp_path: Path) -> None:
 def test_folder_names(tmp_path: Path) -> None:
     """Folder names that no class has, or that lack that of the normal images."""
     trees.folder_class(tmp_path / "bolt")
-    with pytest.raises(FileNotFoundError, match="'bat' in the classes .* none has it. Correct abnormal_dir"):
+    with pytest.raises(FileNotFoundError, match=r"'bat' in the classes .* none has it. Correct abnormal_dir"):
         MultiClass(root=tmp_path, normal_dir="good", abnormal_dir="bat")
-    with pytest.raises(ValueError, match="abnormal_dir='bad' without normal_dir"):
+    with pytest.raises(ValueError, match=r"abnormal_dir='bad' without normal_dir"):
         MultiClass(root=tmp_path, abnormal_dir="bad")
 
 
@@ -157,7 +157,7 @@ def test_masks_named_unlike_their_images(root: Path) -> None:
     for mask in (root / "tile/ground_truth/crack").iterdir():
         mask.rename(mask.with_name(f"x{mask.name}"))
     trees.write_mask(root / "tile/ground_truth/crack/000_mask.png")
-    with pytest.raises(ValueError, match="'tile': 6 of 7 anomalous images have no mask"):
+    with pytest.raises(ValueError, match=r"'tile': 6 of 7 anomalous images have no mask"):
         folder_form(root).setup()
 
 
@@ -167,14 +167,14 @@ def test_pictures_that_would_overwrite_each_other(tmp_path: Path) -> None:
         trees.mvtec_class(tmp_path / name)
     datamodule = MultiClass([MVTecAD(tmp_path, "one"), MVTecAD(tmp_path, "two")])
     datamodule._name = None  # as with commonpath("/disk1", "/disk2"), which a test cannot make
-    with pytest.raises(ValueError, match="pictures of 8 images would overwrite each other: .* below one folder"):
+    with pytest.raises(ValueError, match=r"pictures of 8 images would overwrite each other: .* below one folder"):
         datamodule.setup()
 
 
 def test_data_that_cannot_be_got(tmp_path: Path) -> None:
     """Preparing tells the class whose data is missing."""
     (tmp_path / "realiad").mkdir()
-    with pytest.raises(RuntimeError, match="(?s)Class 'audiojack' is not in .*realiad.* dataset not found"):
+    with pytest.raises(RuntimeError, match=r"(?s)Class 'audiojack' is not in .*realiad.* dataset not found"):
         MultiClass(dataset="RealIAD", root=tmp_path / "realiad", categories=["audiojack"]).prepare_data()
 
 
@@ -219,5 +219,5 @@ def test_ways_to_say_that_there_is_no_mask(tmp_path: Path) -> None:
 
 def test_class_without_training_samples() -> None:
     """There is nothing to learn from."""
-    with pytest.raises(ValueError, match="Class 'bolt': expected a normal training image, found none"):
+    with pytest.raises(ValueError, match=r"Class 'bolt': expected a normal training image, found none"):
         check_class("bolt", None, [])

@@ -1,0 +1,112 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What happens around the steps of a training or test of :class:`~anomalib_hgad.Hgad`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from .calibration import NormalScores
+from .class_catalog import check_known, claimed_class_names
+from .normal_pass import feature_statistics, training_images
+
+if TYPE_CHECKING:
+    from .lightning_model import Hgad
+
+
+class ClassCheck(Callback):
+    """Stops before the first image when the data has classes that the model does not know."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Hgad) -> None:
+        """Check the training data."""
+        self._check(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Hgad) -> None:
+        """Check the validation data."""
+        self._check(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: Hgad) -> None:
+        """Check the test data."""
+        self._check(trainer, pl_module)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: Hgad) -> None:
+        """Check the data to predict on."""
+        self._check(trainer, pl_module)
+
+    @staticmethod
+    def _check(trainer: Trainer, pl_module: Hgad) -> None:
+        check_known(claimed_class_names(getattr(trainer, "datamodule", None)), pl_module.class_names)
+
+
+class NormalConstants(Callback):
+    """Takes the constants of the model from the training images.
+
+    The flows' standardisation once, before the first step; the constants of the scores before every validation, whose
+    scores need them, and where there is none before the checkpoint of an epoch.
+    """
+
+    def __init__(self) -> None:
+        self._step_of_constants = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: Hgad) -> None:
+        """Set the standardisation of the flows."""
+        if pl_module.standardize and not pl_module.model.standardized:
+            images = training_images(trainer, pl_module)
+            statistics = feature_statistics(pl_module.model.encoder(batch.image) for batch in images)
+            pl_module.model.set_standardization(statistics)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Hgad) -> None:
+        """Set the constants of the scores within a fit."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._calibrate(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Hgad) -> None:
+        """Set the constants of the scores where no validation does."""
+        if not trainer.enable_validation:
+            self._calibrate(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Hgad) -> None:
+        """Set the constants of the scores where the training went on after the last validation."""
+        if self._step_of_constants != trainer.global_step:
+            self._calibrate(trainer, pl_module)
+
+    def _calibrate(self, trainer: Trainer, pl_module: Hgad) -> None:
+        model = pl_module.model
+        was_training = model.training
+        model.eval()
+        scores = NormalScores()
+        with trainer.precision_plugin.val_step_context():
+            for batch in training_images(trainer, pl_module):
+                height, width = batch.image.shape[-2:]
+                scores.add(model.level_scores(batch.image), pl_module.mixture_class_index(batch), (height, width))
+        scores.gather()
+        model.calibration.update(scores, model.anomaly_map_generator, pl_module.calibrate)
+        model.train(was_training)
+        self._step_of_constants = trainer.global_step
+
+
+class RandomState(Callback):
+    """Keeps the random state in checkpoints: a resumed training sees the images in the order of an unbroken one."""
+
+    def __init__(self) -> None:
+        self._restored: torch.Tensor | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state that the order of the next epoch's images comes from."""
+        return {"torch": torch.get_rng_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember the state of a checkpoint until a training starts."""
+        self._restored = state_dict["torch"].cpu()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Hgad) -> None:
+        """Go on with the random state of the checkpoint."""
+        del trainer, pl_module
+        if self._restored is not None:
+            torch.set_rng_state(self._restored)
+            self._restored = None
