@@ -88,6 +88,7 @@ class AnomalyMapGenerator(nn.Module):
     def __init__(self, score: ScoreKind, image_size: tuple[int, int]) -> None:
         super().__init__()
         self.score = score
+        self.image_size = image_size
         sigma = SIGMA_AT_256 * min(image_size) / 256
         width = compute_kernel_size(sigma)
         # A Gaussian is separable: two narrow convolutions instead of a wide one.

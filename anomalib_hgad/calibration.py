@@ -11,12 +11,16 @@ Dimensions: B images, n positions of a level, K classes, L levels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import distributed, nn
 
 from .anomaly_map import AnomalyMapGenerator, LevelScores
+
+PRIOR_IMAGES = 5
+"""How many images' worth of trust the spread common to all classes has against a class's own."""
 
 
 class ScoreCalibration(nn.Module):
@@ -67,35 +71,51 @@ class ScoreCalibration(nn.Module):
         location, spread = ((class_weights @ constant).view(-1, 1, 1, 1) for constant in (self.location, self.spread))
         return (anomaly_map - location) / spread
 
-    def update(self, scores: NormalScores, generator: AnomalyMapGenerator, calibrate: bool) -> None:
+    def update(
+        self,
+        training: NormalScores,
+        held_out: NormalScores | None,
+        generator: AnomalyMapGenerator,
+    ) -> None:
         """Set the constants from the scores of normal images.
 
         Args:
-            scores: Scores of normal images of every class.
+            training: Scores of the images that the model was trained on; they give a_max and e_max.
+            held_out: Scores of normal images that it was not trained on; they give location and spread. A class that
+                has none takes its training images. ``None`` leaves the maps as they are.
             generator: Makes the maps whose largest value is an image's score.
-            calibrate: Also set location and spread; otherwise they are 0 and 1, and scores are S itself.
         """
+        for index in range(self.num_classes):
+            if batches := training.of_class(index):
+                self.max_log_likelihood[index] = _level_maxima([[level[0] for level in batch] for batch in batches])
+                self.max_negative_entropy[index] = _level_maxima([[level[1] for level in batch] for batch in batches])
         self.location.zero_()
         self.spread.fill_(1)
-        for index in range(self.num_classes):
-            batches = scores.of_class(index)
-            if not batches:
-                continue
-            self.max_log_likelihood[index] = _level_maxima([[level.log_likelihoods for level in b] for b in batches])
-            self.max_negative_entropy[index] = _level_maxima([[level.negative_entropy for level in b] for b in batches])
-            if calibrate:
-                constants = slice(index, index + 1)
-                image_scores = [
-                    generator(
-                        [level.to(self.location.device) for level in levels],
-                        self.max_log_likelihood[constants],
-                        self.max_negative_entropy[constants],
-                        torch.ones(len(levels[0].negative_entropy), 1, device=self.location.device),
-                        scores.image_size,
-                    ).amax(dim=(-3, -2, -1))
-                    for levels in batches
-                ]
-                self.location[index], self.spread[index] = location_and_spread(torch.cat(image_scores))
+        if held_out is not None:
+            image_scores = [
+                self._image_scores(index, held_out.of_class(index) or training.of_class(index), generator)
+                for index in range(self.num_classes)
+            ]
+            location, spread = location_and_spread(image_scores)
+            self.location.copy_(location)
+            self.spread.copy_(spread)
+
+    def _image_scores(
+        self, index: int, batches: list[list[LevelScores]], generator: AnomalyMapGenerator
+    ) -> torch.Tensor:
+        """Uncalibrated scores of a class's images, shape (number of images,)."""
+        constants = slice(index, index + 1)
+        scores = [
+            generator(
+                [level.to(self.location.device) for level in levels],
+                self.max_log_likelihood[constants],
+                self.max_negative_entropy[constants],
+                torch.ones(len(levels[0].negative_entropy), 1, device=self.location.device),
+                generator.image_size,
+            ).amax(dim=(-3, -2, -1))
+            for levels in batches
+        ]
+        return torch.cat([self.location.new_empty(0), *scores])
 
 
 def _level_maxima(batches: list[list[torch.Tensor]]) -> torch.Tensor:
@@ -103,18 +123,26 @@ def _level_maxima(batches: list[list[torch.Tensor]]) -> torch.Tensor:
     return torch.stack([torch.stack([scores.max() for scores in levels]) for levels in batches]).amax(dim=0)
 
 
-def location_and_spread(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of the scores of normal images.
+def location_and_spread(scores: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the image scores of every class's normal images.
+
+    A few images say little of a standard deviation. It is therefore drawn towards the one that the class would have if
+    its ratio to the mean were that of all classes, which counts as much as :data:`PRIOR_IMAGES` images.
 
     Args:
-        scores: Image scores of one class, shape (B,).
+        scores: Image scores of every class, shapes (number of images,). A class without any gets 0 and 1.
 
     Returns:
-        Location and spread, scalars. The spread is at least a thousandth of the location, also for a single image or
-        identical ones.
+        Location, shape (K,), and spread, positive, shape (K,).
     """
-    location = scores.mean()
-    return location, scores.std(correction=0).clamp(min=1e-3 * location.abs().clamp(min=1e-3))
+    counts = torch.tensor([len(of_class) for of_class in scores], device=scores[0].device)
+    location = torch.stack([of_class.sum() for of_class in scores]) / counts.clamp(min=1)
+    deviations = [of_class - mean for of_class, mean in zip(scores, location, strict=True)]
+    squares = torch.stack([deviation.square().sum() for deviation in deviations])
+    relative = squares.div(location.square()).nan_to_num(0, 0, 0).sum() / (counts - 1).clamp(min=0).sum().clamp(min=1)
+    variance = (squares + PRIOR_IMAGES * relative * location.square()) / (counts + PRIOR_IMAGES)
+    spread = variance.sqrt().clamp(min=1e-3 * location.abs().clamp(min=1e-3))
+    return location, torch.where(counts > 0, spread, torch.ones_like(spread))
 
 
 class NormalScores:
@@ -123,17 +151,14 @@ class NormalScores:
     def __init__(self) -> None:
         self._class_index: list[torch.Tensor] = []
         self._batches: list[list[LevelScores]] = []
-        self.image_size: tuple[int, int] = (0, 0)
 
-    def add(self, levels: list[LevelScores], class_index: torch.Tensor, image_size: tuple[int, int]) -> None:
+    def add(self, levels: list[LevelScores], class_index: torch.Tensor) -> None:
         """Add a batch. What is kept is a few numbers a position, in main memory.
 
         Args:
             levels: Scores of the levels.
             class_index: True classes, int64, shape (B,).
-            image_size: Height and width of the images.
         """
-        self.image_size = image_size
         self._class_index.append(class_index.cpu())
         batch = []
         for level in levels:

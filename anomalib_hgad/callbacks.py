@@ -13,9 +13,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from .calibration import NormalScores
 from .class_catalog import check_known, claimed_class_names
-from .normal_pass import feature_statistics, training_images
+from .normal_pass import feature_statistics, normal_images
 
 if TYPE_CHECKING:
+    from anomalib.data import AnomalibDataset
+
     from .lightning_model import Hgad
 
 
@@ -44,10 +46,11 @@ class ClassCheck(Callback):
 
 
 class NormalConstants(Callback):
-    """Takes the constants of the model from the training images.
+    """Takes the constants of the model from normal images.
 
     The flows' standardisation once, before the first step; the constants of the scores before every validation, whose
-    scores need them, and where there is none before the checkpoint of an epoch.
+    scores need them, and where there is none before the checkpoint of an epoch. Location and spread of the scores come
+    from normal images that were held out of the training, if there are any.
     """
 
     def __init__(self) -> None:
@@ -56,7 +59,7 @@ class NormalConstants(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Hgad) -> None:
         """Set the standardisation of the flows."""
         if pl_module.standardize and not pl_module.model.standardized:
-            images = training_images(trainer, pl_module)
+            images = normal_images(trainer, pl_module)
             statistics = feature_statistics(pl_module.model.encoder(batch.image) for batch in images)
             pl_module.model.set_standardization(statistics)
 
@@ -79,15 +82,22 @@ class NormalConstants(Callback):
         model = pl_module.model
         was_training = model.training
         model.eval()
-        scores = NormalScores()
-        with trainer.precision_plugin.val_step_context():
-            for batch in training_images(trainer, pl_module):
-                height, width = batch.image.shape[-2:]
-                scores.add(model.level_scores(batch.image), pl_module.mixture_class_index(batch), (height, width))
-        scores.gather()
-        model.calibration.update(scores, model.anomaly_map_generator, pl_module.calibrate)
+        training = self._scores(trainer, pl_module, None)
+        held_out = NormalScores() if pl_module.calibrate else None
+        if pl_module.calibrate and pl_module.held_out is not None:
+            held_out = self._scores(trainer, pl_module, pl_module.held_out)
+        model.calibration.update(training, held_out, model.anomaly_map_generator)
         model.train(was_training)
         self._step_of_constants = trainer.global_step
+
+    @staticmethod
+    def _scores(trainer: Trainer, pl_module: Hgad, dataset: AnomalibDataset | None) -> NormalScores:
+        scores = NormalScores()
+        with trainer.precision_plugin.val_step_context():
+            for batch in normal_images(trainer, pl_module, dataset):
+                scores.add(pl_module.model.level_scores(batch.image), pl_module.mixture_class_index(batch))
+        scores.gather()
+        return scores
 
 
 class RandomState(Callback):

@@ -21,6 +21,7 @@ import anomalib.data
 from anomalib import TaskType
 from anomalib.data import AnomalibDataModule, Folder
 from anomalib.data.datamodules.base import AnomalibVideoDataModule
+from anomalib.data.utils import ValSplitMode
 
 from anomalib_hgad.dataset_checks import image_files, listed, pair_masks, subfolders
 
@@ -131,7 +132,7 @@ def sources_of_datamodules(datamodules: Sequence[AnomalibDataModule]) -> list[Cl
                 "Give one image datamodule for each class, such as MVTecAD(category='bottle')."
             )
             raise TypeError(msg)
-        taken_over = getattr(datamodule, "sources", None)
+        taken_over = [source for source in getattr(datamodule, "sources", ()) if isinstance(source, ClassSource)]
         sources += taken_over or [ClassSource(datamodule.category or datamodule.name, datamodule.name, datamodule)]
     counts = Counter(source.name for source in sources)
     sources = [
@@ -256,6 +257,8 @@ def sources_of_folders(
         raise FileNotFoundError(msg)
     names = _chosen(there if categories is None else categories, there, str(root))
     _check_folder_names(root, names, folders)
+    if folders.normal_dir is None:  # MVTecAD's default; Folder's would take half of the test images away
+        kwargs = {"val_split_mode": ValSplitMode.SAME_AS_TEST} | kwargs
     dataset = root.resolve().name
     return [ClassSource(name, dataset, _class_folder(root / name, folders, **kwargs)) for name in names]
 

@@ -5,9 +5,14 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from anomalib import TaskType
 from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.data.utils import LabelName, TestSplitMode, ValSplitMode
@@ -23,7 +28,7 @@ from anomalib_hgad.class_sources import (
     sources_of_dataset,
     sources_of_folders,
 )
-from anomalib_hgad.dataset import ClassPart, MaskBatchSampler, MultiClassDataset
+from anomalib_hgad.dataset import ClassPart, MaskBatchSampler, MultiClassDataset, name_synthetic_images
 from anomalib_hgad.dataset_checks import (
     check_class,
     check_pictures,
@@ -50,7 +55,7 @@ class MultiClass(AnomalibDataModule):
     - ``dataset``: the categories of one of anomalib's datasets, sorted.
     - ``root`` alone: its subfolders, sorted, in MVTec layout (``train/good``, ``test/good``, ``test/KIND``,
       ``ground_truth/KIND``) or with folders named by ``normal_dir``, ``normal_test_dir``, ``abnormal_dir`` and
-      ``mask_dir``. Each is split as by anomalib's ``Folder``; without masks it is image level only.
+      ``mask_dir``. Each is split as by anomalib's ``MVTecAD`` or ``Folder``; without masks it is image level only.
 
     Args:
         datamodules: One datamodule for each class.
@@ -110,6 +115,8 @@ class MultiClass(AnomalibDataModule):
     """
 
     _is_setup: bool
+    _all_train_data: MultiClassDataset
+    train_data: MultiClassDataset
 
     def __init__(
         self,
@@ -199,7 +206,32 @@ class MultiClass(AnomalibDataModule):
         if not self._is_setup:
             self._setup(stage)
             self._is_setup = True
+            self._all_train_data = self.train_data
+        self.train_data = self._all_train_data
         self._update_augmentations()
+
+    def hold_out(self, share: float) -> MultiClassDataset | None:
+        """Take a share of every class's training images out of ``train_data``, until the next :meth:`setup`.
+
+        The images are spread evenly over the class's file names: the choice is the same for the same images.
+
+        Args:
+            share: Share of the images of each class. At least one image is taken, and at least one is left.
+
+        Returns:
+            The images taken out; ``None`` if there are none.
+        """
+        samples = self._all_train_data.samples
+        held_out: list[int] = []
+        for _, rows in samples.groupby("class_index"):
+            count = min(max(1, round(share * len(rows))), len(rows) - 1) if share else 0
+            held_out.extend(rows.index[[(2 * number + 1) * len(rows) // (2 * count) for number in range(count)]])
+        if not held_out:
+            return None
+        kept, taken = copy(self._all_train_data), copy(self._all_train_data)
+        kept.samples, taken.samples = samples.drop(index=held_out), samples.loc[held_out]
+        self.train_data = kept
+        return taken
 
     def _setup(self, _stage: str | None = None) -> None:
         parts: dict[str, list[ClassPart]] = {subset: [] for subset in SUBSETS}
@@ -255,23 +287,27 @@ def _set_up_class(source: ClassSource, stage: str | None, picture_folder: str) -
     """Set up the datamodule of a class, and get its subsets that have images."""
     datamodule = source.datamodule
     try:
-        datamodule.setup(stage)
+        with _strings_as_objects():
+            datamodule.setup(stage)
     except Exception as error:
         raise ValueError(explain_setup_error(source.name, datamodule, error)) from error
     subsets = {subset: getattr(datamodule, subset, None) for subset in SUBSETS}
     for data in subsets.values():
         if isinstance(data, SyntheticAnomalyDataset):
-            _name_synthetic_images(data, Path(picture_folder, source.name))
+            name_synthetic_images(data, Path(picture_folder, source.name))
     return {subset: data for subset, data in subsets.items() if data is not None and len(data)}
 
 
-def _name_synthetic_images(data: SyntheticAnomalyDataset, folder: Path) -> None:
-    """Move synthetic images to where their path tells their class, for their saved pictures to do so too."""
-    named = data.root / folder / data.im_dir.name
-    if data.im_dir.is_dir():  # else they have been moved along with another subset
-        named.parent.mkdir(parents=True)
-        data.im_dir.rename(named)
-    data.samples["image_path"] = data.samples["image_path"].str.replace(str(data.im_dir), str(named), regex=False)
+@contextmanager
+def _strings_as_objects() -> Iterator[None]:
+    """Let pandas 3 hold strings as pandas 2 does, without which anomalib 2.7 fails on MVTecLOCO and AutoVI."""
+    if not pd.__version__.startswith("3."):
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The 'future.infer_string' option is deprecated")
+        with pd.option_context("future.infer_string", False):  # noqa: FBT003
+            yield
 
 
 def _check_and_mark_masks(class_name: str, subsets: dict[str, AnomalibDataset]) -> dict[str, bool]:

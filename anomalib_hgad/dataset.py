@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
+from pathlib import Path
 
 import pandas as pd
 import torch
 from anomalib import TaskType
 from anomalib.data import AnomalibDataset, ImageItem
 from anomalib.data.datasets.base.depth import AnomalibDepthDataset
+from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
 from torch.utils.data import BatchSampler, Sampler
 
 from anomalib_hgad.batch import ClassImageBatch, ClassImageItem
@@ -94,11 +96,10 @@ class MultiClassDataset(AnomalibDataset):
                 "Replace the broken file or remove it."
             )
             raise OSError(msg) from error
-        return ClassImageItem(
-            **{field.name: getattr(item, field.name) for field in fields(ImageItem)},
-            class_index=torch.tensor(part.class_index),
-            class_name=part.class_name,
-        )
+        values = {field.name: getattr(item, field.name) for field in fields(ImageItem)}
+        if not part.has_masks:  # some datasets make up zero masks
+            values["gt_mask"] = None
+        return ClassImageItem(**values, class_index=torch.tensor(part.class_index), class_name=part.class_name)
 
     def __add__(self, other_dataset: AnomalibDataset) -> MultiClassDataset:
         """Put the images of another :class:`MultiClassDataset` behind these.
@@ -145,6 +146,20 @@ def _rows(number: int, part: ClassPart) -> pd.DataFrame:
             "row": range(len(samples)),
         },
     )
+
+
+def name_synthetic_images(data: SyntheticAnomalyDataset, folder: Path) -> None:
+    """Move synthetic images to where their path tells their class, for their saved pictures to do so too.
+
+    Args:
+        data: The images, which anomalib writes to a temporary folder with the same file names for each class.
+        folder: Name of the datamodule, then of the class.
+    """
+    named = data.root / folder / data.im_dir.name
+    if data.im_dir.is_dir():  # else they have been moved along with another subset
+        named.parent.mkdir(parents=True)
+        data.im_dir.rename(named)
+    data.samples["image_path"] = data.samples["image_path"].str.replace(str(data.im_dir), str(named), regex=False)
 
 
 class MaskBatchSampler(BatchSampler):

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import LabelName
@@ -46,8 +45,9 @@ def check_class(class_name: str, train: pd.DataFrame | None, evaluation: Sequenc
     samples = pd.concat([train, *evaluation], ignore_index=True)
     sizes = image_sizes(class_name, samples["image_path"])
     anomalous = pd.concat([train.iloc[:0], *evaluation]).loc[lambda rows: rows["label_index"] == LabelName.ABNORMAL]
-    masks = {path: mask_files(mask) for path, mask in zip(anomalous["image_path"], anomalous["mask_path"], strict=True)}
-    check_all_or_none(class_name, masks)
+    named = dict(zip(anomalous["image_path"], anomalous["mask_path"], strict=True))
+    masks = {path: mask_files(mask) for path, mask in named.items()}
+    check_all_or_none(class_name, masks, masks_named=any(mask_names(mask) for mask in named.values()))
     mask_sizes = image_sizes(class_name, (str(file) for files in masks.values() for file in files))
     wrong = [
         f"{file} is {mask_sizes[str(file)]}, {path} is {sizes[path]}"
@@ -64,18 +64,19 @@ def check_class(class_name: str, train: pd.DataFrame | None, evaluation: Sequenc
     return any(masks.values())
 
 
-def check_all_or_none(class_name: str, masks: Mapping[str, Sequence[Path]]) -> None:
+def check_all_or_none(class_name: str, masks: Mapping[str, Sequence[Path]], *, masks_named: bool) -> None:
     """Check that all anomalous images of a class have a mask, or that none has.
 
     Args:
         class_name: Name of the class, for the message.
-        masks: The masks of each anomalous image.
+        masks: The mask files of each anomalous image.
+        masks_named: Whether the dataset names mask files, so that there have to be some.
 
     Raises:
-        ValueError: If some have a mask and others none.
+        ValueError: If some have a mask and others none, or if none of the named files is there.
     """
     without = [path for path, files in masks.items() if not files]
-    if without and len(without) < len(masks):
+    if without and (masks_named or len(without) < len(masks)):
         msg = (
             f"Class {class_name!r}: {len(without)} of {len(masks)} anomalous images have no mask: {listed(without)}. "
             "Add their masks, remove these images, or remove all masks of the class to use it at image level only."
@@ -114,8 +115,8 @@ def image_sizes(class_name: str, paths: Iterable[str]) -> dict[str, tuple[int, i
     return sizes
 
 
-def mask_files(mask_path: object) -> list[Path]:
-    """Get the mask files that are there, whichever way a dataset says that there is none.
+def mask_names(mask_path: object) -> list[str]:
+    """Get the mask files that a dataset names, whichever way it says that there is none.
 
     Args:
         mask_path: Value of a ``mask_path`` column: a path, a list of paths, an empty string, ``None`` or NaN.
@@ -123,8 +124,13 @@ def mask_files(mask_path: object) -> list[Path]:
     Returns:
         The mask files; MVTec LOCO has several for an image.
     """
-    paths = mask_path if isinstance(mask_path, list | tuple | np.ndarray) else [mask_path]
-    return [Path(path) for path in paths if isinstance(path, str | Path) and path and Path(path).is_file()]
+    paths = mask_path if isinstance(mask_path, list) else [mask_path]
+    return [path for path in paths if isinstance(path, str) and path]
+
+
+def mask_files(mask_path: object) -> list[Path]:
+    """Get those of the mask files that a dataset names that are there."""
+    return [path for path in map(Path, mask_names(mask_path)) if path.is_file()]
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -259,7 +265,7 @@ def explain_setup_error(class_name: str, datamodule: AnomalibDataModule, error: 
             "images. If no image of the class has one, give MultiClass the parent folder as root, without dataset. "
             f"({error})"
         )
-    return f"{start} from {folder}: {error} Correct its files, or leave the class out."
+    return f"{start} from {folder}: {error} Correct what is not as anomalib expects it, or leave the class out."
 
 
 def _category_folder(root: Path, category: str) -> Path:
@@ -275,6 +281,6 @@ def _mask_folders(folder: Path, datamodule: AnomalibDataModule) -> list[tuple[Pa
         both = isinstance(images, str | Path) and isinstance(masks, str | Path)
         return [(folder / images, folder / masks)] if both else []
     kinds = [kind for kind in subfolders(folder / "test") if kind.name not in {"good", "ok"}]
-    # Where the images are not in the folder itself, the layout is another.
-    kinds = [kind for kind in kinds if any(file.parent == kind for file in image_files(kind))]
-    return [(kind, folder / "ground_truth" / kind.name) for kind in kinds]
+    pairs = [(kind, folder / "ground_truth" / kind.name) for kind in kinds]
+    # Images or masks in deeper folders are paired in another way.
+    return [pair for pair in pairs if not any(map(subfolders, pair))]

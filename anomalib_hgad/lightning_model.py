@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 from anomalib import LearningType
-from anomalib.data import ImageBatch
+from anomalib.data import AnomalibDataset, ImageBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
@@ -34,6 +34,7 @@ from .anomaly_map import ScoreKind
 from .batch import ClassImageBatch
 from .callbacks import ClassCheck, NormalConstants, RandomState
 from .class_catalog import claimed_class_names, datamodule_class_names, label_batch
+from .datamodule import MultiClass
 from .encoder import image_statistics
 from .evaluator import ClassEvaluator
 from .schedule import TrainingCourse, make_optimizer
@@ -117,6 +118,10 @@ class Hgad(AnomalibModule):
             Defaults to ``"inferred"``.
         calibrate: Put the scores of all classes on one scale, so that one threshold serves all.
             Defaults to ``True``.
+        calibration_share: Share of every class's training images that is held out of the training for that scale, if
+            the data is :class:`~anomalib_hgad.MultiClass` with several classes; 0 takes the training images
+            themselves, whose scores are lower than those of unseen normal images.
+            Defaults to ``0.1``.
         pre_processor: Pre-processor, or whether to use the default one.
             Defaults to ``True``.
         post_processor: Post-processor, or whether to use the default one.
@@ -168,6 +173,7 @@ class Hgad(AnomalibModule):
         score: ScoreKind = "product",
         class_source: ClassSource = "inferred",
         calibrate: bool = True,
+        calibration_share: float = 0.1,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
@@ -185,7 +191,12 @@ class Hgad(AnomalibModule):
             "intra": intra_weight,
             "likelihood": likelihood_weight,
         }
-        self._check_settings(first_stage=first_stage, warmup=warmup, label_smoothing=label_smoothing)
+        self._check_settings(
+            first_stage=first_stage,
+            warmup=warmup,
+            label_smoothing=label_smoothing,
+            calibration_share=calibration_share,
+        )
         self.num_classes = num_classes
         self.standardize = standardize
         self.label_smoothing = label_smoothing
@@ -195,6 +206,8 @@ class Hgad(AnomalibModule):
         self.warmup = warmup
         self.class_source = class_source
         self.calibrate = calibrate
+        self.calibration_share = calibration_share
+        self.held_out: AnomalibDataset | None = None
         self.model = HgadModel(
             backbone=backbone,
             layers=layers,
@@ -275,7 +288,7 @@ class Hgad(AnomalibModule):
         AnomalibModule.trainer.fset(self, trainer)
 
     def setup(self, stage: str) -> None:
-        """Take the classes from the data when training starts.
+        """Take the classes from the data when training starts, and hold out images for the calibration.
 
         Args:
             stage: What the trainer is about to do.
@@ -283,21 +296,27 @@ class Hgad(AnomalibModule):
         Raises:
             ValueError: If the data has another number of classes than ``num_classes``, or if the score needs more.
         """
-        if stage != TrainerFn.FITTING or self.class_names:
+        if stage != TrainerFn.FITTING:
             return
-        if self._datamodule is not None:
-            names = datamodule_class_names(self._datamodule)
-        else:
-            names = [str(index) for index in range(self.num_classes or 1)]
-        if self.num_classes not in {None, len(names)}:
-            msg = f"num_classes={self.num_classes}, but the data has {len(names)} classes: {', '.join(names)}. Leave "
-            msg += "num_classes out to take it from the data."
-            raise ValueError(msg)
-        self._set_class_names(names)
+        if not self.class_names:
+            self._set_class_names(self._names_of_data())
         if self.model.num_classes == 1 and self.model.score == "entropy":
             msg = "With one class the entropy of the classes is always 0: expected score='log_likelihood' or "
             msg += "'product', got 'entropy'."
             raise ValueError(msg)
+        self.held_out = None
+        if self.calibrate and self.model.num_classes > 1 and isinstance(self._datamodule, MultiClass):
+            self.held_out = self._datamodule.hold_out(self.calibration_share)
+
+    def _names_of_data(self) -> list[str]:
+        if self._datamodule is None:
+            return [str(index) for index in range(self.num_classes or 1)]
+        names = datamodule_class_names(self._datamodule)
+        if self.num_classes not in {None, len(names)}:
+            msg = f"num_classes={self.num_classes}, but the data has {len(names)} classes: {', '.join(names)}. Leave "
+            msg += "num_classes out to take it from the data."
+            raise ValueError(msg)
+        return names
 
     @property
     def _datamodule(self) -> LightningDataModule | None:

@@ -9,16 +9,21 @@ from collections.abc import Iterable, Iterator
 from typing import cast
 
 import torch
+from anomalib.data import ImageItem
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
 from torch import distributed
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from .batch import ClassImageBatch
 
 
-def training_images(trainer: Trainer, module: AnomalibModule) -> Iterator[ClassImageBatch]:
-    """All training images once, in a fixed order, pre-processed and on the model's device.
+def normal_images(
+    trainer: Trainer,
+    module: AnomalibModule,
+    dataset: Dataset[ImageItem] | None = None,
+) -> Iterator[ClassImageBatch]:
+    """All training images, or others, once, in a fixed order, pre-processed and on the model's device.
 
     In a distributed run every process gets its share. The random state of the training is left alone, so that a
     training does not depend on how often this is called.
@@ -26,15 +31,17 @@ def training_images(trainer: Trainer, module: AnomalibModule) -> Iterator[ClassI
     Args:
         trainer: Trainer of the running fit.
         module: The model in training.
+        dataset: Normal images to take instead of the training images.
 
     Yields:
         Batches.
     """
-    loader = cast("DataLoader[ClassImageBatch]", trainer.train_dataloader)
-    ordered: DataLoader[ClassImageBatch] = DataLoader(
-        loader.dataset,
+    loader = cast("DataLoader[ImageItem]", trainer.train_dataloader)
+    dataset = dataset or loader.dataset
+    ordered: DataLoader[ImageItem] = DataLoader(
+        dataset,
         batch_size=loader.batch_size,
-        sampler=DistributedSampler(loader.dataset, shuffle=False) if trainer.world_size > 1 else None,
+        sampler=DistributedSampler(dataset, shuffle=False) if trainer.world_size > 1 else None,
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
         generator=torch.Generator(),

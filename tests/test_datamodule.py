@@ -5,19 +5,20 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-import trees
 import yaml
 from anomalib.data import AnomalibDataModule, BTech, Folder, Kolektor, MVTec3D, MVTecAD, UCSDped, Visa
 from jsonargparse import ArgumentParser
 from torchvision.transforms.v2 import Resize
 
 from anomalib_hgad.datamodule import MultiClass
+
+from . import trees
 
 
 @pytest.fixture
@@ -28,14 +29,6 @@ def plant(tmp_path: Path) -> Path:
     trees.mvtec_class(tmp_path / "plant/nut", masks=False, size=(40, 24), suffix=".jpg")
     trees.mvtec_class(tmp_path / "plant/pin", train=10, good=0, bad=0)
     return tmp_path / "plant"
-
-
-@pytest.fixture
-def shared_data() -> Path:
-    """Real images, where the tests are told of a place that has them."""
-    if "HGAD_TEST_DATA" not in os.environ:
-        pytest.skip("HGAD_TEST_DATA is not set")
-    return Path(os.environ["HGAD_TEST_DATA"]) / "data"
 
 
 def counts(datamodule: AnomalibDataModule) -> dict[str, int]:
@@ -203,6 +196,29 @@ def test_dataset_can_be_any_with_categories(dataset: str, tmp_path: Path) -> Non
     assert MultiClass(dataset=dataset, root=tmp_path).class_names
 
 
+@pytest.mark.parametrize(
+    ("dataset", "category", "write", "masks"),
+    [
+        ("MVTecLOCO", "juice_bottle", trees.mvtec_loco_class, True),
+        ("AutoVI", "tank_screw", trees.autovi_class, True),
+        ("BMAD", "Chest", trees.bmad_class, False),
+    ],
+)
+def test_datasets_with_layouts_of_their_own(
+    tmp_path: Path, dataset: str, category: str, write: Callable[[Path, str], None], masks: bool
+) -> None:
+    """Several masks for an image, masks in a folder for each image, and no masks where the dataset says there are."""
+    write(tmp_path, category)
+    datamodule = MultiClass(dataset=dataset, root=tmp_path, num_workers=0)
+    datamodule.setup()
+    assert datamodule.class_names == [category]
+    assert [int(item.gt_label) for item in datamodule.train_data] == [0, 0]
+    assert sorted(int(item.gt_label) for item in datamodule.test_data) == [0, 0, 1, 1]
+    for item in datamodule.test_data:
+        assert (item.gt_mask is not None) == masks
+        assert item.gt_mask is None or item.gt_mask.sum() == 64 * item.gt_label
+
+
 def test_union_of_four_datasets(tmp_path: Path) -> None:
     """MVTec AD, VisA, BTAD and MVTec 3D in one, the last without its depth."""
     trees.mvtec_class(tmp_path / "mvtec/tile")
@@ -236,7 +252,7 @@ def test_union_names_the_dataset_of_a_class_that_two_have(tmp_path: Path) -> Non
 
 def test_shared_classes(shared_data: Path) -> None:
     """Real classes: with masks and without, jpg and png, grey and RGB."""
-    datamodule = MultiClass(root=shared_data, num_workers=0, val_split_mode="same_as_test")
+    datamodule = MultiClass(root=shared_data / "data", num_workers=0, val_split_mode="same_as_test")
     datamodule.setup()
     assert counts_of_class(datamodule, "aws_alien") == {"train": 40, "val": 78, "test": 78}
     assert counts_of_class(datamodule, "aitex_03") == {"train": 100, "val": 114, "test": 114}

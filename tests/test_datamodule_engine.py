@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import trees
 from anomalib.data import AnomalibDataModule
 from anomalib.engine import Engine
 from anomalib.metrics import AUROC, Evaluator
@@ -19,6 +18,8 @@ from anomalib.pre_processing import PreProcessor
 from torchvision.transforms.v2 import Resize
 
 from anomalib_hgad.datamodule import MultiClass
+
+from . import trees
 
 
 def padim(**kwargs: object) -> Padim:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import trees
 from anomalib.data import FolderDataset
 from anomalib.data.utils import random_split
 from lightning.fabric.utilities.data import _replace_dunder_methods
@@ -22,6 +21,8 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Seque
 from torchvision.transforms.v2 import Resize
 
 from anomalib_hgad.dataset import ClassPart, MaskBatchSampler, MultiClassDataset
+
+from . import trees
 
 
 @pytest.fixture
@@ -85,6 +86,14 @@ def test_rows_can_be_chosen_reordered_and_split(dataset: MultiClassDataset) -> N
 def test_task_is_classification_without_masks(dataset: MultiClassDataset) -> None:
     """Masks of other classes do not matter."""
     assert MultiClassDataset(dataset.parts[1:2]).task == "classification"
+
+
+def test_class_without_masks_has_none(dataset: MultiClassDataset) -> None:
+    """Not even where its dataset makes some up, as MVTec LOCO's does for normal images."""
+    bolt = dataset.parts[0]
+    assert bolt.dataset[0].gt_mask is not None
+    made_up = MultiClassDataset([ClassPart(0, "bolt", bolt.dataset, has_masks=False)])
+    assert [item.gt_mask for item in made_up] == [None] * 6
 
 
 def test_only_its_like_can_be_added(dataset: MultiClassDataset) -> None:

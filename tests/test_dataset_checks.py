@@ -9,11 +9,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-import trees
 from anomalib.data import Folder, MVTecAD
 
 from anomalib_hgad.datamodule import MultiClass
 from anomalib_hgad.dataset_checks import check_class, mask_files, pair_masks
+
+from . import trees
 
 
 @pytest.fixture
@@ -50,10 +51,9 @@ def test_good_classes(root: Path, form: type[MultiClass]) -> None:
 
 
 @FORMS
-@pytest.mark.parametrize("name", ["bottle", "tile"])
+@pytest.mark.parametrize(("name", "content"), [("bottle", b""), ("tile", b"no image")])
 @pytest.mark.parametrize("folder", ["train/good", "test/crack"])
-@pytest.mark.parametrize("content", [b"", b"no image"])
-def test_unreadable_images(root: Path, form: type[MultiClass], name: str, folder: str, content: bytes) -> None:
+def test_unreadable_images(root: Path, form: type[MultiClass], name: str, content: bytes, folder: str) -> None:
     """The files are named."""
     for number in (1, 3):
         (root / name / folder / f"00{number}.png").write_bytes(content)
@@ -215,6 +215,15 @@ def test_ways_to_say_that_there_is_no_mask(tmp_path: Path) -> None:
     for value in (None, "", float("nan"), str(tmp_path / "missing.png"), [], str(tmp_path)):
         assert mask_files(value) == []
     assert mask_files(str(mask)) == mask_files([str(mask)]) == [mask]
+
+
+def test_masks_that_a_dataset_names_are_missing(tmp_path: Path) -> None:
+    """Depth data names a mask for each image, whether it is there or not."""
+    trees.mvtec_3d_class(tmp_path, "bagel")
+    for mask in tmp_path.glob("bagel/test/hole/gt/*"):
+        mask.unlink()
+    with pytest.raises(ValueError, match=r"Class 'bagel': 2 of 2 anomalous images have no mask"):
+        MultiClass(dataset="MVTec3D", root=tmp_path).setup()
 
 
 def test_class_without_training_samples() -> None:

@@ -101,3 +101,34 @@ def mvtec_3d_class(root: Path, category: str) -> None:
             (folder / "xyz" / f"{number:03}.tiff").write_bytes(b"depth")
             if split == "test":
                 write_mask(folder / "gt" / f"{number:03}.png")
+
+
+def mvtec_loco_class(root: Path, category: str) -> None:
+    """Write an MVTec LOCO category, with several masks for an image."""
+    folder = root / category
+    for number in range(2):
+        for split in ("train", "validation", "test"):
+            write_image(folder / split / "good" / f"{number:03}.png")
+        write_image(folder / "test/logical_anomalies" / f"{number:03}.png", defect=True)
+        for mask in range(2):
+            write_mask(folder / "ground_truth/logical_anomalies" / f"{number:03}/{mask:03}.png")
+
+
+def autovi_class(root: Path, category: str) -> None:
+    """Write an AutoVI category."""
+    folder = root / category
+    for number in range(2):
+        for split in ("train", "test"):
+            write_image(folder / split / "good" / f"{number:04}.png")
+        write_image(folder / "test/missing" / f"{number:04}.png", defect=True)
+        write_mask(folder / "ground_truth/missing" / f"{number:04}/0000.png")
+
+
+def bmad_class(root: Path, category: str) -> None:
+    """Write a BMAD category without masks, as Chest is."""
+    folder = root / category
+    for number in range(2):
+        write_image(folder / "train/good" / f"{number}.png")
+        for split in ("valid", "test"):
+            write_image(folder / split / "good/img" / f"{number}.png")
+            write_image(folder / split / "Ungood/img" / f"{number}.png", defect=True)

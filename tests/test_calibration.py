@@ -1,0 +1,196 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tests of the constants of the scores against NumPy, and of what they do to the scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from anomalib_hgad.anomaly_map import AnomalyMapGenerator, LevelScores
+from anomalib_hgad.calibration import NormalScores, ScoreCalibration, location_and_spread
+
+pytestmark = pytest.mark.usefixtures("seeded")
+
+SIZE = (16, 16)
+LEVELS = 2
+
+
+def single_position_levels(a: np.ndarray, e: np.ndarray, dtype: torch.dtype = torch.float32) -> list[LevelScores]:
+    """Levels of 1 x 1 positions, whose maps are constant: a of shape (B, L, K), e of shape (B, L)."""
+    return [
+        LevelScores(
+            torch.from_numpy(a[:, index : index + 1]).to(dtype),
+            torch.from_numpy(e[:, index : index + 1]).to(dtype),
+            torch.zeros(len(a), a.shape[2], dtype=dtype),
+            (1, 1),
+        )
+        for index in range(a.shape[1])
+    ]
+
+
+def calibrated(
+    a: np.ndarray,
+    e: np.ndarray,
+    y: np.ndarray,
+    batch: int = 4,
+    calibrate: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> ScoreCalibration:
+    """Constants from images with the given scores and classes."""
+    scores = NormalScores()
+    for start in range(0, len(y), batch):
+        rows = slice(start, start + batch)
+        scores.add(single_position_levels(a[rows], e[rows], dtype), torch.from_numpy(y[rows]), SIZE)
+    calibration = ScoreCalibration(a.shape[2], a.shape[1]).to(dtype)
+    calibration.update(scores, AnomalyMapGenerator("product", SIZE).to(dtype), calibrate=calibrate)
+    return calibration
+
+
+def random_scores(images: int, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """a, e and the classes, in no order."""
+    rng = np.random.default_rng(0)
+    y = rng.permutation(np.arange(images) % classes)
+    return rng.normal(size=(images, LEVELS, classes)), -rng.random((images, LEVELS)), y
+
+
+@pytest.mark.parametrize("batch", [1, 4, 100])
+def test_constants_equal_numpy(batch: int) -> None:
+    """However the images are batched; scores under the classes that an image is not of do not count."""
+    a, e, y = random_scores(30, 3)
+    calibration = calibrated(a, e, y, batch)
+    for k in range(3):
+        own_a, own_e = a[y == k][:, :, k], e[y == k]
+        a_max, e_max = own_a.max(axis=0), own_e.max(axis=0)
+        np.testing.assert_allclose(calibration.max_log_likelihood[k].numpy(), a_max, rtol=1e-6)
+        np.testing.assert_allclose(calibration.max_negative_entropy[k].numpy(), e_max, rtol=1e-6)
+        s = (LEVELS - np.exp(own_a - a_max).sum(axis=1)) * (LEVELS - np.exp(own_e - e_max).sum(axis=1))
+        assert calibration.location[k].item() == pytest.approx(s.mean(), rel=1e-5)
+        assert calibration.spread[k].item() == pytest.approx(s.std(), rel=1e-5)
+
+
+def test_constants_are_maxima_over_positions() -> None:
+    a, e = torch.tensor([[[-3.0], [-1.0], [-2.0]]]), torch.tensor([[-0.3, -0.2, -0.1]])
+    scores = NormalScores()
+    scores.add([LevelScores(a, e, torch.zeros(1, 1), (1, 3))], torch.tensor([0]), SIZE)
+    calibration = ScoreCalibration(1, 1)
+    calibration.update(scores, AnomalyMapGenerator("product", SIZE), calibrate=False)
+    assert calibration.max_log_likelihood.item() == -1
+    assert calibration.max_negative_entropy.item() == pytest.approx(-0.1)
+
+
+def test_without_calibration_the_scores_are_the_map_itself() -> None:
+    a, e, y = random_scores(12, 2)
+    calibration = calibrated(a, e, y, calibrate=False)
+    reference = calibrated(a, e, y)
+    anomaly_map = torch.rand(2, 1, 4, 4)
+    assert torch.equal(calibration(anomaly_map, torch.eye(2)), anomaly_map)
+    assert torch.equal(calibration.max_log_likelihood, reference.max_log_likelihood)
+
+
+def test_update_forgets_the_constants_before() -> None:
+    a, e, y = random_scores(12, 2)
+    calibration = calibrated(a, e, y)
+    scores = NormalScores()
+    scores.add(single_position_levels(a - 7, e), torch.from_numpy(y), SIZE)
+    calibration.update(scores, AnomalyMapGenerator("product", SIZE), calibrate=True)
+    reference = calibrated(a - 7, e, y)
+    for name, constants in calibration.state_dict().items():
+        torch.testing.assert_close(constants, reference.state_dict()[name], rtol=0, atol=1e-6)
+
+
+def test_absent_class_keeps_neutral_constants() -> None:
+    a, e, y = random_scores(12, 3)
+    present = y != 1
+    calibration = calibrated(a[present], e[present], y[present])
+    assert calibration.max_log_likelihood[1].tolist() == calibration.max_negative_entropy[1].tolist() == [0, 0]
+    assert (calibration.location[1].item(), calibration.spread[1].item()) == (0, 1)
+    assert (calibration.spread[[0, 2]] < 1).all()
+
+
+def test_maps_are_put_on_the_scale_of_their_class() -> None:
+    """(S - location) / spread; an uncertain class blends both."""
+    calibration = ScoreCalibration(2, 1)
+    calibration.location.copy_(torch.tensor([1.0, 3.0]))
+    calibration.spread.copy_(torch.tensor([0.5, 2.0]))
+    weights = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+    actual = calibration(torch.full((3, 1, 2, 2), 5.0), weights)
+    expected = torch.tensor([8.0, 1.0, 3 / 1.25]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
+    torch.testing.assert_close(actual, expected)
+
+
+def test_auroc_within_a_class_stays_and_that_of_all_images_no_longer_suffers_from_the_scales() -> None:
+    """Class 1 scores in hundreds what class 0 scores in ones."""
+    rng = np.random.default_rng(0)
+    y, label = np.arange(400) % 2, np.arange(400) // 2 % 2
+    s = (rng.normal(size=400) + 2 * label) * np.where(y == 1, 100, 1) + np.where(y == 1, 500, 0)
+    calibration = ScoreCalibration(2, 1).double()
+    for k in range(2):
+        normal = torch.from_numpy(s[(y == k) & (label == 0)])
+        calibration.location[k], calibration.spread[k] = location_and_spread(normal)
+    maps = torch.from_numpy(s).view(-1, 1, 1, 1)
+    scaled = calibration(maps, torch.nn.functional.one_hot(torch.from_numpy(y), 2).double()).flatten().numpy()
+    of_classes = [roc_auc_score(label[y == k], s[y == k]) for k in range(2)]
+    for k in range(2):
+        assert roc_auc_score(label[y == k], scaled[y == k]) == pytest.approx(of_classes[k], abs=1e-12)
+    assert roc_auc_score(label, s) < 0.8
+    assert roc_auc_score(label, scaled) == pytest.approx(np.mean(of_classes), abs=0.03)
+
+
+def test_normal_images_of_every_class_score_around_zero_with_width_one() -> None:
+    """Class 1's log-likelihoods vary thirty times as much as class 0's."""
+    a, e, y = random_scores(60, 2)
+    a = -np.abs(a) * np.array([0.1, 3.0])
+    calibration = calibrated(a, e, y)
+    maps = AnomalyMapGenerator("product", SIZE)(
+        single_position_levels(a, e),
+        calibration.max_log_likelihood,
+        calibration.max_negative_entropy,
+        weights := torch.nn.functional.one_hot(torch.from_numpy(y), 2).float(),
+        SIZE,
+    )
+    scores = calibration(maps, weights).amax(dim=(1, 2, 3)).numpy()
+    for k in range(2):
+        assert scores[y == k].mean() == pytest.approx(0, abs=1e-4)
+        assert scores[y == k].std() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("scores", [[0.7], [0.7, 0.7, 0.7], [0.0], [0.0, 0.0]])
+def test_one_image_or_identical_ones_have_a_positive_spread(scores: list[float]) -> None:
+    location, spread = location_and_spread(torch.tensor(scores))
+    assert location.item() == pytest.approx(scores[0])
+    assert spread.item() == pytest.approx(max(1e-3 * scores[0], 1e-6))
+
+
+def test_scores_of_a_class_are_those_of_a_model_of_this_class_alone() -> None:
+    a, e, y = random_scores(5, 3)
+    scores = NormalScores()
+    scores.add(single_position_levels(a, e), torch.from_numpy(y), SIZE)
+    (levels,) = scores.of_class(2)
+    assert [level.log_likelihoods.shape for level in levels] == [(np.sum(y == 2), 1, 1)] * LEVELS
+    for index, level in enumerate(levels):
+        np.testing.assert_array_equal(level.log_likelihoods[:, 0, 0], a[y == 2, index, 2].astype(np.float32))
+        np.testing.assert_array_equal(level.negative_entropy[:, 0], e[y == 2, index].astype(np.float32))
+
+
+def test_scale_is_kept_in_full_precision_under_autocast() -> None:
+    calibration = ScoreCalibration(3, 1)
+    calibration.location.copy_(torch.tensor([1.001, 2.003, 3.007]))
+    calibration.spread.fill_(0.0123)
+    maps, weights = torch.rand(3, 1, 4, 4) + 1, torch.eye(3)
+    expected = calibration(maps, weights)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = calibration(maps, weights)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_constants_in_double_precision() -> None:
+    """As a training with precision="64-true" has them."""
+    a, e, y = random_scores(12, 2)
+    calibration = calibrated(a, e, y, dtype=torch.float64)
+    own_a, own_e = a[y == 1][:, :, 1], e[y == 1]
+    s = (LEVELS - np.exp(own_a - own_a.max(0)).sum(1)) * (LEVELS - np.exp(own_e - own_e.max(0)).sum(1))
+    assert calibration.location[1].item() == pytest.approx(s.mean(), rel=1e-6)

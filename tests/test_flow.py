@@ -1,0 +1,229 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tests of the flow against the autograd Jacobian, the coupling blocks of FrEIA and anomalib, and NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from anomalib.models.components.flow import AllInOneBlock
+from FrEIA.modules import AllInOneBlock as FreiaBlock
+from torch import nn
+
+from anomalib_hgad.flow import ConditionalFlow, PositionConditionedBlock
+
+pytestmark = pytest.mark.usefixtures("seeded")
+
+BOTH_STATES = pytest.mark.parametrize("standardized", [False, True])
+CLAMP = 1.9
+
+
+def randomize(module: nn.Module) -> None:
+    """Go to float64 and away from the start. The permutations were rounded to float32: make them orthogonal again."""
+    module.double()
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(0.3 * torch.randn_like(parameter))
+    for block in module.modules():
+        if isinstance(block, PositionConditionedBlock):
+            left, _, right = torch.linalg.svd(block.w_perm.data)
+            block.w_perm.data = left @ right
+            block.w_perm_inv.data = (left @ right).T.contiguous()
+
+
+def make_flow(dim: int, standardized: bool, blocks: int = 3, condition_dim: int = 8) -> ConditionalFlow:
+    """A flow in float64 with random parameters."""
+    flow = ConditionalFlow(dim, blocks, condition_dim, CLAMP)
+    randomize(flow)
+    if standardized:
+        flow.set_standardization(torch.randn(dim).double(), torch.rand(dim).double() + 0.5)
+    return flow
+
+
+def plain_block(block: PositionConditionedBlock, kind: type, dim: int, condition_dim: int) -> nn.Module:
+    """The reference block on the concatenated [x1, p], with the same weights."""
+
+    def perceptron(c_in: int, c_out: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(c_in, 2 * c_in), nn.ReLU(), nn.Linear(2 * c_in, c_out))
+
+    plain = kind(
+        [(dim,)],
+        [(condition_dim,)],
+        subnet_constructor=perceptron,
+        affine_clamping=CLAMP,
+        global_affine_type="SOFTPLUS",
+        permute_soft=True,
+    ).double()
+    names = {"subnet.first": "subnet.0", "subnet.second": "subnet.2"}
+    own = {name: plain.get_parameter(_renamed(name, names)) for name, _ in block.named_parameters()}
+    for name, parameter in block.named_parameters():
+        own[name].data.copy_(parameter.data)
+    return plain
+
+
+def _renamed(name: str, names: dict[str, str]) -> str:
+    head, _, tail = name.rpartition(".")
+    return f"{names[head]}.{tail}" if head in names else name
+
+
+def code_by_hand(length: int, height: int, width: int) -> np.ndarray:
+    """First half: sine and cosine in turn of the column; second half: of the row; frequencies 10000^(-2j / half)."""
+    half = length // 2
+    code = np.empty((height * width, length))
+    for row in range(height):
+        for column in range(width):
+            for j in range(half // 2):
+                frequency = 10000.0 ** (-2 * j / half)
+                position = row * width + column
+                code[position, 2 * j : 2 * j + 2] = np.sin(column * frequency), np.cos(column * frequency)
+                code[position, half + 2 * j : half + 2 * j + 2] = np.sin(row * frequency), np.cos(row * frequency)
+    return code
+
+
+@pytest.mark.parametrize(("length", "height", "width"), [(4, 2, 3), (16, 5, 4), (256, 3, 64)])
+def test_position_code_is_the_sine_cosine_code(length: int, height: int, width: int) -> None:
+    """Rows of the code are positions in reading order."""
+    code = ConditionalFlow(2, 1, length).position_code(height, width, like=torch.zeros(1, dtype=torch.float64))
+    np.testing.assert_allclose(code.numpy(), code_by_hand(length, height, width), atol=1e-5)
+
+
+@BOTH_STATES
+@pytest.mark.parametrize("dim", [2, 5, 8])
+def test_inverse_returns_the_features(dim: int, standardized: bool) -> None:
+    flow = make_flow(dim, standardized, blocks=6)
+    features = 2 * torch.randn(2, dim, 3, 4, dtype=torch.float64)
+    torch.testing.assert_close(flow.inverse(flow(features).z, 3, 4), features, rtol=0, atol=1e-9)
+
+
+@BOTH_STATES
+@pytest.mark.parametrize("dim", [2, 5, 6])
+def test_log_det_is_that_of_the_autograd_jacobian(dim: int, standardized: bool) -> None:
+    """At every position; the positions do not touch each other."""
+    flow = make_flow(dim, standardized)
+    features = torch.randn(1, dim, 2, 3, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda x: flow(x).z[0], features)  # (6, D, 1, D, 2, 3)
+    jacobian = jacobian[:, :, 0].flatten(-2).permute(0, 3, 1, 2)  # latent position, feature position, D, D
+    positions = torch.arange(6)
+    expected = torch.linalg.slogdet(jacobian[positions, positions]).logabsdet
+    torch.testing.assert_close(flow(features).log_det[0], expected, rtol=0, atol=1e-9)
+    assert expected.std() > 1e-3
+    jacobian[positions, positions] = 0
+    assert (jacobian == 0).all()
+
+
+@pytest.mark.parametrize("kind", [AllInOneBlock, FreiaBlock])
+@pytest.mark.parametrize("dim", [5, 8])
+@pytest.mark.parametrize("rev", [False, True])
+def test_block_equals_the_reference_on_concatenated_codes(kind: type, dim: int, rev: bool) -> None:
+    images, positions, condition_dim = 3, 4, 12
+    block = PositionConditionedBlock([(dim,)], [(condition_dim,)], CLAMP)
+    randomize(block)
+    reference = plain_block(block, kind, dim, condition_dim)
+    rows = torch.randn(images * positions, dim, dtype=torch.float64)
+    code = torch.randn(positions, condition_dim, dtype=torch.float64)
+    (z,), log_det = block((rows,), [code], rev=rev)
+    (expected,), expected_log_det = reference((rows,), [torch.cat([code] * images)], rev=rev)
+    torch.testing.assert_close(z, expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(log_det, expected_log_det, rtol=0, atol=1e-10)
+
+
+@BOTH_STATES
+def test_flow_equals_a_chain_of_reference_blocks(standardized: bool) -> None:
+    """Position by position, with the code by hand and the standardisation by hand."""
+    dim, height, width, condition_dim = 6, 2, 3, 8
+    flow = make_flow(dim, standardized, condition_dim=condition_dim)
+    features = torch.randn(2, dim, height, width, dtype=torch.float64)
+    latents = flow(features)
+    chain = [plain_block(block, AllInOneBlock, dim, condition_dim) for block in flow.blocks.module_list]
+    code = torch.from_numpy(code_by_hand(condition_dim, height, width))
+    for image in range(2):
+        for row in range(height):
+            for column in range(width):
+                position = row * width + column
+                z = (features[image : image + 1, :, row, column] - flow.feature_mean) / flow.feature_std
+                log_det = -flow.feature_std.log().sum()
+                for block in chain:
+                    (z,), change = block((z,), [code[position : position + 1]])
+                    log_det = log_det + change
+                torch.testing.assert_close(latents.z[image, position], z[0], rtol=0, atol=1e-6)
+                torch.testing.assert_close(latents.log_det[image, position], log_det[0], rtol=0, atol=1e-6)
+
+
+def test_latents_of_an_image_do_not_depend_on_the_batch() -> None:
+    flow = make_flow(6, standardized=True)
+    features = torch.randn(5, 6, 3, 4, dtype=torch.float64)
+    together = flow(features)
+    for index in range(5):
+        alone = flow(features[index : index + 1])
+        torch.testing.assert_close(alone.z[0], together.z[index], rtol=0, atol=1e-12)
+        torch.testing.assert_close(alone.log_det[0], together.log_det[index], rtol=0, atol=1e-12)
+
+
+def test_latent_of_a_feature_depends_on_its_position() -> None:
+    flow = make_flow(6, standardized=False)
+    z = flow(torch.ones(1, 6, 2, 2, dtype=torch.float64)).z[0]
+    assert torch.pdist(z).min() > 1e-3
+
+
+def test_standardization_gives_every_channel_mean_zero_and_deviation_one() -> None:
+    """Seen through blocks that are the identity."""
+    flow = ConditionalFlow(4, 1, 4).double()
+    block = flow.blocks.module_list[0]
+    nn.init.zeros_(block.subnet.second.weight)
+    nn.init.zeros_(block.subnet.second.bias)
+    block.w_perm.data = torch.eye(4).double()
+    spread = torch.tensor([1.0, 3.0, 0.5, 2.0]).double().view(1, 4, 1, 1)
+    features = torch.randn(3, 4, 5, 5).double() * spread + 7
+    assert not flow.standardized
+    flow.set_standardization(features.mean(dim=(0, 2, 3)), features.std(dim=(0, 2, 3), correction=0))
+    assert flow.standardized
+    z = flow(features).z.flatten(0, 1)
+    torch.testing.assert_close(z.mean(dim=0), torch.zeros(4).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(z.std(dim=0, correction=0), torch.ones(4).double(), rtol=0, atol=1e-5)
+
+
+def test_channels_that_hardly_vary_are_divided_by_a_hundredth_of_the_median() -> None:
+    flow = ConditionalFlow(5, 1, 4).double()
+    flow.set_standardization(torch.zeros(5), torch.tensor([0.0, 2.0, 1e-3, 3.0, 4.0]))
+    expected = torch.tensor([0.02, 2.0, 0.02, 3.0, 4.0]).double()
+    torch.testing.assert_close(flow.feature_std, expected, rtol=1e-6, atol=0)
+
+
+def test_permutations_are_orthogonal_differ_and_are_not_trained() -> None:
+    flow = ConditionalFlow(7, 3, 4)
+    permutations = [block.w_perm for block in flow.blocks.module_list]
+    for block, permutation in zip(flow.blocks.module_list, permutations, strict=True):
+        torch.testing.assert_close(permutation @ permutation.T, torch.eye(7), rtol=0, atol=1e-5)
+        torch.testing.assert_close(permutation @ block.w_perm_inv, torch.eye(7), rtol=0, atol=1e-5)
+        assert (permutation.abs() > 1e-3).sum() > 7  # soft: more than one channel in each
+        assert not permutation.requires_grad
+        assert not block.w_perm_inv.requires_grad
+    assert (permutations[0] - permutations[1]).abs().max() > 0.1
+
+
+def test_all_other_parameters_are_trained() -> None:
+    flow = make_flow(6, standardized=False)
+    latents = flow(torch.randn(2, 6, 2, 2, dtype=torch.float64))
+    (latents.z.square().sum() - latents.log_det.sum()).backward()
+    for name, parameter in flow.named_parameters():
+        if "w_perm" in name:
+            assert parameter.grad is None, name
+        else:
+            assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dim": 1}, "splits the channels in two: expected dim >= 2, got 1"),
+        ({"coupling_blocks": 0}, "Expected coupling_blocks >= 1, got 0"),
+        ({"condition_dim": 0}, "positive multiple of 4, got 0"),
+        ({"condition_dim": -4}, "positive multiple of 4, got -4"),
+        ({"condition_dim": 6}, "positive multiple of 4, got 6"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ConditionalFlow(**{"dim": 4, **arguments})

@@ -1,0 +1,130 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""How anomalib finds the plugin, and that a broken plugin does not break anomalib."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from anomalib_hgad import autoload
+from tests import trees
+
+ROOT = Path(__file__).parents[1]
+
+
+def python(code: str, *flags: str) -> str:
+    process = subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def test_python_starts_without_loading_anything_heavy() -> None:
+    """Beyond a start without site-packages it loads this package's two files."""
+    loaded = python("import sys; print(*sys.modules)").split()
+    assert "anomalib_hgad.autoload" in loaded, "the package must be installed, editable or not, to be registered"
+    assert not {"torch", "anomalib", "numpy", "anomalib_hgad.lightning_model"} & set(loaded)
+
+
+def test_found_by_every_name_without_an_import() -> None:
+    python(
+        """
+from anomalib.models import get_model, list_models
+assert "hgad" in {name.lower() for name in list_models()}
+light = dict(backbone="resnet18", layers=["layer1"], pre_trained=False, coupling_blocks=1, condition_dim=4)
+for name in ("hgad", "Hgad", {"class_path": "Hgad"}, {"class_path": "anomalib.models.Hgad"}):
+    assert type(get_model(name, **light)).__name__ == "Hgad"
+from anomalib.data import get_datamodule
+datamodule = get_datamodule({"class_path": "MultiClass", "init_args": {"dataset": "MVTecAD", "categories": ["bottle"]}})
+assert datamodule.class_names == ["bottle"]
+""",
+    )
+
+
+def test_datamodule_is_found_through_anomalib_data_alone() -> None:
+    python("import anomalib.data; anomalib.data.MultiClass")
+
+
+def test_anomalib_works_when_the_plugin_is_broken() -> None:
+    output = python(
+        """
+import sys, warnings
+sys.modules["anomalib_hgad.flow"] = None
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import anomalib.models
+print([str(warning.message) for warning in caught if "anomalib-hgad" in str(warning.message)])
+assert anomalib.models.Padim and not hasattr(anomalib.models, "Hgad")
+""",
+    )
+    assert "Hgad could not be registered" in output
+
+
+def test_python_starts_when_anomalib_is_absent() -> None:
+    """A fresh interpreter that has this package and nothing else on its path."""
+    output = python(
+        f"""
+import sys
+sys.path[:] = [path for path in sys.path if "site-packages" not in path] + [{str(ROOT)!r}]
+import anomalib_hgad.autoload
+anomalib_hgad.autoload.install()
+try:
+    import anomalib
+except ModuleNotFoundError as error:
+    print(error)
+""",
+        "-S",
+    )
+    assert output.strip() == "No module named 'anomalib'"
+
+
+def test_steps_back_for_a_model_of_anomalibs_own() -> None:
+    module = ModuleType("anomalib.models")
+    own = type("Hgad", (), {"__module__": "anomalib.models.image.hgad"})
+    module.Hgad = own
+    with pytest.warns(UserWarning, match="anomalib has a Hgad of its own now"):
+        autoload.register(module)
+    assert module.Hgad is own
+
+
+def test_benchmark_runs_by_short_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees.mvtec_class(tmp_path / "data/bolt")
+    trees.mvtec_class(tmp_path / "data/nut")
+    config = {
+        "accelerator": ["cpu"],
+        "benchmark": {
+            "seed": 0,
+            "model": {
+                "class_path": "Hgad",
+                "init_args": {
+                    "backbone": "resnet18",
+                    "layers": ["layer1"],
+                    "pre_trained": False,
+                    "image_size": 32,
+                    "coupling_blocks": 1,
+                    "condition_dim": 4,
+                    "num_centers": {"grid": [1, 2]},
+                },
+            },
+            "data": {"class_path": "MultiClass", "init_args": {"root": str(tmp_path / "data"), "num_workers": 0}},
+        },
+    }
+    (tmp_path / "benchmark.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.chdir(tmp_path)
+    process = subprocess.run(
+        [Path(sys.executable).with_name("anomalib"), "benchmark", "--config=benchmark.yaml"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PL_TRAINER_MAX_EPOCHS": "1"},  # the benchmark takes no settings of the trainer
+    )
+    results = list((tmp_path / "runs/benchmark").rglob("results.csv"))
+    assert results, process.stdout + process.stderr  # anomalib exits with 0 when a benchmark fails
+    assert len(results[0].read_text().splitlines()) == 3

@@ -1,0 +1,251 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tests of the whole model: its scores, its classes, and that nothing but the image decides a score."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+from anomalib_hgad.calibration import NormalScores
+from anomalib_hgad.loss import HgadLosses, hgad_losses
+from anomalib_hgad.torch_model import HgadModel
+
+pytestmark = pytest.mark.usefixtures("seeded")
+
+SIZE = (64, 64)
+
+
+def make_model(scales: tuple[float, ...] = (1.0,), **settings: object) -> HgadModel:
+    """A small model, away from its start."""
+    arguments = {"num_classes": 3, "num_centers": 2, "coupling_blocks": 2, "condition_dim": 8, **settings}
+    model = HgadModel("resnet18", ["layer2"], scales, SIZE, pre_trained=False, **arguments).eval()
+    for prior in model.priors:
+        nn.init.normal_(prior.class_logits)
+        nn.init.normal_(prior.center_logits)
+    return model
+
+
+def set_constants(model: HgadModel) -> None:
+    """Constants of the scores from random images."""
+    scores = NormalScores()
+    classes = torch.arange(3 * model.num_classes) % model.num_classes
+    scores.add(model.level_scores(torch.randn(len(classes), 3, *SIZE)), classes, SIZE)
+    model.calibration.update(scores, model.anomaly_map_generator, calibrate=True)
+
+
+@pytest.fixture
+def model() -> HgadModel:
+    """Two levels, three classes, with constants."""
+    model = make_model((1.0, 0.5))
+    set_constants(model)
+    return model
+
+
+@pytest.mark.parametrize("prior", ["hierarchical", "fixed_centers", "single_gaussian"])
+@pytest.mark.parametrize("labelled", [False, True])
+def test_score_does_not_depend_on_the_batch(prior: str, labelled: bool) -> None:
+    """The same image alone, in a batch of 2 and in a batch of 32."""
+    model = make_model((1.0, 0.5), prior=prior)
+    set_constants(model)
+    images = torch.randn(32, 3, *SIZE)
+    images[1:] *= torch.linspace(0.1, 5, 31).view(-1, 1, 1, 1)
+    classes = torch.arange(32) % model.num_classes
+    predictions = [
+        model.predict(images[:size], classes[:size] if labelled else None)[1 if labelled else 0] for size in (1, 2, 32)
+    ]
+    for prediction in predictions[1:]:
+        for actual, expected in zip(prediction, predictions[0], strict=True):
+            torch.testing.assert_close(actual[:1], expected, rtol=1e-4, atol=1e-5)
+    assert predictions[2].pred_score.std() > 1e-3
+
+
+def test_level_scores_are_the_densities_of_torch() -> None:
+    """a by class, e, and the most likely class of the image."""
+    model = make_model()
+    images = torch.randn(4, 3, *SIZE)
+    (level,) = model.level_scores(images)
+    (prior,) = model.priors
+    with torch.no_grad():
+        latents = model.flows[0](model.encoder(images)[0])
+        z = latents.z.double()
+        of_classes = []
+        for k in range(3):
+            main = prior.class_centers[k].double()
+            centers = torch.stack([main, *(main + offset for offset in prior.center_offsets[k].double())])
+            mixture = MixtureSameFamily(
+                Categorical(logits=prior.center_logits[k].double()), Independent(Normal(centers, 1.0), 1)
+            )
+            of_classes.append((mixture.log_prob(z) + latents.log_det.double()) / 128)
+        energies = -0.5 * (z.unsqueeze(2) - prior.class_centers.double()).square().sum(dim=-1)
+        log_joint = energies + prior.class_logits.double().log_softmax(dim=-1)
+    torch.testing.assert_close(level.log_likelihoods.double(), torch.stack(of_classes, dim=-1), rtol=1e-4, atol=1e-5)
+    entropy = Categorical(logits=energies).entropy()
+    torch.testing.assert_close(level.negative_entropy.double(), -entropy, rtol=1e-3, atol=1e-4)
+    assert level.grid == (8, 8)
+    assert torch.equal(level.class_logits.argmax(dim=-1), log_joint.sum(dim=1).argmax(dim=-1))
+
+
+def test_single_gaussian_is_the_standard_normal() -> None:
+    """CFLOW-AD: log N(z; 0, I) + log |det J|, per dimension, whatever the number of classes asked for."""
+    model = make_model(prior="single_gaussian", num_classes=5)
+    images = torch.randn(2, 3, *SIZE)
+    (level,) = model.level_scores(images)
+    with torch.no_grad():
+        latents = model.flows[0](model.encoder(images)[0])
+    expected = (Normal(0.0, 1.0).log_prob(latents.z).sum(dim=-1) + latents.log_det) / 128
+    torch.testing.assert_close(level.log_likelihoods, expected.unsqueeze(-1), rtol=1e-4, atol=1e-5)
+    assert model.num_classes == 1
+    assert not model.priors[0].class_centers.requires_grad
+
+
+def test_fixed_centers_are_not_trained_and_all_else_is() -> None:
+    model = make_model(prior="fixed_centers")
+    torch.stack(model.losses(torch.randn(3, 3, *SIZE), torch.arange(3))).sum().backward()
+    for name, parameter in model.priors.named_parameters():
+        assert (parameter.grad is None) == name.endswith("class_centers"), name
+    assert make_model().priors[0].class_centers.requires_grad
+
+
+@pytest.mark.parametrize("score", ["product", "log_likelihood"])
+def test_map_of_one_class_is_that_of_the_log_likelihood(score: str) -> None:
+    """The entropy of one class is 0; its map would make every product 0."""
+    model = make_model(num_classes=1, score=score)
+    images = torch.randn(2, 3, *SIZE)
+    (level,) = model.level_scores(images)
+    model.calibration.max_log_likelihood.fill_(level.log_likelihoods.max())
+    normality = (level.log_likelihoods - level.log_likelihoods.max()).exp().view(2, 1, 8, 8)
+    upsampled = nn.functional.interpolate(normality, SIZE, mode="bilinear", align_corners=True)
+    expected = model.anomaly_map_generator.blur(1 - upsampled)
+    anomaly_map = model(images).anomaly_map
+    torch.testing.assert_close(anomaly_map, expected, rtol=0, atol=1e-6)
+    assert anomaly_map.std() > 1e-4
+
+
+def test_given_class_is_a_certain_posterior(model: HgadModel) -> None:
+    """What a class prior of almost 1 makes the model infer."""
+    images = torch.randn(2, 3, *SIZE)
+    for y in range(3):
+        _, given = model.predict(images, torch.tensor([y, y]))
+        for prior in model.priors:
+            prior.class_logits.data.zero_()
+            prior.class_logits.data[y] = 1e5
+        inferred, nothing = model.predict(images)
+        assert nothing is None
+        assert inferred.class_posterior[:, y].tolist() == [1, 1]
+        torch.testing.assert_close(inferred.anomaly_map, given.anomaly_map)
+        torch.testing.assert_close(inferred.pred_score, given.pred_score)
+
+
+def test_given_class_is_that_of_each_image(model: HgadModel) -> None:
+    images = torch.randn(3, 3, *SIZE)
+    _, mixed = model.predict(images, torch.tensor([2, 0, 1]))
+    for row, y in enumerate((2, 0, 1)):
+        _, same = model.predict(images, torch.full((3,), y))
+        torch.testing.assert_close(mixed.pred_score[row], same.pred_score[row])
+    _, others = model.predict(images, torch.tensor([0, 1, 2]))
+    assert (mixed.pred_score - others.pred_score).abs().min() > 1e-3
+
+
+def test_image_score_is_the_largest_of_its_map(model: HgadModel) -> None:
+    images = torch.randn(3, 3, *SIZE)
+    for prediction in model.predict(images, torch.tensor([0, 1, 2])):
+        np.testing.assert_array_equal(prediction.pred_score, prediction.anomaly_map.numpy().reshape(3, -1).max(axis=1))
+
+
+def test_forward_predicts_with_the_inferred_class_and_without_gradients(model: HgadModel) -> None:
+    images = torch.randn(2, 3, *SIZE, requires_grad=True)
+    with torch.enable_grad():
+        batch = model(images)
+    expected, _ = model.predict(images)
+    for name in ("pred_score", "anomaly_map"):
+        assert not getattr(batch, name).requires_grad
+        torch.testing.assert_close(getattr(batch, name), getattr(expected, name))
+
+
+def test_losses_are_the_sum_over_the_levels(model: HgadModel) -> None:
+    images, y = torch.randn(4, 3, *SIZE), torch.tensor([0, 2, 1, 2])
+    losses = model.losses(images, y, label_smoothing=0.1)
+    expected = np.zeros(5)
+    for features, flow, prior in zip(model.encoder(images), model.flows, model.priors, strict=True):
+        latents = flow(features)
+        rows = latents.z.flatten(0, 1), latents.log_det.flatten(), y.repeat_interleave(latents.z.shape[1])
+        expected += [term.item() for term in hgad_losses(prior, *rows, label_smoothing=0.1)]
+    np.testing.assert_allclose([term.item() for term in losses], expected, rtol=1e-4)
+
+
+def test_losses_train_flows_and_priors_but_not_the_backbone(model: HgadModel) -> None:
+    torch.stack(model.losses(torch.randn(6, 3, *SIZE), torch.arange(6) % 3)).sum().backward()
+    for name, parameter in model.named_parameters():
+        trained = not name.startswith("encoder") and "w_perm" not in name
+        assert (parameter.grad is not None and bool(parameter.grad.abs().max() > 0)) == trained, name
+
+
+def test_a_training_step_on_the_sum_raises_the_likelihood_of_every_level(model: HgadModel) -> None:
+    images, y = torch.randn(6, 3, *SIZE), torch.arange(6) % 3
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+
+    def of_levels() -> list[float]:
+        latents = [flow(features) for flow, features in zip(model.flows, model.encoder(images), strict=True)]
+        rows = zip(model.priors, latents, strict=True)
+        return [hgad_losses(prior, *both, y).intra.item() for prior, both in rows]
+
+    before = of_levels()
+    model.losses(images, y).intra.backward()
+    optimizer.step()
+    assert all(after < start for after, start in zip(of_levels(), before, strict=True))
+
+
+def test_setting_the_number_of_classes_starts_priors_and_constants_anew_and_keeps_the_flows(model: HgadModel) -> None:
+    flows = {name: tensor.clone() for name, tensor in model.flows.state_dict().items()}
+    model.set_num_classes(5)
+    assert model.num_classes == 5
+    fresh = HgadModel("resnet18", ["layer2"], (1.0, 0.5), SIZE, pre_trained=False, num_classes=5, num_centers=2)
+    for own, other in zip(model.priors, fresh.priors, strict=True):
+        torch.testing.assert_close(own.class_centers, other.class_centers)
+        assert own.center_offsets.shape == (5, 1, 128)
+        assert (own.class_logits == 0).all()
+    for name, constants in fresh.calibration.state_dict().items():
+        assert torch.equal(model.calibration.state_dict()[name], constants)
+    for name, tensor in model.flows.state_dict().items():
+        assert torch.equal(tensor, flows[name]), name
+
+
+@pytest.mark.parametrize(("start", "then"), [(1, 3), (3, 1)])
+def test_product_follows_the_number_of_classes(start: int, then: int) -> None:
+    """One class: the log-likelihood's map. Several: the product."""
+    model = make_model(num_classes=start)
+    model.set_num_classes(then)
+    reference = make_model(num_classes=then)
+    reference.load_state_dict(model.state_dict())
+    images = torch.randn(1, 3, *SIZE)
+    torch.testing.assert_close(model(images).anomaly_map, reference(images).anomaly_map)
+
+
+def test_state_dict_holds_all_that_a_score_needs(model: HgadModel) -> None:
+    """Also the standardisation and the constants."""
+    model.set_standardization([(torch.rand(128), torch.rand(128) + 0.5) for _ in model.flows])
+    set_constants(model)
+    other = make_model((1.0, 0.5))
+    assert not other.standardized
+    other.load_state_dict(model.state_dict())
+    assert other.standardized
+    images = torch.randn(2, 3, *SIZE)
+    torch.testing.assert_close(other(images).pred_score, model(images).pred_score, rtol=0, atol=1e-6)
+
+
+def test_map_has_the_size_of_the_images(model: HgadModel) -> None:
+    """Also of images that are not of the size that the model was made for."""
+    images = torch.randn(1, 3, 96, 128)
+    prediction, _ = model.predict(images)
+    assert prediction.anomaly_map.shape == (1, 1, 96, 128)
+    assert prediction.pred_score.item() == prediction.anomaly_map.max().item()
+
+
+def test_losses_are_named_as_their_equations() -> None:
+    """The trainer logs the terms, and weighs them, under these names."""
+    assert HgadLosses._fields == ("inter", "mutual_information", "entropy", "intra", "likelihood")
