@@ -19,7 +19,9 @@ from typing import Literal, NamedTuple
 import torch
 from anomalib.models.components.filters.blur import GaussianBlur2d, compute_kernel_size
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
+
+from .precision import no_autocast
 
 ScoreKind = Literal["product", "log_likelihood", "entropy"]
 
@@ -117,6 +119,17 @@ class AnomalyMapGenerator(nn.Module):
         Returns:
             S, at least 0, higher is more anomalous, shape (B, 1, height, width).
         """
+        with no_autocast(class_weights):
+            return self._map(levels, max_log_likelihood, max_negative_entropy, class_weights, size)
+
+    def _map(
+        self,
+        levels: Sequence[LevelScores],
+        max_log_likelihood: torch.Tensor,
+        max_negative_entropy: torch.Tensor,
+        class_weights: torch.Tensor,
+        size: Sequence[int],
+    ) -> torch.Tensor:
         likelihood = [
             normality(level.log_likelihoods, maximum, class_weights)
             for level, maximum in zip(levels, max_log_likelihood.T, strict=True)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from importlib.abc import Loader
     from importlib.machinery import ModuleSpec
     from types import ModuleType
+    from typing import ClassVar
 
 ADDITIONS = {
     "anomalib.data": ("MultiClass", "anomalib_hgad.datamodule"),
@@ -55,7 +56,13 @@ def register(module: ModuleType) -> None:
 
 
 class _RegisteringLoader:
-    """Loads a module as its own loader does, and registers our class in it."""
+    """Loads a module as its own loader does, and then registers what waits for it.
+
+    A module of ours may be the one that imports anomalib. Its import has to end first: registering imports it too.
+    """
+
+    own_imports = 0
+    waiting: ClassVar[list[ModuleType]] = []
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
@@ -64,12 +71,23 @@ class _RegisteringLoader:
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        self.loader.exec_module(module)
-        register(module)
+        cls = type(self)
+        if module.__spec__ is not None:
+            module.__spec__.loader = module.__loader__ = self.loader
+        own = module.__name__ not in ADDITIONS
+        cls.own_imports += own
+        try:
+            self.loader.exec_module(module)
+        finally:
+            cls.own_imports -= own
+        if not own:
+            cls.waiting.append(module)
+        while cls.waiting and not cls.own_imports:
+            register(cls.waiting.pop(0))
 
 
 class _AnomalibFinder:
-    """Finds the modules of :data:`ADDITIONS`, and leaves all others to the other finders."""
+    """Finds the modules of :data:`ADDITIONS` and our own, and leaves all others to the other finders."""
 
     def find_spec(
         self,
@@ -77,7 +95,7 @@ class _AnomalibFinder:
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        if fullname not in ADDITIONS:
+        if fullname not in ADDITIONS and not fullname.startswith("anomalib_hgad."):
             return None
         for finder in sys.meta_path:
             if finder is self:
@@ -93,7 +111,7 @@ class _AnomalibFinder:
 def install() -> None:
     """Wait for anomalib's modules; register in those that are there already."""
     if not any(isinstance(finder, _AnomalibFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AnomalibFinder())  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _AnomalibFinder())
     for name in ADDITIONS:
         if name in sys.modules:
             register(sys.modules[name])

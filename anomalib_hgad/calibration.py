@@ -18,9 +18,13 @@ import torch
 from torch import distributed, nn
 
 from .anomaly_map import AnomalyMapGenerator, LevelScores
+from .precision import no_autocast
 
 PRIOR_IMAGES = 5
 """How many images' worth of trust the spread common to all classes has against a class's own."""
+
+LEAST_SPREAD = 0.05
+"""Smallest spread relative to the location, for images that are all alike."""
 
 
 class ScoreCalibration(nn.Module):
@@ -68,8 +72,11 @@ class ScoreCalibration(nn.Module):
         Returns:
             Calibrated maps, same shape.
         """
-        location, spread = ((class_weights @ constant).view(-1, 1, 1, 1) for constant in (self.location, self.spread))
-        return (anomaly_map - location) / spread
+        with no_autocast(anomaly_map):
+            location, spread = (
+                (class_weights @ constant).view(-1, 1, 1, 1) for constant in (self.location, self.spread)
+            )
+            return (anomaly_map - location) / spread
 
     def update(
         self,
@@ -85,6 +92,8 @@ class ScoreCalibration(nn.Module):
                 has none takes its training images. ``None`` leaves the maps as they are.
             generator: Makes the maps whose largest value is an image's score.
         """
+        self.max_log_likelihood.zero_()
+        self.max_negative_entropy.zero_()
         for index in range(self.num_classes):
             if batches := training.of_class(index):
                 self.max_log_likelihood[index] = _level_maxima([[level[0] for level in batch] for batch in batches])
@@ -110,7 +119,7 @@ class ScoreCalibration(nn.Module):
                 [level.to(self.location.device) for level in levels],
                 self.max_log_likelihood[constants],
                 self.max_negative_entropy[constants],
-                torch.ones(len(levels[0].negative_entropy), 1, device=self.location.device),
+                self.location.new_ones(len(levels[0].negative_entropy), 1),
                 generator.image_size,
             ).amax(dim=(-3, -2, -1))
             for levels in batches
@@ -127,21 +136,23 @@ def location_and_spread(scores: Sequence[torch.Tensor]) -> tuple[torch.Tensor, t
     """Mean and standard deviation of the image scores of every class's normal images.
 
     A few images say little of a standard deviation. It is therefore drawn towards the one that the class would have if
-    its ratio to the mean were that of all classes, which counts as much as :data:`PRIOR_IMAGES` images.
+    its ratio to the mean were that of all classes, which counts as much as :data:`PRIOR_IMAGES` images. Where no class
+    has two images that ratio is 1.
 
     Args:
         scores: Image scores of every class, shapes (number of images,). A class without any gets 0 and 1.
 
     Returns:
-        Location, shape (K,), and spread, positive, shape (K,).
+        Location, shape (K,), and spread, shape (K,), at least :data:`LEAST_SPREAD` of the location.
     """
     counts = torch.tensor([len(of_class) for of_class in scores], device=scores[0].device)
     location = torch.stack([of_class.sum() for of_class in scores]) / counts.clamp(min=1)
     deviations = [of_class - mean for of_class, mean in zip(scores, location, strict=True)]
     squares = torch.stack([deviation.square().sum() for deviation in deviations])
-    relative = squares.div(location.square()).nan_to_num(0, 0, 0).sum() / (counts - 1).clamp(min=0).sum().clamp(min=1)
-    variance = (squares + PRIOR_IMAGES * relative * location.square()) / (counts + PRIOR_IMAGES)
-    spread = variance.sqrt().clamp(min=1e-3 * location.abs().clamp(min=1e-3))
+    freedom = (counts - 1).clamp(min=0).sum()
+    ratio = squares.div(location.square()).nan_to_num(0, 0, 0).sum() / freedom if freedom else 1.0
+    variance = (squares + PRIOR_IMAGES * ratio * location.square()) / (counts + PRIOR_IMAGES)
+    spread = variance.sqrt().clamp(min=LEAST_SPREAD * location.abs().clamp(min=1e-3))
     return location, torch.where(counts > 0, spread, torch.ones_like(spread))
 
 

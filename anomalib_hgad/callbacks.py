@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from anomalib.data import AnomalibDataset
+from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -15,33 +17,28 @@ from .calibration import NormalScores
 from .class_catalog import check_known, claimed_class_names
 from .normal_pass import feature_statistics, normal_images
 
-if TYPE_CHECKING:
-    from anomalib.data import AnomalibDataset
-
-    from .lightning_model import Hgad
-
 
 class ClassCheck(Callback):
     """Stops before the first image when the data has classes that the model does not know."""
 
-    def on_fit_start(self, trainer: Trainer, pl_module: Hgad) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Check the training data."""
         self._check(trainer, pl_module)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: Hgad) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Check the validation data."""
         self._check(trainer, pl_module)
 
-    def on_test_start(self, trainer: Trainer, pl_module: Hgad) -> None:
+    def on_test_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Check the test data."""
         self._check(trainer, pl_module)
 
-    def on_predict_start(self, trainer: Trainer, pl_module: Hgad) -> None:
+    def on_predict_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Check the data to predict on."""
         self._check(trainer, pl_module)
 
     @staticmethod
-    def _check(trainer: Trainer, pl_module: Hgad) -> None:
+    def _check(trainer: Trainer, pl_module: AnomalibModule) -> None:
         check_known(claimed_class_names(getattr(trainer, "datamodule", None)), pl_module.class_names)
 
 
@@ -56,29 +53,29 @@ class NormalConstants(Callback):
     def __init__(self) -> None:
         self._step_of_constants = -1
 
-    def on_train_start(self, trainer: Trainer, pl_module: Hgad) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Set the standardisation of the flows."""
         if pl_module.standardize and not pl_module.model.standardized:
             images = normal_images(trainer, pl_module)
             statistics = feature_statistics(pl_module.model.encoder(batch.image) for batch in images)
             pl_module.model.set_standardization(statistics)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: Hgad) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Set the constants of the scores within a fit."""
         if trainer.state.fn == TrainerFn.FITTING:
             self._calibrate(trainer, pl_module)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: Hgad) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Set the constants of the scores where no validation does."""
         if not trainer.enable_validation:
             self._calibrate(trainer, pl_module)
 
-    def on_train_end(self, trainer: Trainer, pl_module: Hgad) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Set the constants of the scores where the training went on after the last validation."""
         if self._step_of_constants != trainer.global_step:
             self._calibrate(trainer, pl_module)
 
-    def _calibrate(self, trainer: Trainer, pl_module: Hgad) -> None:
+    def _calibrate(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         model = pl_module.model
         was_training = model.training
         model.eval()
@@ -91,7 +88,7 @@ class NormalConstants(Callback):
         self._step_of_constants = trainer.global_step
 
     @staticmethod
-    def _scores(trainer: Trainer, pl_module: Hgad, dataset: AnomalibDataset | None) -> NormalScores:
+    def _scores(trainer: Trainer, pl_module: AnomalibModule, dataset: AnomalibDataset | None) -> NormalScores:
         scores = NormalScores()
         with trainer.precision_plugin.val_step_context():
             for batch in normal_images(trainer, pl_module, dataset):
@@ -114,7 +111,7 @@ class RandomState(Callback):
         """Remember the state of a checkpoint until a training starts."""
         self._restored = state_dict["torch"].cpu()
 
-    def on_fit_start(self, trainer: Trainer, pl_module: Hgad) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Go on with the random state of the checkpoint."""
         del trainer, pl_module
         if self._restored is not None:

@@ -14,14 +14,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import timm
 import torch
 from anomalib.models.components import TimmFeatureExtractor
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import load_state_dict
+from timm.models import FeatureInfo, load_state_dict
+from timm.models.efficientnet import EfficientNetFeatures
+from timm.models.mobilenetv3 import MobileNetV3Features
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 
 def check_backbone(backbone: str) -> None:
@@ -51,10 +54,14 @@ def image_statistics(backbone: str) -> tuple[Sequence[float], Sequence[float]]:
         Mean and standard deviation.
 
     Raises:
-        ValueError: If timm has no such model.
+        ValueError: If timm has no such model, or no such weights of it.
     """
     check_backbone(backbone)
-    config = timm.get_pretrained_cfg(backbone)
+    try:
+        config = timm.get_pretrained_cfg(backbone)
+    except RuntimeError as error:
+        msg = f"timm has no weights {backbone!r}: {error}"
+        raise ValueError(msg) from error
     return (config.mean, config.std) if config else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
 
@@ -73,8 +80,14 @@ def available_layers(backbone: str) -> list[str]:
     check_backbone(backbone)
     architecture = backbone.split(".", maxsplit=1)[0]
     if "vit" in backbone:  # anomalib takes their blocks by name
-        return [f"blocks.{index}" for index in range(len(timm.create_model(architecture).blocks))]
-    return list(timm.create_model(architecture, features_only=True).feature_info.module_name())
+        blocks = getattr(timm.create_model(architecture), "blocks", None)
+        if not isinstance(blocks, nn.Sequential):
+            msg = f"anomalib reads backbones with 'vit' in their name as Vision Transformers, but {backbone} is none. "
+            msg += "Choose another one."
+            raise ValueError(msg)
+        return [f"blocks.{index}" for index in range(len(blocks))]
+    info = cast("FeatureInfo", timm.create_model(architecture, features_only=True).feature_info)
+    return list(info.module_name())
 
 
 def load_backbone_weights(module: nn.Module, path: str | Path) -> None:
@@ -98,7 +111,8 @@ def load_backbone_weights(module: nn.Module, path: str | Path) -> None:
         msg = f"backbone_weights: {path} cannot be read as a .safetensors or .pth state dict ({error})."
         raise ValueError(msg) from error
     needed = module.state_dict()
-    found = {key: stored[name] for key in needed if (name := _stored_name(key, stored)) is not None}
+    names = {key: name for key in needed if (name := _stored_name(key, stored)) is not None}
+    found = {key: stored[name] for key, name in names.items() if isinstance(stored[name], torch.Tensor)}
     missing = [key for key in needed if key not in found and not key.endswith("num_batches_tracked")]
     if missing:
         msg = f"backbone_weights: {path} lacks {len(missing)} of {len(needed)} tensors that are needed, such as "
@@ -150,6 +164,9 @@ class PyramidEncoder(nn.Module):
             msg = f"Expected at least one layer and at least one scale, all scales > 0; got layers={list(layers)}, "
             msg += f"scales={list(scales)}."
             raise ValueError(msg)
+        if len(set(layers)) != len(layers):
+            msg = f"Expected every layer once, got layers={list(layers)}."
+            raise ValueError(msg)
         known = available_layers(backbone)
         for layer in layers:
             if layer not in known:
@@ -169,6 +186,7 @@ class PyramidEncoder(nn.Module):
             msg = f"The weights of {backbone} could not be downloaded ({type(error).__name__}: {error}). Without "
             msg += "internet, give a local file: backbone_weights=/path/to/weights.safetensors."
             raise RuntimeError(msg) from error
+        _cut_after(self.extractor.feature_extractor, layers)
         if backbone_weights is not None:
             load_backbone_weights(self.extractor.feature_extractor, backbone_weights)
         self.extractor.requires_grad_(requires_grad=False)
@@ -194,6 +212,12 @@ class PyramidEncoder(nn.Module):
             scaled = images if scale == 1 else _resize(images, scale)
             levels.extend(self.extractor(scaled).values())
         return levels
+
+
+def _cut_after(backbone: nn.Module, layers: Sequence[str]) -> None:
+    """Remove the stages behind the last layer that is used, where timm leaves them in: EfficientNets and their kin."""
+    if isinstance(backbone, EfficientNetFeatures | MobileNetV3Features):
+        backbone.blocks = backbone.blocks[: max(int(layer.rpartition(".")[2]) for layer in layers) + 1]
 
 
 def _resize(images: torch.Tensor, scale: float) -> torch.Tensor:

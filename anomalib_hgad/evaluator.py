@@ -18,7 +18,7 @@ from anomalib.data import ImageBatch
 from anomalib.metrics import AUPRO, AUROC, AnomalibMetric, Evaluator, F1Score, MinMax
 from lightning.pytorch import LightningModule, Trainer
 from rich.console import Console
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
 from .class_catalog import datamodule_class_names
@@ -219,7 +219,7 @@ class ClassEvaluator(Evaluator):
 
 def _scaled_down(values: torch.Tensor) -> torch.Tensor:
     """Maps and masks, shape (B, height, width), brought down to :data:`PIXEL_METRIC_SIZE`; other fields as they are."""
-    is_map = values.ndim >= 3  # noqa: PLR2004 - batch, height, width
+    is_map = values.ndim >= 3  # batch, height, width
     if not is_map or max(values.shape[-2:]) <= PIXEL_METRIC_SIZE:
         return values
     scale = PIXEL_METRIC_SIZE / max(values.shape[-2:])

@@ -21,7 +21,7 @@ from anomalib.models.image.cflow.utils import positional_encoding_2d
 from einops import rearrange
 from FrEIA.framework import SequenceINN
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 
 class Latents(NamedTuple):
@@ -149,13 +149,13 @@ class ConditionalFlow(nn.Module):
 
     def __init__(self, dim: int, coupling_blocks: int = 12, condition_dim: int = 256, clamp_alpha: float = 1.9) -> None:
         super().__init__()
-        if dim < 2:  # noqa: PLR2004 - a coupling needs two halves
+        if dim < 2:  # a coupling needs two halves
             msg = f"A coupling block splits the channels in two: expected dim >= 2, got {dim}."
             raise ValueError(msg)
         if coupling_blocks < 1:
             msg = f"Expected coupling_blocks >= 1, got {coupling_blocks}."
             raise ValueError(msg)
-        if condition_dim < 4 or condition_dim % 4:  # noqa: PLR2004 - sine and cosine of two axes
+        if condition_dim < 4 or condition_dim % 4:  # sine and cosine of two axes
             msg = "The position code has a sine and a cosine of two axes: expected condition_dim to be a positive "
             msg += f"multiple of 4, got {condition_dim}."
             raise ValueError(msg)

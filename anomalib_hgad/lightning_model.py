@@ -13,7 +13,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from anomalib import LearningType
@@ -275,7 +275,7 @@ class Hgad(AnomalibModule):
     @property
     def trainer(self) -> Trainer:
         """The Lightning trainer."""
-        return super().trainer
+        return cast("Trainer", super().trainer)
 
     @trainer.setter
     def trainer(self, trainer: Trainer | None) -> None:
@@ -379,7 +379,7 @@ class Hgad(AnomalibModule):
         class_index = self.mixture_class_index(batch)
         losses = self.model.losses(batch.image, class_index, self.label_smoothing)._asdict()
         stage = self._course().stage(self.global_step)
-        trained = self.loss_weights if stage == 2 else FIRST_STAGE_LOSSES  # noqa: PLR2004
+        trained = self.loss_weights if stage == 2 else FIRST_STAGE_LOSSES
         loss = torch.stack([self.loss_weights[name] * losses[name] for name in trained]).sum()
         size = len(batch.image)
         terms = {f"train_{name}": value.detach() for name, value in losses.items()}
@@ -484,4 +484,4 @@ class Hgad(AnomalibModule):
             The model.
         """
         kwargs = {"pre_trained": False, "backbone_weights": None} | kwargs
-        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        return cast("Hgad", super().load_from_checkpoint(checkpoint_path, *args, **kwargs))

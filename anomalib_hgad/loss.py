@@ -12,7 +12,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from .prior import HierarchicalGaussianMixture
 

@@ -15,30 +15,15 @@ Dimensions: B images, n positions of an image, N rows, K classes, M centres of a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import wraps
-from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
+
+from .precision import full_precision, no_autocast
 
 CENTER_DISTANCE = 5.0
 """Distance between the main centres at the start, in standard deviations of a component."""
-
-
-def in_full_precision(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Run a method of a module on its tensor ``z`` in at least float32, also under autocast.
-
-    ||z - mu||^2 is a difference of numbers of the size of D; in half precision nothing of it would be left.
-    """
-
-    @wraps(function)
-    def wrapper(self: nn.Module, z: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ANN401
-        with torch.autocast(z.device.type, enabled=False):
-            return function(self, z.to(torch.promote_types(z.dtype, torch.float32)), *args, **kwargs)
-
-    return wrapper
 
 
 def gaussian_energies(z: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
@@ -49,12 +34,15 @@ def gaussian_energies(z: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
         centers: Centres c, shape (..., C, D), with the same leading dimensions.
 
     Returns:
-        Energies, shape (..., n, C), at most 0.
+        Energies, shape (..., n, C), at most 0, in float32 or float64 also under autocast.
     """
-    products = z @ centers.mT
-    z_norms = z.square().sum(dim=-1, keepdim=True)
-    center_norms = centers.square().sum(dim=-1).unsqueeze(-2)
-    return (products - 0.5 * (z_norms + center_norms)).clamp(max=0)
+    with no_autocast(z):
+        z = full_precision(z)
+        centers = centers.to(z)
+        products = z @ centers.mT
+        z_norms = z.square().sum(dim=-1, keepdim=True)
+        center_norms = centers.square().sum(dim=-1).unsqueeze(-2)
+        return (products - 0.5 * (z_norms + center_norms)).clamp(max=0)
 
 
 def initial_class_centers(num_classes: int, dim: int) -> torch.Tensor:
@@ -98,7 +86,7 @@ class HierarchicalGaussianMixture(nn.Module):
         center_logits: psi', shape (K, M); log p(i|y) = log_softmax(psi'_y).
 
     Raises:
-        ValueError: If an argument is smaller than 1.
+        ValueError: If an argument is smaller than 1, or if several classes are to share one channel.
     """
 
     def __init__(self, num_classes: int, num_centers: int, dim: int) -> None:
@@ -107,6 +95,9 @@ class HierarchicalGaussianMixture(nn.Module):
             if value < 1:
                 msg = f"Expected {name} >= 1, got {value}."
                 raise ValueError(msg)
+        if dim == 1 < num_classes:
+            msg = f"The centres of {num_classes} classes need room: expected dim >= 2, got 1."
+            raise ValueError(msg)
         self.class_centers = nn.Parameter(initial_class_centers(num_classes, dim))
         self.center_offsets = nn.Parameter(torch.randn(num_classes, num_centers - 1, dim))
         self.class_logits = nn.Parameter(torch.zeros(num_classes))
@@ -121,7 +112,6 @@ class HierarchicalGaussianMixture(nn.Module):
         main = self.class_centers.detach().unsqueeze(1)
         return torch.cat((main, main + self.center_offsets), dim=1)
 
-    @in_full_precision
     def class_energies(self, z: torch.Tensor) -> torch.Tensor:
         """l_k = -1/2 ||z - mu_k||^2 for the main centre of every class.
 
@@ -133,7 +123,6 @@ class HierarchicalGaussianMixture(nn.Module):
         """
         return gaussian_energies(z.reshape(-1, z.shape[-1]), self.class_centers).unflatten(0, z.shape[:-1])
 
-    @in_full_precision
     def intra_class_log_density(self, z: torch.Tensor, class_index: torch.Tensor) -> torch.Tensor:
         """Log-density of a class's own mixture, logsumexp_i( -1/2 ||z - (SG[mu_y] + Delta_{y,i})||^2 + log p(i|y) ).
 
@@ -149,7 +138,6 @@ class HierarchicalGaussianMixture(nn.Module):
         log_weights = self.center_logits[class_index].log_softmax(dim=-1).unsqueeze(-2)
         return torch.logsumexp(gaussian_energies(z, self.centers()[class_index]) + log_weights, dim=-1)
 
-    @in_full_precision
     def intra_class_log_densities(self, z: torch.Tensor) -> torch.Tensor:
         """:meth:`intra_class_log_density` for every class.
 

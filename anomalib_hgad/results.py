@@ -11,13 +11,12 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import IO
 
 from rich.table import Table
 
-MEAN = "mean over classes"
-POOLED = "all images pooled"
+MEAN = "mean"
+POOLED = "pooled"
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,10 @@ def results_table(results: Results, title: str) -> Table:
     Returns:
         The table.
     """
-    table = Table(title=f"{title}, in percent")
-    table.add_column("class")
+    table = Table(title=title, caption="In percent. Mean: over the classes. Pooled: all images, whatever their class.")
+    table.add_column("class", no_wrap=True)
     for column in results.columns:
-        table.add_column(column.replace("_", " "), justify="right")
+        table.add_column(column.replace("_", " ").replace("F1Score", "F1").replace("Class", "class "), justify="right")
     for name, figures in results.rows:
         if name == MEAN:
             table.add_section()
@@ -97,10 +96,10 @@ def write_results(results: Results, folder: Path) -> None:
 
 def _write_whole(path: Path, write: Callable[[IO[str]], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile("w", dir=path.parent, newline="", encoding="utf-8", delete=False) as file:
-        try:
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with unfinished.open("w", newline="", encoding="utf-8") as file:
             write(file)
-        except BaseException:
-            os.unlink(file.name)  # noqa: PTH108
-            raise
-    os.replace(file.name, path)  # noqa: PTH105
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

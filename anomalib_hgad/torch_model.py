@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, cast
 import torch
 from anomalib.data import InferenceBatch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from .anomaly_map import AnomalyMapGenerator, LevelScores, ScoreKind, class_posterior
 from .calibration import ScoreCalibration
@@ -114,6 +114,10 @@ class HgadModel(nn.Module):
         score: ScoreKind = "log_likelihood" if num_classes == 1 and self.score == "product" else self.score
         self.anomaly_map_generator = AnomalyMapGenerator(score, self.image_size)
 
+    def mixture_class_index(self, class_index: torch.Tensor) -> torch.Tensor:
+        """Classes as the mixture counts them: one that knows a single class takes all images for that one."""
+        return class_index if self.num_classes > 1 else torch.zeros_like(class_index)
+
     @property
     def standardized(self) -> bool:
         """Whether the flows standardise the features."""
@@ -156,6 +160,7 @@ class HgadModel(nn.Module):
         Returns:
             The terms, unweighted. Levels share no parameters: a step on the sum equals a step per level.
         """
+        class_index = self.mixture_class_index(class_index)
         levels = []
         for features, flow, prior in zip(self.encoder(images), self._flows, self._priors, strict=True):
             latents = flow(features)
@@ -207,7 +212,7 @@ class HgadModel(nn.Module):
         inferred = HgadPrediction(*self._scores(levels, posterior, images.shape[-2:]), posterior)
         if class_index is None:
             return inferred, None
-        one_hot = F.one_hot(class_index, self.num_classes).to(posterior)
+        one_hot = F.one_hot(self.mixture_class_index(class_index), self.num_classes).to(posterior)
         return inferred, HgadPrediction(*self._scores(levels, one_hot, images.shape[-2:]), posterior)
 
     def _scores(

@@ -25,4 +25,4 @@ def shared_data() -> Path:
 def seeded() -> None:
     """Fixed random numbers; the permutations of the flow come from NumPy's."""
     torch.manual_seed(0)
-    np.random.seed(0)  # noqa: NPY002
+    np.random.seed(0)

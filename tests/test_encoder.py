@@ -183,7 +183,7 @@ def test_missing_tensor(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
 
 def test_file_cut_before_the_layer(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
     save_file({name: state[name] for name in state if not name.startswith("layer2")}, tmp_path / "cut.safetensors")
-    with pytest.raises(ValueError, match="lacks .*layer2.*Is it of another backbone, or cut before the last"):
+    with pytest.raises(ValueError, match=r"lacks .*layer2.*Is it of another backbone, or cut before the last"):
         from_file(tmp_path / "cut.safetensors")
 
 

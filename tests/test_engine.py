@@ -125,9 +125,9 @@ def test_both_sources_of_the_class_are_reported(trained: Any) -> None:
 
 def test_given_class_is_used_on_request(trained: Any, data_root: Path, tmp_path: Path) -> None:
     _, model, figures, _ = trained
-    model.class_source = "given"
+    model.class_source, model.post_processor.enable_normalization = "given", False
     given = engine(tmp_path).test(model, datamodule=multi_class(data_root))[0]
-    model.class_source = "inferred"
+    model.class_source, model.post_processor.enable_normalization = "inferred", True
     assert "class_inferred_image_AUROC" in given
     assert given["class_inferred_image_AUROC"] == pytest.approx(figures[0]["image_AUROC"], abs=1e-6)
     assert given["image_AUROC"] == pytest.approx(figures[0]["class_given_image_AUROC"], abs=1e-6)
@@ -175,11 +175,7 @@ def test_plain_datamodule_is_one_class(data_root: Path, tmp_path: Path) -> None:
 
 def test_checkpoint_tests_a_choice_of_its_classes(trained: Any, data_root: Path, tmp_path: Path) -> None:
     run, _, figures, _ = trained
-    datamodule = MultiClass(
-        [MVTecAD(data_root, name, train_batch_size=4, eval_batch_size=4, num_workers=0) for name in ("nut", "bolt")],
-        eval_batch_size=4,
-        num_workers=0,
-    )
+    datamodule = MultiClass([multi_class(data_root, categories=[name]) for name in ("nut", "bolt")], num_workers=0)
     again = engine(tmp_path).test(light_model(), datamodule=datamodule, ckpt_path=run.best_model_path)[0]
     for name in ("bolt", "nut"):
         key = f"class_given_image_AUROC_{name}"

@@ -48,6 +48,14 @@ assert datamodule.class_names == ["bottle"]
     )
 
 
+@pytest.mark.parametrize("module", ["flow", "class_catalog", "datamodule", "lightning_model"])
+def test_any_module_of_the_package_may_be_imported_first(module: str) -> None:
+    python(
+        f"import anomalib_hgad.{module}, anomalib.models; anomalib.models.Hgad, anomalib.data.MultiClass",
+        "-Werror::UserWarning",
+    )
+
+
 def test_datamodule_is_found_through_anomalib_data_alone() -> None:
     python("import anomalib.data; anomalib.data.MultiClass")
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -36,8 +38,8 @@ def test_learning_rate_rises_then_falls_between_a_thousandth_and_one(total: int,
     course = TrainingCourse(total, warmup, 0)
     factors = [course.learning_rate_factor(step) for step in range(total + 1)]
     top = next((step for step in range(total + 1) if step >= warmup * total), total)
-    assert all(a < b for a, b in zip(factors[:top], factors[1:top], strict=False))
-    assert all(a > b for a, b in zip(factors[top:], factors[top + 1 :], strict=False))
+    assert all(a < b for a, b in pairwise(factors[:top]))
+    assert all(a > b for a, b in pairwise(factors[top:]))
     assert max(factors) <= 1
     assert min(factors) >= 0.001
 

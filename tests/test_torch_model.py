@@ -34,8 +34,8 @@ def set_constants(model: HgadModel) -> None:
     """Constants of the scores from random images."""
     scores = NormalScores()
     classes = torch.arange(3 * model.num_classes) % model.num_classes
-    scores.add(model.level_scores(torch.randn(len(classes), 3, *SIZE)), classes, SIZE)
-    model.calibration.update(scores, model.anomaly_map_generator, calibrate=True)
+    scores.add(model.level_scores(torch.randn(len(classes), 3, *SIZE)), classes)
+    model.calibration.update(scores, scores, model.anomaly_map_generator)
 
 
 @pytest.fixture
