@@ -45,7 +45,7 @@ class ClassCheck(Callback):
 class NormalConstants(Callback):
     """Takes the constants of the model from normal images.
 
-    The flows' standardisation once, before the first step; the constants of the scores before every validation, whose
+    The flows' whitening once, before the first step; the constants of the scores before every validation, whose
     scores need them, and where there is none before the checkpoint of an epoch. Location and spread of the scores come
     from normal images that were held out of the training, if there are any.
     """
@@ -54,11 +54,11 @@ class NormalConstants(Callback):
         self._step_of_constants = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Set the standardisation of the flows."""
-        if pl_module.standardize and not pl_module.model.standardized:
+        """Set the whitening of the flows."""
+        if pl_module.whiten and not pl_module.model.whitened:
             images = normal_images(trainer, pl_module)
             statistics = feature_statistics(pl_module.model.encoder(batch.image) for batch in images)
-            pl_module.model.set_standardization(statistics)
+            pl_module.model.set_whitening(statistics)
 
     def on_validation_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Set the constants of the scores within a fit."""

@@ -3,10 +3,10 @@
 
 """Conditional normalizing flow f: features x to latents z = f(x; p), position by position (HGAD, Sec. 3.1; CFLOW-AD).
 
-Features are standardised, channel by channel, by constants from the training images; then comes a stack of affine
-coupling blocks. What a block does to a feature vector depends on where in the image the vector comes
-from, told by the sine/cosine code p of its position. The code is the same for every image, so a block multiplies it
-with its weights once per position and not once per position and image.
+Features are whitened by constants from the training images; then comes a stack of affine coupling blocks. What a block
+does to a feature vector depends on where in the image the vector comes from, told by the sine/cosine code p of its
+position. The code is the same for every image, so a block multiplies it with its weights once per position and not once
+per position and image.
 
 Dimensions: B images, H x W grid, N = B*H*W rows, D feature channels, P length of the position code.
 """
@@ -22,6 +22,9 @@ from einops import rearrange
 from FrEIA.framework import SequenceINN
 from torch import nn
 from torch.nn import functional as F
+
+RELATIVE_RIDGE = 0.01
+"""Variance added to every direction of the features before whitening, relative to their mean variance."""
 
 
 class Latents(NamedTuple):
@@ -126,7 +129,7 @@ class PositionConditionedBlock(AllInOneBlock):
 class ConditionalFlow(nn.Module):
     """Flow of one feature level.
 
-    Until :meth:`set_standardization` is called, features enter the coupling blocks as they are.
+    Until :meth:`set_whitening` is called, features enter the coupling blocks as they are.
 
     Args:
         dim: D, at least 2.
@@ -135,17 +138,19 @@ class ConditionalFlow(nn.Module):
         clamp_alpha: Clamp of the log-scales.
 
     Attributes:
-        feature_mean: Subtracted from the features, shape (D,).
-        feature_std: Then divides them, shape (D,). Both count as a part of f: log |det J| has -sum(log std).
-        standardized: Whether they were set, bool scalar.
+        feature_mean: m, subtracted from the features, shape (D,).
+        whitening: Symmetric W, which then multiplies them, shape (D, D).
+        whitening_log_det: log det W in nats, a part of log |det J|, scalar.
+        whitened: Whether they were set, bool scalar.
 
     Raises:
         ValueError: If an argument is out of range.
     """
 
     feature_mean: torch.Tensor
-    feature_std: torch.Tensor
-    standardized: torch.Tensor
+    whitening: torch.Tensor
+    whitening_log_det: torch.Tensor
+    whitened: torch.Tensor
 
     def __init__(self, dim: int, coupling_blocks: int = 12, condition_dim: int = 256, clamp_alpha: float = 1.9) -> None:
         super().__init__()
@@ -161,8 +166,9 @@ class ConditionalFlow(nn.Module):
             raise ValueError(msg)
         self.condition_dim = condition_dim
         self.register_buffer("feature_mean", torch.zeros(dim))
-        self.register_buffer("feature_std", torch.ones(dim))
-        self.register_buffer("standardized", torch.tensor(False))  # noqa: FBT003
+        self.register_buffer("whitening", torch.eye(dim))
+        self.register_buffer("whitening_log_det", torch.tensor(0.0))
+        self.register_buffer("whitened", torch.tensor(False))  # noqa: FBT003
         self.blocks = SequenceINN(dim)
         for _ in range(coupling_blocks):
             self.blocks.append(
@@ -172,17 +178,22 @@ class ConditionalFlow(nn.Module):
                 clamp_alpha=clamp_alpha,
             )
 
-    def set_standardization(self, mean: torch.Tensor, std: torch.Tensor) -> None:
-        """Standardise the features from now on.
+    def set_whitening(self, mean: torch.Tensor, covariance: torch.Tensor) -> None:
+        """Whiten the features from now on: W = (C + r I)^(-1/2), r a hundredth of the mean variance.
+
+        The r keeps directions in which the training images hardly vary from outweighing all others.
 
         Args:
             mean: Mean of the channels over the training images, shape (D,).
-            std: Their standard deviation, shape (D,). Channels that hardly vary are divided by a hundredth of the
-                median instead, so that a small deviation in them does not outweigh all others.
+            covariance: Their covariance C, shape (D, D).
         """
+        variances, directions = torch.linalg.eigh(covariance.double())
+        variances = variances.clamp(min=0)
+        scales = (variances + RELATIVE_RIDGE * variances.mean().clamp(min=1e-12)).rsqrt()
         self.feature_mean.copy_(mean)
-        self.feature_std.copy_(std.clamp(min=max(1e-6, 0.01 * std.median().item())))
-        self.standardized.fill_(value=True)
+        self.whitening.copy_((directions * scales) @ directions.T)
+        self.whitening_log_det.copy_(scales.log().sum())
+        self.whitened.fill_(value=True)
 
     def position_code(self, height: int, width: int, like: torch.Tensor) -> torch.Tensor:
         """Sine/cosine code p of the grid positions.
@@ -207,9 +218,9 @@ class ConditionalFlow(nn.Module):
             Latents z and log |det J|.
         """
         batch, _, height, width = features.shape
-        rows = (rearrange(features, "b d h w -> (b h w) d") - self.feature_mean) / self.feature_std
+        rows = (rearrange(features, "b d h w -> (b h w) d") - self.feature_mean) @ self.whitening
         z, log_det = self.blocks(rows, [self.position_code(height, width, like=rows)])
-        log_det = log_det - self.feature_std.log().sum()
+        log_det = log_det + self.whitening_log_det
         return Latents(rearrange(z, "(b n) d -> b n d", b=batch), rearrange(log_det, "(b n) -> b n", b=batch))
 
     def inverse(self, z: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -224,4 +235,5 @@ class ConditionalFlow(nn.Module):
             Feature map, shape (B, D, H, W).
         """
         rows, _ = self.blocks(z.flatten(0, 1), [self.position_code(height, width, like=z)], rev=True)
-        return rearrange(rows * self.feature_std + self.feature_mean, "(b h w) d -> b d h w", h=height, w=width)
+        features = torch.linalg.solve(self.whitening, rows.T).T + self.feature_mean
+        return rearrange(features, "(b h w) d -> b d h w", h=height, w=width)

@@ -85,8 +85,8 @@ class Hgad(AnomalibModule):
             Defaults to ``256``.
         clamp_alpha: Clamp of the log-scales of the coupling blocks.
             Defaults to ``1.9``.
-        standardize: Standardise the features' channels, as a part of the flow, by constants from the training images.
-            The paper does not; it learns slower.
+        whiten: Whiten the features, as a part of the flow, by constants from the training images. The paper does not,
+            and learns slower.
             Defaults to ``True``.
         prior: ``"hierarchical"``; ``"fixed_centers"`` does not train the main class centres; ``"single_gaussian"`` is
             one standard Gaussian for all classes, as in CFLOW-AD.
@@ -158,7 +158,7 @@ class Hgad(AnomalibModule):
         coupling_blocks: int = 12,
         condition_dim: int = 256,
         clamp_alpha: float = 1.9,
-        standardize: bool = True,
+        whiten: bool = True,
         prior: PriorKind = "hierarchical",
         inter_weight: float = 1.0,
         mutual_information_weight: float = 100.0,
@@ -198,7 +198,7 @@ class Hgad(AnomalibModule):
             calibration_share=calibration_share,
         )
         self.num_classes = num_classes
-        self.standardize = standardize
+        self.whiten = whiten
         self.label_smoothing = label_smoothing
         self.first_stage = first_stage
         self.lr = lr

@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from anomalib.data import ImageItem
 from anomalib.models import AnomalibModule
+from einops import rearrange
 from lightning.pytorch import Callback, Trainer
 from torch import distributed
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -54,27 +55,26 @@ def normal_images(
 
 
 def feature_statistics(levels_of_batches: Iterable[list[torch.Tensor]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Mean and standard deviation of the channels of every level.
+    """Mean and covariance of the channels of every level, over the batches of all processes.
 
     Args:
         levels_of_batches: For every batch the feature maps of the levels, shapes (B, D, H, W).
 
     Returns:
-        Mean and standard deviation of every level, shapes (D,), over the batches of all processes.
+        Mean, shape (D,), and covariance, shape (D, D), of every level, in float64.
     """
     sums: list[torch.Tensor] = []
     for levels in levels_of_batches:
-        rows = [level.transpose(0, 1).flatten(1).double() for level in levels]
-        moments = [
-            torch.stack((torch.full_like(row[:, 0], row.shape[1]), row.sum(dim=1), row.square().sum(dim=1)))
-            for row in rows
-        ]
+        moments = []
+        for level in levels:
+            rows = rearrange(level.double(), "b d h w -> (b h w) d")
+            rows = torch.cat((torch.ones_like(rows[:, :1]), rows), dim=1)
+            moments.append(rows.T @ rows)  # count and sums in the first row, products below
         sums = [total + moment for total, moment in zip(sums, moments, strict=True)] if sums else moments
     statistics = []
     for total in sums:
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(total)
-        count, first, second = total
-        mean = first / count
-        statistics.append((mean, (second / count - mean.square()).clamp(min=0).sqrt()))
+        mean = total[0, 1:] / total[0, 0]
+        statistics.append((mean, total[1:, 1:] / total[0, 0] - torch.outer(mean, mean)))
     return statistics

@@ -119,18 +119,18 @@ class HgadModel(nn.Module):
         return class_index if self.num_classes > 1 else torch.zeros_like(class_index)
 
     @property
-    def standardized(self) -> bool:
-        """Whether the flows standardise the features."""
-        return all(bool(flow.standardized) for flow in self._flows)
+    def whitened(self) -> bool:
+        """Whether the flows whiten the features."""
+        return all(bool(flow.whitened) for flow in self._flows)
 
-    def set_standardization(self, statistics: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Let the flows standardise the features.
+    def set_whitening(self, statistics: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Let the flows whiten the features.
 
         Args:
-            statistics: Mean and standard deviation of the channels of every level, shapes (D,).
+            statistics: Mean of the channels of every level, shape (D,), and their covariance, shape (D, D).
         """
-        for flow, (mean, std) in zip(self._flows, statistics, strict=True):
-            flow.set_standardization(mean, std)
+        for flow, (mean, covariance) in zip(self._flows, statistics, strict=True):
+            flow.set_whitening(mean, covariance)
 
     @property
     def _flows(self) -> list[ConditionalFlow]:

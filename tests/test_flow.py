@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from anomalib.models.components.flow import AllInOneBlock
 from FrEIA.modules import AllInOneBlock as FreiaBlock
 from torch import nn
 
 from anomalib_hgad.flow import ConditionalFlow, PositionConditionedBlock
+from anomalib_hgad.normal_pass import feature_statistics
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
-BOTH_STATES = pytest.mark.parametrize("standardized", [False, True])
+BOTH_STATES = pytest.mark.parametrize("whitened", [False, True])
 CLAMP = 1.9
 
 
@@ -33,12 +35,17 @@ def randomize(module: nn.Module) -> None:
             block.w_perm_inv.data = (left @ right).T.contiguous()
 
 
-def make_flow(dim: int, standardized: bool, blocks: int = 3, condition_dim: int = 8) -> ConditionalFlow:
+def random_covariance(dim: int) -> torch.Tensor:
+    factor = torch.randn(dim, dim, dtype=torch.float64)
+    return factor @ factor.T + 0.1 * torch.eye(dim)
+
+
+def make_flow(dim: int, whitened: bool, blocks: int = 3, condition_dim: int = 8) -> ConditionalFlow:
     """A flow in float64 with random parameters."""
     flow = ConditionalFlow(dim, blocks, condition_dim, CLAMP)
     randomize(flow)
-    if standardized:
-        flow.set_standardization(torch.randn(dim).double(), torch.rand(dim).double() + 0.5)
+    if whitened:
+        flow.set_whitening(torch.randn(dim), random_covariance(dim))
     return flow
 
 
@@ -91,17 +98,17 @@ def test_position_code_is_the_sine_cosine_code(length: int, height: int, width: 
 
 @BOTH_STATES
 @pytest.mark.parametrize("dim", [2, 5, 8])
-def test_inverse_returns_the_features(dim: int, standardized: bool) -> None:
-    flow = make_flow(dim, standardized, blocks=6)
+def test_inverse_returns_the_features(dim: int, whitened: bool) -> None:
+    flow = make_flow(dim, whitened, blocks=6)
     features = 2 * torch.randn(2, dim, 3, 4, dtype=torch.float64)
     torch.testing.assert_close(flow.inverse(flow(features).z, 3, 4), features, rtol=0, atol=1e-9)
 
 
 @BOTH_STATES
 @pytest.mark.parametrize("dim", [2, 5, 6])
-def test_log_det_is_that_of_the_autograd_jacobian(dim: int, standardized: bool) -> None:
+def test_log_det_is_that_of_the_autograd_jacobian(dim: int, whitened: bool) -> None:
     """At every position; the positions do not touch each other."""
-    flow = make_flow(dim, standardized)
+    flow = make_flow(dim, whitened)
     features = torch.randn(1, dim, 2, 3, dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(lambda x: flow(x).z[0], features)  # (6, D, 1, D, 2, 3)
     jacobian = jacobian[:, :, 0].flatten(-2).permute(0, 3, 1, 2)  # latent position, feature position, D, D
@@ -130,10 +137,10 @@ def test_block_equals_the_reference_on_concatenated_codes(kind: type, dim: int, 
 
 
 @BOTH_STATES
-def test_flow_equals_a_chain_of_reference_blocks(standardized: bool) -> None:
-    """Position by position, with the code by hand and the standardisation by hand."""
+def test_flow_equals_a_chain_of_reference_blocks(whitened: bool) -> None:
+    """Position by position, with the code by hand and the whitening by hand."""
     dim, height, width, condition_dim = 6, 2, 3, 8
-    flow = make_flow(dim, standardized, condition_dim=condition_dim)
+    flow = make_flow(dim, whitened, condition_dim=condition_dim)
     features = torch.randn(2, dim, height, width, dtype=torch.float64)
     latents = flow(features)
     chain = [plain_block(block, AllInOneBlock, dim, condition_dim) for block in flow.blocks.module_list]
@@ -142,8 +149,8 @@ def test_flow_equals_a_chain_of_reference_blocks(standardized: bool) -> None:
         for row in range(height):
             for column in range(width):
                 position = row * width + column
-                z = (features[image : image + 1, :, row, column] - flow.feature_mean) / flow.feature_std
-                log_det = -flow.feature_std.log().sum()
+                z = (features[image : image + 1, :, row, column] - flow.feature_mean) @ flow.whitening
+                log_det = torch.linalg.slogdet(flow.whitening).logabsdet
                 for block in chain:
                     (z,), change = block((z,), [code[position : position + 1]])
                     log_det = log_det + change
@@ -152,7 +159,7 @@ def test_flow_equals_a_chain_of_reference_blocks(standardized: bool) -> None:
 
 
 def test_latents_of_an_image_do_not_depend_on_the_batch() -> None:
-    flow = make_flow(6, standardized=True)
+    flow = make_flow(6, whitened=True)
     features = torch.randn(5, 6, 3, 4, dtype=torch.float64)
     together = flow(features)
     for index in range(5):
@@ -162,33 +169,42 @@ def test_latents_of_an_image_do_not_depend_on_the_batch() -> None:
 
 
 def test_latent_of_a_feature_depends_on_its_position() -> None:
-    flow = make_flow(6, standardized=False)
+    flow = make_flow(6, whitened=False)
     z = flow(torch.ones(1, 6, 2, 2, dtype=torch.float64)).z[0]
     assert torch.pdist(z).min() > 1e-3
 
 
-def test_standardization_gives_every_channel_mean_zero_and_deviation_one() -> None:
-    """Seen through blocks that are the identity."""
+def test_whitening_against_scipy() -> None:
+    """Seen through a block that is the identity: W = (C + r I)^(-1/2) with r a hundredth of the mean variance."""
     flow = ConditionalFlow(4, 1, 4).double()
     block = flow.blocks.module_list[0]
     nn.init.zeros_(block.subnet.second.weight)
     nn.init.zeros_(block.subnet.second.bias)
     block.w_perm.data = torch.eye(4).double()
-    spread = torch.tensor([1.0, 3.0, 0.5, 2.0]).double().view(1, 4, 1, 1)
-    features = torch.randn(3, 4, 5, 5).double() * spread + 7
-    assert not flow.standardized
-    flow.set_standardization(features.mean(dim=(0, 2, 3)), features.std(dim=(0, 2, 3), correction=0))
-    assert flow.standardized
-    z = flow(features).z.flatten(0, 1)
-    torch.testing.assert_close(z.mean(dim=0), torch.zeros(4).double(), rtol=0, atol=1e-6)
-    torch.testing.assert_close(z.std(dim=0, correction=0), torch.ones(4).double(), rtol=0, atol=1e-5)
+    features = torch.einsum("ij,bjhw->bihw", random_covariance(4), torch.randn(3, 4, 5, 5).double()) + 7
+    rows = features.permute(0, 2, 3, 1).reshape(-1, 4).numpy()
+    covariance = np.cov(rows.T, bias=True)
+    assert not flow.whitened
+    flow.set_whitening(features.mean(dim=(0, 2, 3)), torch.from_numpy(covariance))
+    assert flow.whitened
+    ridge = 0.01 * np.trace(covariance) / 4 * np.eye(4)
+    expected = (rows - rows.mean(axis=0)) @ np.linalg.inv(scipy.linalg.sqrtm(covariance + ridge))
+    np.testing.assert_allclose(flow(features).z.flatten(0, 1).detach().numpy(), expected, atol=1e-5)
 
 
-def test_channels_that_hardly_vary_are_divided_by_a_hundredth_of_the_median() -> None:
-    flow = ConditionalFlow(5, 1, 4).double()
-    flow.set_standardization(torch.zeros(5), torch.tensor([0.0, 2.0, 1e-3, 3.0, 4.0]))
-    expected = torch.tensor([0.02, 2.0, 0.02, 3.0, 4.0]).double()
-    torch.testing.assert_close(flow.feature_std, expected, rtol=1e-6, atol=0)
+def test_whitening_of_a_channel_that_never_varies_is_bounded() -> None:
+    flow = ConditionalFlow(2, 1, 4).double()
+    flow.set_whitening(torch.zeros(2), torch.tensor([[2.0, 0.0], [0.0, 0.0]]))
+    expected = torch.tensor([2.01, 0.01]).double().rsqrt().diag()
+    torch.testing.assert_close(flow.whitening, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_feature_statistics_against_numpy() -> None:
+    batches = [[torch.randn(b, 3, 4, 5) + 2, torch.randn(b, 2, 2, 2)] for b in (2, 3, 1)]
+    for level, (mean, covariance) in enumerate(feature_statistics(batches)):
+        rows = np.concatenate([b[level].permute(0, 2, 3, 1).flatten(0, 2).numpy() for b in batches]).astype(np.float64)
+        np.testing.assert_allclose(mean, rows.mean(axis=0), rtol=1e-10)
+        np.testing.assert_allclose(covariance, np.cov(rows.T, bias=True), rtol=1e-8, atol=1e-10)
 
 
 def test_permutations_are_orthogonal_differ_and_are_not_trained() -> None:
@@ -204,7 +220,7 @@ def test_permutations_are_orthogonal_differ_and_are_not_trained() -> None:
 
 
 def test_all_other_parameters_are_trained() -> None:
-    flow = make_flow(6, standardized=False)
+    flow = make_flow(6, whitened=False)
     latents = flow(torch.randn(2, 6, 2, 2, dtype=torch.float64))
     (latents.z.square().sum() - latents.log_det.sum()).backward()
     for name, parameter in flow.named_parameters():

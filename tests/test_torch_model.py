@@ -227,13 +227,13 @@ def test_product_follows_the_number_of_classes(start: int, then: int) -> None:
 
 
 def test_state_dict_holds_all_that_a_score_needs(model: HgadModel) -> None:
-    """Also the standardisation and the constants."""
-    model.set_standardization([(torch.rand(128), torch.rand(128) + 0.5) for _ in model.flows])
+    """Also the whitening and the constants."""
+    model.set_whitening([(torch.rand(128), torch.rand(128).add(0.5).diag()) for _ in model.flows])
     set_constants(model)
     other = make_model((1.0, 0.5))
-    assert not other.standardized
+    assert not other.whitened
     other.load_state_dict(model.state_dict())
-    assert other.standardized
+    assert other.whitened
     images = torch.randn(2, 3, *SIZE)
     torch.testing.assert_close(other(images).pred_score, model(images).pred_score, rtol=0, atol=1e-6)
 
