@@ -67,6 +67,9 @@ class _RegisteringLoader:
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
 
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.loader, name)  # `python -m` asks for the code of a module before it is loaded
+
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
 
