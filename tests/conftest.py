@@ -15,7 +15,7 @@ import torch
 
 @pytest.fixture
 def shared_data() -> Path:
-    """Folder with real images, named by the environment variable HGAD_TEST_DATA."""
+    """Folder with real images and weights, named by the environment variable HGAD_TEST_DATA."""
     if not (folder := os.environ.get("HGAD_TEST_DATA")):
         pytest.skip("HGAD_TEST_DATA names no folder with real images")
     return Path(folder)

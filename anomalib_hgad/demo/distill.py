@@ -163,7 +163,7 @@ def distill(teacher: nn.Module, student: nn.Module, steps: int, pool_size: int, 
     return result
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--pool_size", type=int, default=3000, help="pictures to draw")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)  # one thread: the sums, and so the file, do not depend on the number of cores
     cv2.setNumThreads(1)

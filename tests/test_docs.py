@@ -1,0 +1,108 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Every command and Python example of the README and the docs runs as it stands, on tiny data, with a light model."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from anomalib.cli import AnomalibCLI
+from safetensors.torch import load_file
+
+from anomalib_hgad import lightning_model
+from anomalib_hgad.demo import __main__ as demo
+from anomalib_hgad.demo import distill
+from tests import trees
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EPOCH = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+FEW_BATCHES = [f"--trainer.limit_{stage}_batches=2" for stage in ("train", "val", "test")]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(page: Path) -> list[str]:
+    return [line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with all data that the pages name, and a model that is light by default."""
+    for category in ("bottle", "cable"):
+        trees.mvtec_class(tmp_path / "datasets/MVTecAD" / category, train=2)
+    for name in ("bolt", "nut"):
+        trees.mvtec_class(tmp_path / "datasets/products" / name, train=2)
+        trees.folder_class(tmp_path / "datasets/parts" / name)
+    trees.visa_class(tmp_path / "datasets/visa", "candle")
+    trees.btech_class(tmp_path / "datasets/BTech", "01")
+    trees.mvtec_3d_class(tmp_path / "datasets/MVTec3D", "bagel")
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    for config in (tmp_path / "configs").iterdir():  # what a config says beats the defaults, which are light here
+        config.write_text(re.sub(r"\n    (backbone|layers|image_size|train_batch_size):.*", "", config.read_text()))
+    light = {
+        "backbone": "resnet18",
+        "layers": ("layer2",),
+        "scales": (1.0,),
+        "image_size": 32,
+        "pre_trained": False,
+        "coupling_blocks": 2,
+        "condition_dim": 16,
+    }
+    initializer = lightning_model.Hgad.__init__
+    names = initializer.__code__.co_varnames[1 : initializer.__code__.co_argcount]
+    defaults = dict(zip(names, initializer.__defaults__, strict=True)) | light
+    monkeypatch.setattr(initializer, "__defaults__", tuple(defaults[name] for name in names))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(command: str) -> None:
+    shared = os.environ.get("HGAD_TEST_DATA")
+    if "$HGAD_TEST_DATA" in command and shared is None:
+        pytest.skip("HGAD_TEST_DATA names no folder with real images and weights")
+    program, *arguments = shlex.split(os.path.expandvars(command))
+    if program == "anomalib":
+        light = {"train": EPOCH, "export": []}.get(arguments[0], EPOCH[1:])
+        if "$HGAD_TEST_DATA" in command:
+            light = [*light, *FEW_BATCHES, "--model.image_size=64"]
+        workers = ["--data.num_workers=0"] if "MultiClass" in arguments or "--config" in arguments else []
+        AnomalibCLI([*arguments, *light, *workers])
+    elif "anomalib_hgad.demo.distill" in arguments:
+        distill.main([*arguments[2:], "--output=made.safetensors", "--steps=2", "--pool_size=40"])
+        shipped, made = load_file(ROOT / "anomalib_hgad/demo/backbone.safetensors"), load_file("made.safetensors")
+        assert {name: made[name].shape for name in made} == {name: shipped[name].shape for name in shipped}
+    elif "anomalib_hgad.demo" in arguments:
+        engine = demo.main(["--epochs=1"])
+        assert len(list(Path(engine.trainer.default_root_dir, "images").rglob("*.png"))) == 135
+    elif "pytest" in arguments:
+        assert "README.md" in (ROOT / ".ci/run").read_text()  # the gate takes this very command from there
+    else:
+        pytest.fail(f"No test runs the command {command!r}.")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.stem)
+def test_commands_run(page: Path, folder: Path) -> None:
+    for command in commands(page):
+        run(command)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem)
+def test_python_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for block in blocks(page, "python"):
+        light = block.replace("max_epochs=100", "max_epochs=1, accelerator='cpu', enable_progress_bar=False")
+        exec(compile(light, str(page), "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
