@@ -189,7 +189,7 @@ class ClassEvaluator(Evaluator):
     def _update(self, metrics: Sequence[AnomalibMetric], batch: ImageBatch) -> None:
         fields = {field for metric in metrics for field in metric.fields}
         values = {field: value for field in fields if (value := getattr(batch, field, None)) is not None}
-        values = {field: _scaled_down(value) for field, value in values.items()}
+        values = {field: _scaled_down(_between_0_and_1(value)) for field, value in values.items()}
         names = getattr(batch, "class_name", None) or [next(iter(self._by_class), "0")] * batch.batch_size
         for metric in self._pooled:
             metric.update(values)
@@ -215,6 +215,14 @@ class ClassEvaluator(Evaluator):
                 if value is not None:
                     self.log(name + suffix, value)
         return results
+
+
+def _between_0_and_1(values: torch.Tensor) -> torch.Tensor:
+    """Scores and maps, in their order, between 0 and 1; labels and masks as they are.
+
+    torchmetrics takes a batch with values outside for logits, and brings this batch alone between 0 and 1.
+    """
+    return 0.5 + 0.5 * values / (1 + values.abs()) if values.is_floating_point() else values
 
 
 def _scaled_down(values: torch.Tensor) -> torch.Tensor:

@@ -13,11 +13,11 @@ Dimensions: B images, H x W grid, N = B*H*W rows, D feature channels, P length o
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from anomalib.models.components.flow import AllInOneBlock
-from anomalib.models.image.cflow.utils import positional_encoding_2d
 from einops import rearrange
 from FrEIA.framework import SequenceINN
 from torch import nn
@@ -37,6 +37,33 @@ class Latents(NamedTuple):
 
     z: torch.Tensor
     log_det: torch.Tensor
+
+
+def position_code(condition_dim: int, height: int, width: int, like: torch.Tensor) -> torch.Tensor:
+    """Sine/cosine code p of the grid positions (CFLOW-AD): the column's in the first half, the row's in the second.
+
+    anomalib's ``positional_encoding_2d`` gives the same numbers, but its exported graph multiplies integers with
+    floating-point numbers, which ONNX does not allow.
+
+    Args:
+        condition_dim: P.
+        height: H.
+        width: W.
+        like: Tensor whose device and dtype the code takes.
+
+    Returns:
+        Code, shape (H*W, P).
+    """
+    half = condition_dim // 2
+    frequencies = torch.exp(torch.arange(0, half, 2, device=like.device, dtype=torch.float32) * -(math.log(1e4) / half))
+
+    def code(length: int) -> torch.Tensor:
+        angles = torch.arange(length, device=like.device).to(torch.float32).unsqueeze(1) * frequencies
+        return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
+
+    columns, rows = code(width).unsqueeze(0), code(height).unsqueeze(1)
+    grid = torch.cat((columns.expand(height, -1, -1), rows.expand(-1, width, -1)), dim=-1)
+    return grid.flatten(0, 1).to(like)
 
 
 class PositionConditionedSubnet(nn.Module):
@@ -195,19 +222,6 @@ class ConditionalFlow(nn.Module):
         self.whitening_log_det.copy_(scales.log().sum())
         self.whitened.fill_(value=True)
 
-    def position_code(self, height: int, width: int, like: torch.Tensor) -> torch.Tensor:
-        """Sine/cosine code p of the grid positions.
-
-        Args:
-            height: H.
-            width: W.
-            like: Tensor whose device and dtype the code takes.
-
-        Returns:
-            Code, shape (H*W, P).
-        """
-        return rearrange(positional_encoding_2d(self.condition_dim, height, width), "p h w -> (h w) p").to(like)
-
     def forward(self, features: torch.Tensor) -> Latents:
         """Map features to latents.
 
@@ -219,7 +233,7 @@ class ConditionalFlow(nn.Module):
         """
         batch, _, height, width = features.shape
         rows = (rearrange(features, "b d h w -> (b h w) d") - self.feature_mean) @ self.whitening
-        z, log_det = self.blocks(rows, [self.position_code(height, width, like=rows)])
+        z, log_det = self.blocks(rows, [position_code(self.condition_dim, height, width, like=rows)])
         log_det = log_det + self.whitening_log_det
         return Latents(rearrange(z, "(b n) d -> b n d", b=batch), rearrange(log_det, "(b n) -> b n", b=batch))
 
@@ -234,6 +248,6 @@ class ConditionalFlow(nn.Module):
         Returns:
             Feature map, shape (B, D, H, W).
         """
-        rows, _ = self.blocks(z.flatten(0, 1), [self.position_code(height, width, like=z)], rev=True)
+        rows, _ = self.blocks(z.flatten(0, 1), [position_code(self.condition_dim, height, width, like=z)], rev=True)
         features = torch.linalg.solve(self.whitening, rows.T).T + self.feature_mean
         return rearrange(features, "(b h w) d -> b d h w", h=height, w=width)

@@ -284,8 +284,11 @@ def test_exported_model_gives_the_scores_of_the_model(
 ) -> None:
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
     _, model, *_ = trained
+    # On some processors OpenVINO would otherwise compute in bfloat16.
     inferencer = (
-        TorchInferencer(exported[kind], device="cpu") if kind == "torch" else OpenVINOInferencer(exported[kind])
+        TorchInferencer(exported[kind], device="cpu")
+        if kind == "torch"
+        else OpenVINOInferencer(exported[kind], config={"INFERENCE_PRECISION_HINT": "f32"})
     )
     for image in (data_root / "bolt/test/crack/000.png", data_root / "nut/test/good/000.jpg"):
         pixels = PredictDataset(image)[0].image

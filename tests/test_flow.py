@@ -13,7 +13,7 @@ from anomalib.models.components.flow import AllInOneBlock
 from FrEIA.modules import AllInOneBlock as FreiaBlock
 from torch import nn
 
-from anomalib_hgad.flow import ConditionalFlow, PositionConditionedBlock
+from anomalib_hgad.flow import ConditionalFlow, PositionConditionedBlock, position_code
 from anomalib_hgad.normal_pass import feature_statistics
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -92,7 +92,7 @@ def code_by_hand(length: int, height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize(("length", "height", "width"), [(4, 2, 3), (16, 5, 4), (256, 3, 64)])
 def test_position_code_is_the_sine_cosine_code(length: int, height: int, width: int) -> None:
     """Rows of the code are positions in reading order."""
-    code = ConditionalFlow(2, 1, length).position_code(height, width, like=torch.zeros(1, dtype=torch.float64))
+    code = position_code(length, height, width, like=torch.zeros(1, dtype=torch.float64))
     np.testing.assert_allclose(code.numpy(), code_by_hand(length, height, width), atol=1e-5)
 
 
