@@ -27,6 +27,9 @@ from .results import Results, results_table, write_results
 PIXEL_METRIC_SIZE = 256
 """Maps and masks of larger images are scaled down to this side for pixel metrics, which keep all pixels in memory."""
 
+RAW_FIELDS = frozenset(f"class_{source}_{field}" for source in ("given", "inferred") for field in ("score", "map"))
+"""Fields that no post-processor has brought between 0 and 1."""
+
 
 class _ClassAccuracy(MeanMetric):
     def update(self, pred_class_index: torch.Tensor, class_index: torch.Tensor) -> None:
@@ -125,17 +128,16 @@ class ClassEvaluator(Evaluator):
         )
         self._by_class: dict[str, list[ClassMetric]] = {}
         self._pooled: list[ClassMetric] = []
+        self._raw: frozenset[str] = RAW_FIELDS
         self._results: Results | None = None
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the figures of a validation."""
-        del pl_module
-        self._start(trainer, self.val_metrics)
+        self._start(trainer, pl_module, self.val_metrics)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the figures of a test."""
-        del pl_module
-        self._start(trainer, self.test_metrics)
+        self._start(trainer, pl_module, self.test_metrics)
 
     def on_validation_batch_end(
         self,
@@ -179,17 +181,21 @@ class ClassEvaluator(Evaluator):
             Console().print(results_table(self._results, title=type(pl_module).__name__))
             write_results(self._results, Path(trainer.default_root_dir))
 
-    def _start(self, trainer: Trainer, metrics: Sequence[AnomalibMetric]) -> None:
+    def _start(self, trainer: Trainer, pl_module: LightningModule, metrics: Sequence[AnomalibMetric]) -> None:
         # All processes of a distributed run must compute the same figures in the same order, whatever images they saw.
         datamodule = getattr(trainer, "datamodule", None)
         names = datamodule_class_names(datamodule) if datamodule is not None else []
         self._by_class = {name: [ClassMetric(metric) for metric in metrics] for name in names}
         self._pooled = [ClassMetric(metric) for metric in metrics]
+        post_processor = getattr(pl_module, "post_processor", None)
+        normalized = post_processor is not None and getattr(post_processor, "enable_normalization", False)
+        self._raw = RAW_FIELDS if normalized else RAW_FIELDS | {"pred_score", "anomaly_map"}
 
     def _update(self, metrics: Sequence[AnomalibMetric], batch: ImageBatch) -> None:
         fields = {field for metric in metrics for field in metric.fields}
         values = {field: value for field in fields if (value := getattr(batch, field, None)) is not None}
-        values = {field: _scaled_down(_between_0_and_1(value)) for field, value in values.items()}
+        values = {field: _between_0_and_1(value) if field in self._raw else value for field, value in values.items()}
+        values = {field: _scaled_down(value) for field, value in values.items()}
         names = getattr(batch, "class_name", None) or [next(iter(self._by_class), "0")] * batch.batch_size
         for metric in self._pooled:
             metric.update(values)
@@ -218,11 +224,12 @@ class ClassEvaluator(Evaluator):
 
 
 def _between_0_and_1(values: torch.Tensor) -> torch.Tensor:
-    """Scores and maps, in their order, between 0 and 1; labels and masks as they are.
+    """Scores in their order, in float64, in which close ones stay apart.
 
     torchmetrics takes a batch with values outside for logits, and brings this batch alone between 0 and 1.
     """
-    return 0.5 + 0.5 * values / (1 + values.abs()) if values.is_floating_point() else values
+    values = values.double()
+    return 0.5 + 0.5 * values / (1 + values.abs())
 
 
 def _scaled_down(values: torch.Tensor) -> torch.Tensor:
