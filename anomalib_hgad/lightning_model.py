@@ -23,7 +23,7 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -122,6 +122,9 @@ class Hgad(AnomalibModule):
             the data is :class:`~anomalib_hgad.MultiClass` with several classes; 0 takes the training images
             themselves, whose scores are lower than those of unseen normal images.
             Defaults to ``0.1``.
+        seed: Seed of all random numbers, set before the weights are drawn. anomalib 2.7's command line takes
+            ``--seed_everything`` and does nothing with it.
+            Defaults to ``None``, no seed.
         pre_processor: Pre-processor, or whether to use the default one.
             Defaults to ``True``.
         post_processor: Post-processor, or whether to use the default one.
@@ -174,11 +177,14 @@ class Hgad(AnomalibModule):
         class_source: ClassSource = "inferred",
         calibrate: bool = True,
         calibration_share: float = 0.1,
+        seed: int | None = None,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
+        if seed is not None:
+            seed_everything(seed, workers=True)
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         size = (height, width)
         if pre_processor is True:

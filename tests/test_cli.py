@@ -10,10 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from anomalib.cli import AnomalibCLI
+from anomalib.data import PredictDataset
+from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 
+from anomalib_hgad import Hgad
 from tests import trees
 
 ROOT = Path(__file__).parents[1]
@@ -133,7 +138,13 @@ def test_predict_saves_a_picture_of_every_image_of_a_folder(trained: Path, check
 
 
 @pytest.mark.parametrize(("kind", "file"), [("torch", "model.pt"), ("onnx", "model.onnx"), ("openvino", "model.xml")])
-def test_export_writes_a_model(trained: Path, checkpoint: Path, kind: str, file: str) -> None:
+def test_exported_model_gives_the_scores_of_the_checkpoint(
+    trained: Path,
+    checkpoint: Path,
+    kind: str,
+    file: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     in_process(
         "export",
         "--model=Hgad",
@@ -142,7 +153,22 @@ def test_export_writes_a_model(trained: Path, checkpoint: Path, kind: str, file:
         f"--ckpt_path={checkpoint}",
         f"--export_root={trained / 'exported'}",
     )
-    assert (trained / f"exported/weights/{kind}" / file).is_file()
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+    path = trained / f"exported/weights/{kind}" / file
+    # On some processors OpenVINO would otherwise compute in bfloat16.
+    inferencer = (
+        TorchInferencer(path, device="cpu")
+        if kind == "torch"
+        else OpenVINOInferencer(path, config={"INFERENCE_PRECISION_HINT": "f32"})
+    )
+    model = Hgad.load_from_checkpoint(checkpoint).eval()
+    for image in (trained / "data/bolt/test/crack/000.png", trained / "data/nut/test/good/000.png"):
+        with torch.no_grad():
+            expected = model(PredictDataset(image)[0].image.unsqueeze(0))
+        prediction = inferencer.predict(image)
+        assert float(np.asarray(prediction.pred_score).squeeze()) == pytest.approx(expected.pred_score.item(), abs=1e-4)
+        anomaly_map = np.asarray(prediction.anomaly_map).squeeze()
+        np.testing.assert_allclose(anomaly_map, expected.anomaly_map.squeeze().numpy(), atol=1e-4)
 
 
 def test_class_path_needs_no_registration(trained: Path) -> None:

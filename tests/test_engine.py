@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from anomalib.data import MVTecAD, PredictDataset
-from anomalib.deploy import ExportType, OpenVINOInferencer, TorchInferencer
+from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -263,44 +262,6 @@ def test_without_validation_the_checkpoint_has_the_constants(data_root: Path, tm
     model = Hgad.load_from_checkpoint(run.best_model_path)
     assert (model.model.calibration.max_log_likelihood != 0).all()
     assert (model.model.calibration.spread != 1).all()
-
-
-@pytest.fixture(scope="module")
-def exported(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    run, model, *_ = trained
-    folder = tmp_path_factory.mktemp("export")
-    return {
-        kind: Path(run.export(model, ExportType(kind), export_root=folder)) for kind in ("torch", "onnx", "openvino")
-    }
-
-
-@pytest.mark.parametrize("kind", ["torch", "onnx", "openvino"])
-def test_exported_model_gives_the_scores_of_the_model(
-    kind: str,
-    exported: dict[str, Path],
-    trained: Any,
-    data_root: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
-    _, model, *_ = trained
-    # On some processors OpenVINO would otherwise compute in bfloat16.
-    inferencer = (
-        TorchInferencer(exported[kind], device="cpu")
-        if kind == "torch"
-        else OpenVINOInferencer(exported[kind], config={"INFERENCE_PRECISION_HINT": "f32"})
-    )
-    for image in (data_root / "bolt/test/crack/000.png", data_root / "nut/test/good/000.jpg"):
-        pixels = PredictDataset(image)[0].image
-        with torch.no_grad():
-            expected = model.eval()(pixels.unsqueeze(0))
-        prediction = inferencer.predict(image)
-        assert float(np.asarray(prediction.pred_score).squeeze()) == pytest.approx(expected.pred_score.item(), abs=1e-4)
-        np.testing.assert_allclose(
-            np.asarray(prediction.anomaly_map).squeeze(),
-            expected.anomaly_map.squeeze().numpy(),
-            atol=1e-4,
-        )
 
 
 def test_score_of_an_image_does_not_depend_on_its_batch(trained: Any, data_root: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ assert datamodule.class_names == ["bottle"]
     )
 
 
-@pytest.mark.parametrize("module", ["flow", "class_catalog", "datamodule", "lightning_model"])
+@pytest.mark.parametrize("module", ["flow", "class_catalog"])
 def test_any_module_of_the_package_may_be_imported_first(module: str) -> None:
     python(
         f"import anomalib_hgad.{module}, anomalib.models; anomalib.models.Hgad, anomalib.data.MultiClass",

@@ -41,7 +41,7 @@ def train_flags(data: Path, results: Path) -> list[str]:
     return [
         *("train", "--model=Hgad", *LIGHT_FLAGS, "--model.lr=1e-3", "--data=MultiClass", f"--data.root={data}"),
         *("--data.train_batch_size=4", "--data.num_workers=0", "--data.val_split_mode=same_as_test"),
-        *(*FAST_FLAGS, f"--trainer.max_epochs={EPOCHS}", "--trainer.log_every_n_steps=1", "--seed_everything=0"),
+        *(*FAST_FLAGS, f"--trainer.max_epochs={EPOCHS}", "--trainer.log_every_n_steps=1", "--model.seed=0"),
         *("--trainer.logger=lightning.pytorch.loggers.CSVLogger", f"--trainer.logger.save_dir={results}"),
         f"--default_root_dir={results}",
     ]
