@@ -120,31 +120,21 @@ class AnomalyMapGenerator(nn.Module):
             S, at least 0, higher is more anomalous, shape (B, 1, height, width).
         """
         with no_autocast(class_weights):
-            return self._map(levels, max_log_likelihood, max_negative_entropy, class_weights, size)
-
-    def _map(
-        self,
-        levels: Sequence[LevelScores],
-        max_log_likelihood: torch.Tensor,
-        max_negative_entropy: torch.Tensor,
-        class_weights: torch.Tensor,
-        size: Sequence[int],
-    ) -> torch.Tensor:
-        likelihood = [
-            normality(level.log_likelihoods, maximum, class_weights)
-            for level, maximum in zip(levels, max_log_likelihood.T, strict=True)
-        ]
-        entropy = [
-            normality(level.negative_entropy.unsqueeze(-1), maximum, class_weights)
-            for level, maximum in zip(levels, max_negative_entropy.T, strict=True)
-        ]
-        grids = [level.grid for level in levels]
-        if self.score == "entropy":
-            return self._turned_over(entropy, grids, size)
-        anomaly_map = self._turned_over(likelihood, grids, size)
-        if self.score == "product":
-            anomaly_map = anomaly_map * self._turned_over(entropy, grids, size)
-        return anomaly_map
+            likelihood = [
+                normality(level.log_likelihoods, maximum, class_weights)
+                for level, maximum in zip(levels, max_log_likelihood.T, strict=True)
+            ]
+            entropy = [
+                normality(level.negative_entropy.unsqueeze(-1), maximum, class_weights)
+                for level, maximum in zip(levels, max_negative_entropy.T, strict=True)
+            ]
+            grids = [level.grid for level in levels]
+            if self.score == "entropy":
+                return self._turned_over(entropy, grids, size)
+            anomaly_map = self._turned_over(likelihood, grids, size)
+            if self.score == "product":
+                anomaly_map = anomaly_map * self._turned_over(entropy, grids, size)
+            return anomaly_map
 
     def _turned_over(
         self,

@@ -5,39 +5,20 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from anomalib import TaskType
 from anomalib.data import AnomalibDataModule, AnomalibDataset
-from anomalib.data.utils import LabelName, TestSplitMode, ValSplitMode
-from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
+from anomalib.data.utils import TestSplitMode, ValSplitMode
 from lightning.pytorch.utilities.types import EVAL_DATALOADERS
 from torch.utils.data import DataLoader, SequentialSampler
 from torchvision.transforms.v2 import Transform
 
-from anomalib_hgad.class_sources import (
-    ClassSource,
-    FolderNames,
-    sources_of_datamodules,
-    sources_of_dataset,
-    sources_of_folders,
-)
-from anomalib_hgad.dataset import ClassPart, MaskBatchSampler, MultiClassDataset, name_synthetic_images
-from anomalib_hgad.dataset_checks import (
-    check_class,
-    check_pictures,
-    explain_setup_error,
-    mask_files,
-    picture_folder_name,
-)
-
-SUBSETS = ("train_data", "val_data", "test_data")
+from anomalib_hgad.class_setup import SUBSETS, check_and_mark_masks, set_up_class
+from anomalib_hgad.class_sources import FolderNames, sources_of_datamodules, sources_of_dataset, sources_of_folders
+from anomalib_hgad.dataset import ClassPart, MaskBatchSampler, MultiClassDataset
+from anomalib_hgad.dataset_checks import check_pictures, picture_folder_name
 
 
 class MultiClass(AnomalibDataModule):
@@ -236,8 +217,8 @@ class MultiClass(AnomalibDataModule):
     def _setup(self, _stage: str | None = None) -> None:
         parts: dict[str, list[ClassPart]] = {subset: [] for subset in SUBSETS}
         for index, source in enumerate(self.sources):
-            subsets = _set_up_class(source, _stage, self.name)
-            has_masks = _check_and_mark_masks(source.name, subsets)
+            subsets = set_up_class(source, _stage, self.name)
+            has_masks = check_and_mark_masks(source.name, subsets)
             for subset, data in subsets.items():
                 parts[subset].append(ClassPart(index, source.name, data, has_masks[subset]))
         for subset, its_parts in parts.items():
@@ -281,47 +262,3 @@ def _refuse(arguments: dict[str, Any], form: str, advice: str) -> None:
     if given:
         msg = f"{', '.join(given)} cannot be given together with {form}. {advice}."
         raise ValueError(msg)
-
-
-def _set_up_class(source: ClassSource, stage: str | None, picture_folder: str) -> dict[str, AnomalibDataset]:
-    """Set up the datamodule of a class, and get its subsets that have images."""
-    datamodule = source.datamodule
-    try:
-        with _strings_as_objects():
-            datamodule.setup(stage)
-    except Exception as error:
-        raise ValueError(explain_setup_error(source.name, datamodule, error)) from error
-    subsets = {subset: getattr(datamodule, subset, None) for subset in SUBSETS}
-    for data in subsets.values():
-        if isinstance(data, SyntheticAnomalyDataset):
-            name_synthetic_images(data, Path(picture_folder, source.name))
-    return {subset: data for subset, data in subsets.items() if data is not None and len(data)}
-
-
-@contextmanager
-def _strings_as_objects() -> Iterator[None]:
-    """Let pandas 3 hold strings as pandas 2 does, without which anomalib 2.7 fails on MVTecLOCO and AutoVI."""
-    if not pd.__version__.startswith("3."):
-        yield
-        return
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The 'future.infer_string' option is deprecated")
-        with pd.option_context("future.infer_string", False):  # noqa: FBT003
-            yield
-
-
-def _check_and_mark_masks(class_name: str, subsets: dict[str, AnomalibDataset]) -> dict[str, bool]:
-    """Check the images of a class, and make its subsets read masks just where there are some."""
-    real = {subset: data.samples for subset, data in subsets.items() if not isinstance(data, SyntheticAnomalyDataset)}
-    evaluation = [samples for subset, samples in real.items() if subset != "train_data"]
-    class_has_masks = check_class(class_name, real.get("train_data"), evaluation)
-    # Synthetic anomalies have masks even where the class has none.
-    has_masks = {subset: class_has_masks or subset not in real for subset in subsets}
-    for subset, data in subsets.items():
-        samples = data.samples
-        samples["mask_path"] = [
-            mask if label == LabelName.ABNORMAL and mask_files(mask) else ""
-            for label, mask in zip(samples["label_index"], samples["mask_path"], strict=True)
-        ]
-        samples.attrs["task"] = (TaskType.SEGMENTATION if has_masks[subset] else TaskType.CLASSIFICATION).value
-    return has_masks

@@ -339,3 +339,23 @@ def test_datamodule_of_videos() -> None:
     """Videos are refused."""
     with pytest.raises(TypeError, match="Expected anomalib datamodules of images in datamodules, got UCSDped"):
         MultiClass([UCSDped()])
+
+
+def test_held_out_images_are_a_share_of_every_class(tmp_path: Path) -> None:
+    for name, train in (("bolt", 20), ("nut", 5), ("gear", 1)):
+        trees.mvtec_class(tmp_path / "plant" / name, train=train)
+    datamodule = MultiClass(root=tmp_path / "plant", num_workers=0)
+    datamodule.setup()
+    everything = set(datamodule.train_data.samples["image_path"])
+    held_out = datamodule.hold_out(0.1)
+    names = [f"{Path(path).parts[-4]}/{Path(path).stem}" for path in held_out.samples["image_path"]]
+    assert names == ["bolt/005", "bolt/015", "nut/002"]  # 10 % of 20, one of 5, none of a class with one image
+    kept = set(datamodule.train_data.samples["image_path"])
+    assert kept | set(held_out.samples["image_path"]) == everything
+    assert not kept & set(held_out.samples["image_path"])
+    assert all(item.image_path in kept for item in datamodule.train_data)
+
+    assert len(datamodule.hold_out(0.5)) == 12  # again of all images
+    assert datamodule.hold_out(0.0) is None
+    datamodule.setup()
+    assert set(datamodule.train_data.samples["image_path"]) == everything
