@@ -100,20 +100,13 @@ class NormalConstants(Callback):
 class RandomState(Callback):
     """Keeps the random state in checkpoints: a resumed training sees the images in the order of an unbroken one."""
 
-    def __init__(self) -> None:
-        self._restored: torch.Tensor | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state that the order of the next epoch's images comes from."""
-        return {"torch": torch.get_rng_state()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember the state of a checkpoint until a training starts."""
-        self._restored = state_dict["torch"].cpu()
-
-    def on_fit_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Go on with the random state of the checkpoint."""
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: AnomalibModule, checkpoint: dict[str, Any]) -> None:
+        """Save the state that the order of the next epoch's images comes from."""
         del trainer, pl_module
-        if self._restored is not None:
-            torch.set_rng_state(self._restored)
-            self._restored = None
+        checkpoint["hgad_random_state"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: AnomalibModule, checkpoint: dict[str, Any]) -> None:
+        """Go on with the state of the checkpoint, before Lightning draws the order of the first images."""
+        del pl_module
+        if trainer.state.fn == TrainerFn.FITTING:
+            torch.set_rng_state(checkpoint["hgad_random_state"].cpu())
