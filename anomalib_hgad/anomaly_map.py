@@ -35,7 +35,7 @@ class LevelScores(NamedTuple):
     Attributes:
         log_likelihoods: a = log p(x|k) / D for every class k, in nats per dimension, shape (B, n, K).
         negative_entropy: e, in nats, at most 0, shape (B, n).
-        class_logits: Logits of the image's class, shape (B, K).
+        class_logits: Logits of the image's class, those of the positions summed, shape (B, K).
         grid: (H, W).
     """
 

@@ -186,7 +186,7 @@ class HgadModel(nn.Module):
                 LevelScores(
                     class_log_likelihood(log_densities, latents.log_det.unsqueeze(-1), dim=features.shape[1]),
                     negative_entropy(energies),
-                    (energies + prior.class_log_priors()).mean(dim=1),
+                    (energies + prior.class_log_priors()).log_softmax(dim=-1).sum(dim=1),
                     (features.shape[2], features.shape[3]),
                 ),
             )
