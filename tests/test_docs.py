@@ -22,7 +22,12 @@ from tests import trees
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-EPOCH = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+EPOCH = [
+    "--trainer.max_epochs=1",
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.check_val_every_n_epoch=1",
+]
 FEW_BATCHES = [f"--trainer.limit_{stage}_batches=2" for stage in ("train", "val", "test")]
 
 

@@ -294,3 +294,8 @@ def test_calibration_keeps_the_order_within_a_class(trained: Any, data_root: Pat
     for name in ("bolt", "nut", "washer"):
         key = f"class_given_image_AUROC_{name}"
         assert plain[key] == pytest.approx(figures[0][key], abs=1e-6)
+
+
+def test_training_without_validation_warns(data_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    engine(tmp_path, check_val_every_n_epoch=2).fit(light_model(), datamodule=multi_class(data_root))
+    assert "No validation was run, so anomalib's post-processor has no scale" in caplog.text
