@@ -38,6 +38,7 @@ from .datamodule import MultiClass
 from .encoder import image_statistics
 from .evaluator import ClassEvaluator
 from .schedule import TrainingCourse, make_optimizer
+from .settings import check_choice, check_share
 from .torch_model import HgadModel, PriorKind
 
 logger = logging.getLogger(__name__)
@@ -197,12 +198,11 @@ class Hgad(AnomalibModule):
             "intra": intra_weight,
             "likelihood": likelihood_weight,
         }
-        self._check_settings(
-            first_stage=first_stage,
-            warmup=warmup,
-            label_smoothing=label_smoothing,
-            calibration_share=calibration_share,
-        )
+        check_share(first_stage=first_stage, warmup=warmup)
+        check_share(label_smoothing=label_smoothing, calibration_share=calibration_share)
+        check_choice(ClassSource, class_source=class_source)
+        check_choice(PriorKind, prior=prior)
+        check_choice(ScoreKind, score=score)
         self.num_classes = num_classes
         self.whiten = whiten
         self.label_smoothing = label_smoothing
@@ -232,13 +232,6 @@ class Hgad(AnomalibModule):
         self.class_names: list[str] = []
         self._resumed_step: int | None = None
         self._callbacks = [ClassCheck(), NormalConstants(), RandomState()]
-
-    @staticmethod
-    def _check_settings(**shares: float) -> None:
-        for name, value in shares.items():
-            if not 0 <= value < 1:
-                msg = f"{name} is a share: expected 0 <= {name} < 1, got {value}."
-                raise ValueError(msg)
 
     @staticmethod
     def configure_pre_processor(
@@ -409,10 +402,8 @@ class Hgad(AnomalibModule):
         if self.model.num_classes == 1:
             return torch.zeros(len(batch.image), dtype=torch.int64, device=batch.image.device)
         if batch.class_index is None:
-            msg = (
-                f"The model has the classes {', '.join(self.class_names)}, but the batch carries no class_index. Load "
-            )
-            msg += "the images with anomalib_hgad.MultiClass."
+            msg = f"The model has the classes {', '.join(self.class_names)}, but the batch carries no class_index. "
+            msg += "Load the images with anomalib_hgad.MultiClass."
             raise ValueError(msg)
         return batch.class_index
 
@@ -479,7 +470,7 @@ class Hgad(AnomalibModule):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> "Hgad":  # noqa: ANN401
-        """Load a model from a checkpoint, which holds the backbone's weights: nothing is downloaded.
+        """Load a model from a checkpoint, which holds the backbone's weights: nothing is downloaded, nothing seeded.
 
         Args:
             checkpoint_path: The checkpoint.
@@ -489,5 +480,5 @@ class Hgad(AnomalibModule):
         Returns:
             The model.
         """
-        kwargs = {"pre_trained": False, "backbone_weights": None} | kwargs
+        kwargs = {"pre_trained": False, "backbone_weights": None, "seed": None} | kwargs
         return cast("Hgad", super().load_from_checkpoint(checkpoint_path, *args, **kwargs))

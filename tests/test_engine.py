@@ -299,3 +299,18 @@ def test_calibration_keeps_the_order_within_a_class(trained: Any, data_root: Pat
 def test_training_without_validation_warns(data_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     engine(tmp_path, check_val_every_n_epoch=2).fit(light_model(), datamodule=multi_class(data_root))
     assert "No validation was run, so anomalib's post-processor has no scale" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"class_source": "guess"}, "Expected class_source to be one of 'inferred', 'given'; got 'guess'"),
+        ({"prior": "cauchy"}, "Expected prior to be one of 'hierarchical', 'fixed_centers', 'single_gaussian'"),
+        ({"score": "sum"}, "Expected score to be one of 'product', 'log_likelihood', 'entropy'"),
+        ({"first_stage": 1.5}, "expected 0 <= first_stage < 1, got 1.5"),
+        ({"condition_dim": 10}, "positive multiple of 4, got 10"),
+    ],
+)
+def test_settings_out_of_range_are_errors(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        light_model(**settings)
