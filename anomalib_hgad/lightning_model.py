@@ -466,6 +466,7 @@ class Hgad(AnomalibModule):
             # `anomalib train --ckpt_path` resumes from the checkpoint, and then tests that checkpoint, not the result.
             logger.warning("Testing the model as trained now, not the checkpoint that its training was resumed from.")
             checkpoint["state_dict"] = self.state_dict()
+            checkpoint["callbacks"] = {}  # among them the post-processor, with the thresholds of then
         self._set_class_names(names)
 
     @classmethod
