@@ -137,6 +137,20 @@ def test_predict_saves_a_picture_of_every_image_of_a_folder(trained: Path, check
     assert {path.name for path in (trained / "predicted").rglob("images/**/*.png")} == {"000.png", "001.png"}
 
 
+def test_predict_saves_a_picture_of_every_image_of_all_classes(trained: Path, checkpoint: Path) -> None:
+    in_process(
+        "predict",
+        "--model=Hgad",
+        *LIGHT_FLAGS,
+        *data_flags(trained),
+        f"--ckpt_path={checkpoint}",
+        f"--default_root_dir={trained / 'predicted_all'}",
+        *FAST_FLAGS[1:],
+    )
+    pictures = {path.parts[-4] for path in (trained / "predicted_all").rglob("images/**/*.png")}
+    assert pictures == {"bolt", "nut"}
+
+
 @pytest.mark.parametrize(("kind", "file"), [("torch", "model.pt"), ("onnx", "model.onnx"), ("openvino", "model.xml")])
 def test_exported_model_gives_the_scores_of_the_checkpoint(
     trained: Path,
@@ -149,6 +163,7 @@ def test_exported_model_gives_the_scores_of_the_checkpoint(
         "export",
         "--model=Hgad",
         *LIGHT_FLAGS,
+        *data_flags(trained),
         f"--export_type={kind}",
         f"--ckpt_path={checkpoint}",
         f"--export_root={trained / 'exported'}",
