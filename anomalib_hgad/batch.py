@@ -59,8 +59,8 @@ class ClassImageItem(ImageItem):
         class_name: Name of the true class.
         pred_class_index: Class inferred by the model, int64 scalar.
         pred_class_name: Name of the inferred class.
-        class_given_score, class_inferred_score: Image score with the true and with the inferred class, scalar; of the
-            two the one that is not ``pred_score``.
+        class_given_score, class_inferred_score: Image score with the true and with the inferred class before the
+            post-processing, scalar.
         class_given_map, class_inferred_map: The anomaly map that belongs to it, shape (height, width).
     """
 
@@ -85,8 +85,8 @@ class ClassImageBatch(ImageBatch):
         class_name: Names of the true classes.
         pred_class_index: Classes inferred by the model, int64, shape (B,).
         pred_class_name: Names of the inferred classes.
-        class_given_score, class_inferred_score: Image scores with the true and with the inferred class, shape (B,); of
-            the two the one that is not ``pred_score``.
+        class_given_score, class_inferred_score: Image scores with the true and with the inferred class before the
+            post-processing, shape (B,).
         class_given_map, class_inferred_map: The anomaly maps that belong to it, shape (B, height, width).
     """
 

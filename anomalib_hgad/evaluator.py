@@ -43,7 +43,7 @@ class ClassAccuracy(AnomalibMetric, _ClassAccuracy):
 
 
 def default_test_metrics() -> list[AnomalibMetric]:
-    """AUROC and F1 of images and pixels, AUPRO, and what the other source of the class gives."""
+    """AUROC and F1 of images and pixels, AUPRO, and AUROCs of the raw scores with the class given and inferred."""
     return [
         AUROC(fields=["pred_score", "gt_label"], prefix="image_"),
         F1Score(fields=["pred_label", "gt_label"], prefix="image_"),
@@ -111,7 +111,7 @@ class ClassEvaluator(Evaluator):
     Args:
         val_metrics: Metrics of the validation. Defaults to ``None``, AUROC of images and pixels.
         test_metrics: Metrics of the test. Defaults to ``None``, AUROC and F1 of images and pixels, AUPRO, the share of
-            classes inferred right, and the AUROCs with the other source of the class.
+            classes inferred right, and the AUROCs of the raw scores with the class given and with it inferred.
         compute_on_cpu: Keep what the metrics collect in main memory. Defaults to ``True``.
     """
 

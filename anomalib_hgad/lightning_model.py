@@ -423,10 +423,9 @@ class Hgad(AnomalibModule):
         inferred, given = self.model.predict(batch.image, class_index)
         chosen = given if given is not None and self.class_source == "given" else inferred
         batch.update(pred_score=chosen.pred_score, anomaly_map=chosen.anomaly_map)
-        if given is not None and chosen is inferred:
+        batch.update(class_inferred_score=inferred.pred_score, class_inferred_map=inferred.anomaly_map.squeeze(1))
+        if given is not None:
             batch.update(class_given_score=given.pred_score, class_given_map=given.anomaly_map.squeeze(1))
-        elif given is not None:
-            batch.update(class_inferred_score=inferred.pred_score, class_inferred_map=inferred.anomaly_map.squeeze(1))
         if self.model.num_classes == len(self.class_names):
             pred_class_index = inferred.class_posterior.argmax(dim=-1)
             names = [self.class_names[index] for index in pred_class_index.tolist()]
