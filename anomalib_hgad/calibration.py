@@ -96,8 +96,8 @@ class ScoreCalibration(nn.Module):
         self.max_negative_entropy.zero_()
         for index in range(self.num_classes):
             if batches := training.of_class(index):
-                self.max_log_likelihood[index] = _level_maxima([[level[0] for level in batch] for batch in batches])
-                self.max_negative_entropy[index] = _level_maxima([[level[1] for level in batch] for batch in batches])
+                self.max_log_likelihood[index] = _level_maxima(batches, "log_likelihoods")
+                self.max_negative_entropy[index] = _level_maxima(batches, "negative_entropy")
         self.location.zero_()
         self.spread.fill_(1)
         if held_out is not None:
@@ -127,9 +127,9 @@ class ScoreCalibration(nn.Module):
         return torch.cat([self.location.new_empty(0), *scores])
 
 
-def _level_maxima(batches: list[list[torch.Tensor]]) -> torch.Tensor:
-    """Largest value of every level over all batches, shape (L,)."""
-    return torch.stack([torch.stack([scores.max() for scores in levels]) for levels in batches]).amax(dim=0)
+def _level_maxima(batches: list[list[LevelScores]], score: str) -> torch.Tensor:
+    """Largest value of a score of every level over all batches, shape (L,)."""
+    return torch.stack([torch.stack([getattr(level, score).max() for level in batch]) for batch in batches]).amax(dim=0)
 
 
 def location_and_spread(scores: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

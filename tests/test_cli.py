@@ -20,17 +20,9 @@ from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 
 from anomalib_hgad import Hgad
 from tests import trees
+from tests.light import LIGHT
 
 ROOT = Path(__file__).parents[1]
-LIGHT = {
-    "backbone": "resnet18",
-    "layers": ["layer2"],
-    "scales": [1.0, 0.5],
-    "image_size": 32,
-    "pre_trained": False,
-    "coupling_blocks": 2,
-    "condition_dim": 16,
-}
 LIGHT_FLAGS = [
     f"--model.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in LIGHT.items()
 ]

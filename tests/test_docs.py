@@ -19,6 +19,7 @@ from anomalib_hgad import lightning_model
 from anomalib_hgad.demo import __main__ as demo
 from anomalib_hgad.demo import distill
 from tests import trees
+from tests.light import LIGHT
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -55,18 +56,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         config.write_text(
             re.sub(r"\n    (backbone|layers|image_size|train_batch_size|seed):.*", "", config.read_text())
         )
-    light = {
-        "backbone": "resnet18",
-        "layers": ("layer2",),
-        "scales": (1.0,),
-        "image_size": 32,
-        "pre_trained": False,
-        "coupling_blocks": 2,
-        "condition_dim": 16,
-    }
     initializer = lightning_model.Hgad.__init__
     names = initializer.__code__.co_varnames[1 : initializer.__code__.co_argcount]
-    defaults = dict(zip(names, initializer.__defaults__, strict=True)) | light
+    defaults = dict(zip(names, initializer.__defaults__, strict=True)) | LIGHT
     monkeypatch.setattr(initializer, "__defaults__", tuple(defaults[name] for name in names))
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -21,19 +21,11 @@ from sklearn.metrics import roc_auc_score
 
 from anomalib_hgad import Hgad, MultiClass
 from tests import trees
+from tests.light import LIGHT
 
 
 def light_model(**settings: Any) -> Hgad:
-    light: dict[str, Any] = {
-        "backbone": "resnet18",
-        "layers": ["layer2"],
-        "scales": [1.0, 0.5],
-        "image_size": 32,
-        "pre_trained": False,
-        "coupling_blocks": 2,
-        "condition_dim": 16,
-    }
-    return Hgad(**light | settings)
+    return Hgad(**LIGHT | settings)
 
 
 def engine(folder: Path, **settings: Any) -> Engine:
