@@ -8,7 +8,7 @@ images of the class reach, each becomes a normality in (0, 1]; the normalities o
 turned over and smoothed. The constants come from training data, so the score of an image never depends on the images
 beside it.
 
-Dimensions: B images, n = H*W positions, K classes, L levels.
+Dimensions: B images, n = H*W positions, K classes, J of them, L levels.
 """
 
 from __future__ import annotations
@@ -33,50 +33,44 @@ class LevelScores(NamedTuple):
     """What a level says about every position.
 
     Attributes:
-        log_likelihoods: a = log p(x|k) / D for every class k, in nats per dimension, shape (B, n, K).
+        log_likelihoods: a = log p(x|k) / D for each of J classes k, in nats per dimension, shape (B, n, J).
         negative_entropy: e, in nats, at most 0, shape (B, n).
-        class_logits: Logits of the image's class, those of the positions summed, shape (B, K).
         grid: (H, W).
     """
 
     log_likelihoods: torch.Tensor
     negative_entropy: torch.Tensor
-    class_logits: torch.Tensor
     grid: tuple[int, int]
 
     def to(self, device: torch.device) -> LevelScores:
         """The same scores on a device."""
-        return self._replace(
-            log_likelihoods=self.log_likelihoods.to(device),
-            negative_entropy=self.negative_entropy.to(device),
-            class_logits=self.class_logits.to(device),
-        )
+        return LevelScores(self.log_likelihoods.to(device), self.negative_entropy.to(device), self.grid)
 
 
-def class_posterior(levels: Sequence[LevelScores]) -> torch.Tensor:
+def class_posterior(class_logits: Sequence[torch.Tensor]) -> torch.Tensor:
     """Posterior over an image's class.
 
     Args:
-        levels: Scores of the levels.
+        class_logits: Logits of the image's class of every level, those of the positions summed, shapes (B, K).
 
     Returns:
         Probabilities, shape (B, K).
     """
-    return torch.stack([level.class_logits for level in levels]).sum(dim=0).softmax(dim=-1)
+    return torch.stack(list(class_logits)).sum(dim=0).softmax(dim=-1)
 
 
 def normality(log_score: torch.Tensor, maximum: torch.Tensor, class_weights: torch.Tensor) -> torch.Tensor:
     """exp(a - a_max), weighted over the classes that an image may show.
 
     Args:
-        log_score: a for every class, shape (B, n, K), or one value for all classes, shape (B, n, 1).
-        maximum: a_max of every class, shape (K,).
-        class_weights: Probabilities of the classes, shape (B, K).
+        log_score: a for each of J classes, shape (B, n, J), or one value for all of them, shape (B, n, 1).
+        maximum: a_max of the classes, shape (J,), or (B, J) where each image has its own choice of classes.
+        class_weights: Probabilities of the classes, shape (B, J).
 
     Returns:
         Normalities in [0, 1], shape (B, n). Values above the maximum of the training data count as 1.
     """
-    return ((log_score - maximum).clamp(max=0).exp() @ class_weights.unsqueeze(-1)).squeeze(-1)
+    return ((log_score - maximum.unsqueeze(-2)).clamp(max=0).exp() @ class_weights.unsqueeze(-1)).squeeze(-1)
 
 
 class AnomalyMapGenerator(nn.Module):
@@ -111,9 +105,9 @@ class AnomalyMapGenerator(nn.Module):
 
         Args:
             levels: Scores of the levels.
-            max_log_likelihood: a_max, shape (K, L).
-            max_negative_entropy: e_max, shape (K, L).
-            class_weights: Probabilities of the classes, shape (B, K); one-hot where the class is known.
+            max_log_likelihood: a_max of the classes that the levels' scores are of, shape (J, L) or (B, J, L).
+            max_negative_entropy: e_max, same shape.
+            class_weights: Probabilities of these classes, shape (B, J).
             size: Height and width of the map.
 
         Returns:
@@ -122,11 +116,11 @@ class AnomalyMapGenerator(nn.Module):
         with no_autocast(class_weights):
             likelihood = [
                 normality(level.log_likelihoods, maximum, class_weights)
-                for level, maximum in zip(levels, max_log_likelihood.T, strict=True)
+                for level, maximum in zip(levels, max_log_likelihood.unbind(-1), strict=True)
             ]
             entropy = [
                 normality(level.negative_entropy.unsqueeze(-1), maximum, class_weights)
-                for level, maximum in zip(levels, max_negative_entropy.T, strict=True)
+                for level, maximum in zip(levels, max_negative_entropy.unbind(-1), strict=True)
             ]
             grids = [level.grid for level in levels]
             if self.score == "entropy":

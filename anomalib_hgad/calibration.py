@@ -6,7 +6,7 @@
 Two kinds: what the normalities are measured against (a_max and e_max of every class and level), and where and how wide
 the scores of a class's normal images lie, which puts the scores of all classes on one scale for one threshold.
 
-Dimensions: B images, n positions of a level, K classes, L levels.
+Dimensions: B images, n positions of a level, K classes, J of them, L levels.
 """
 
 from __future__ import annotations
@@ -60,21 +60,25 @@ class ScoreCalibration(nn.Module):
         """K."""
         return len(self.location)
 
-    def forward(self, anomaly_map: torch.Tensor, class_weights: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, anomaly_map: torch.Tensor, class_index: torch.Tensor, class_weights: torch.Tensor
+    ) -> torch.Tensor:
         """Put maps on the common scale: (S - location) / spread of the image's class.
 
         Increasing in S for a given class, so that it does not change the AUROC within a class.
 
         Args:
             anomaly_map: S, shape (B, 1, height, width).
-            class_weights: Probabilities of the classes, shape (B, K).
+            class_index: Classes that an image may show, int64, shape (B, J).
+            class_weights: Their probabilities, shape (B, J).
 
         Returns:
             Calibrated maps, same shape.
         """
         with no_autocast(anomaly_map):
             location, spread = (
-                (class_weights @ constant).view(-1, 1, 1, 1) for constant in (self.location, self.spread)
+                (constant[class_index] * class_weights).sum(dim=-1).view(-1, 1, 1, 1)
+                for constant in (self.location, self.spread)
             )
             return (anomaly_map - location) / spread
 
@@ -164,24 +168,14 @@ class NormalScores:
         self._batches: list[list[LevelScores]] = []
 
     def add(self, levels: list[LevelScores], class_index: torch.Tensor) -> None:
-        """Add a batch. What is kept is a few numbers a position, in main memory.
+        """Add a batch. What is kept is two numbers a position, in main memory.
 
         Args:
-            levels: Scores of the levels.
+            levels: Scores of the levels under the true class (J = 1).
             class_index: True classes, int64, shape (B,).
         """
         self._class_index.append(class_index.cpu())
-        batch = []
-        for level in levels:
-            of_class = class_index.view(-1, 1, 1).expand(-1, level.log_likelihoods.shape[1], 1)
-            batch.append(
-                level._replace(
-                    log_likelihoods=level.log_likelihoods.gather(-1, of_class).cpu(),
-                    negative_entropy=level.negative_entropy.cpu(),
-                    class_logits=level.class_logits.gather(-1, class_index.unsqueeze(-1)).cpu(),
-                ),
-            )
-        self._batches.append(batch)
+        self._batches.append([level.to(torch.device("cpu")) for level in levels])
 
     def gather(self) -> None:
         """Share what every process of a distributed run has collected."""
@@ -192,12 +186,10 @@ class NormalScores:
             self._batches = [item for _, batches in everyone for item in batches]
 
     def of_class(self, index: int) -> list[list[LevelScores]]:
-        """Scores of the images of a class, batch by batch, as those of a model that knows only this class (K = 1)."""
+        """Scores of the images of a class, batch by batch."""
         selected = []
         for class_index, batch in zip(self._class_index, self._batches, strict=True):
             rows = class_index == index
             if rows.any():
-                selected.append(
-                    [LevelScores(level[0][rows], level[1][rows], level[2][rows], level.grid) for level in batch],
-                )
+                selected.append([LevelScores(level[0][rows], level[1][rows], level.grid) for level in batch])
         return selected

@@ -105,7 +105,9 @@ class NormalConstants(Callback):
         scores = NormalScores()
         with trainer.precision_plugin.val_step_context():
             for batch in normal_images(trainer, pl_module, dataset):
-                scores.add(pl_module.model.level_scores(batch.image), pl_module.mixture_class_index(batch))
+                class_index = pl_module.mixture_class_index(batch)
+                readings = pl_module.model.read(pl_module.model.encoder(batch.image))
+                scores.add(pl_module.model.level_scores(readings, class_index.unsqueeze(-1)), class_index)
         scores.gather()
         return scores
 

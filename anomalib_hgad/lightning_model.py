@@ -376,7 +376,7 @@ class Hgad(AnomalibModule):
         """
         del args, kwargs
         class_index = self.mixture_class_index(batch)
-        losses = self.model.losses(batch.image, class_index, self.label_smoothing)._asdict()
+        losses = self.model.losses(self.model.encoder(batch.image), class_index, self.label_smoothing)._asdict()
         stage = self._course().stage(self.global_step)
         trained = self.loss_weights if stage == 2 else FIRST_STAGE_LOSSES
         loss = torch.stack([self.loss_weights[name] * losses[name] for name in trained]).sum()

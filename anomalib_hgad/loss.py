@@ -1,9 +1,9 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Losses of one feature level (HGAD, Eq. 6 to 11), all to be minimised and all means over the rows.
+"""Losses of one feature level (HGAD, Eq. 6 to 11), all to be minimised and all means over the positions of all images.
 
-Dimensions: B images, n positions of an image, N rows, K classes, D channels.
+Dimensions: B images, n positions of an image, K classes, D channels.
 """
 
 from __future__ import annotations
@@ -96,9 +96,9 @@ def hgad_losses(
 
     Args:
         prior: Mixture of the level.
-        z: Latents, shape (N, D), or (B, n, D).
-        log_det: log |det J| of the flow in nats, shape (N,), or (B, n).
-        class_index: True classes, int64, shape (N,), or (B,) when all positions of an image share its class.
+        z: Latents, shape (B, n, D).
+        log_det: log |det J| of the flow in nats, shape (B, n).
+        class_index: True classes of the images, int64, shape (B,).
         label_smoothing: Share of the label spread evenly over all classes in the mutual information.
 
     Returns:
@@ -108,8 +108,8 @@ def hgad_losses(
     class_energies = prior.class_energies(z)
     class_log_priors = prior.class_log_priors()
     mixture_log_density = torch.logsumexp(class_energies + class_log_priors, dim=-1)
-    intra_class_log_density = prior.intra_class_log_density(z, class_index)
-    row_class = class_index if class_index.ndim == log_det.ndim else class_index.unsqueeze(-1).expand_as(log_det)
+    intra_class_log_density = prior.intra_class_log_density(z, class_index.unsqueeze(-1)).squeeze(-1)
+    row_class = class_index.unsqueeze(-1).expand_as(log_det)
     return HgadLosses(
         inter=-(mixture_log_density + log_det).mean() / dim,
         mutual_information=mutual_information_loss(class_energies, class_log_priors, row_class, label_smoothing),

@@ -9,7 +9,7 @@ scores and exported graphs call them.
 
 Log-densities are in nats, not divided by D, and leave out the constant -(D/2) log 2 pi.
 
-Dimensions: B images, n positions of an image, N rows, K classes, M centres of a class, D channels.
+Dimensions: B images, n positions of an image, K classes, J of them, M centres of a class, D channels.
 """
 
 from __future__ import annotations
@@ -127,26 +127,13 @@ class HierarchicalGaussianMixture(nn.Module):
         """Log-density of a class's own mixture, logsumexp_i( -1/2 ||z - (SG[mu_y] + Delta_{y,i})||^2 + log p(i|y) ).
 
         Args:
-            z: Latents, shape (N, D), or (B, n, D) when all positions of an image share its class, which is cheaper.
-            class_index: Classes y, int64, shape (N,), or (B,).
+            z: Latents of images, shape (B, n, D).
+            class_index: Classes y to take for every image, int64, shape (B, J).
 
         Returns:
-            Log-densities, shape (N,), or (B, n).
+            Log-densities, shape (B, n, J).
         """
-        if class_index.ndim == z.ndim - 1:
-            return self.intra_class_log_densities(z).gather(-1, class_index.unsqueeze(-1)).squeeze(-1)
-        log_weights = self.center_logits[class_index].log_softmax(dim=-1).unsqueeze(-2)
-        return torch.logsumexp(gaussian_energies(z, self.centers()[class_index]) + log_weights, dim=-1)
-
-    def intra_class_log_densities(self, z: torch.Tensor) -> torch.Tensor:
-        """:meth:`intra_class_log_density` for every class.
-
-        Args:
-            z: Latents, shape (..., D).
-
-        Returns:
-            Log-densities, shape (..., K).
-        """
-        energies = gaussian_energies(z.reshape(-1, z.shape[-1]), self.centers().flatten(0, 1))
-        energies = energies.unflatten(-1, self.center_logits.shape)
-        return torch.logsumexp(energies + self.center_logits.log_softmax(dim=-1), dim=-1).unflatten(0, z.shape[:-1])
+        centers = self.centers()[class_index].flatten(1, 2)
+        energies = gaussian_energies(z, centers).unflatten(-1, (class_index.shape[1], -1))
+        log_weights = self.center_logits[class_index].log_softmax(dim=-1).unsqueeze(1)
+        return torch.logsumexp(energies + log_weights, dim=-1)

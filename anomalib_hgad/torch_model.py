@@ -3,7 +3,7 @@
 
 """HGAD as a torch module: images -> features -> flow -> mixture -> losses or scores.
 
-Dimensions: B images, H x W grid of a level, n = H*W, D its channels, K classes, L levels.
+Dimensions: B images, H x W grid of a level, n = H*W, D its channels, K classes, J of them, L levels.
 """
 
 from __future__ import annotations
@@ -15,16 +15,21 @@ from typing import Literal, NamedTuple, cast
 import torch
 from anomalib.data import InferenceBatch
 from torch import nn
-from torch.nn import functional as F
 
 from .anomaly_map import AnomalyMapGenerator, LevelScores, ScoreKind, class_posterior
 from .calibration import ScoreCalibration
 from .encoder import PyramidEncoder
-from .flow import ConditionalFlow
+from .flow import ConditionalFlow, Latents
 from .loss import HgadLosses, class_log_likelihood, hgad_losses, negative_entropy
 from .prior import HierarchicalGaussianMixture
 
 PriorKind = Literal["hierarchical", "fixed_centers", "single_gaussian"]
+
+CANDIDATE_CLASSES = 5
+"""Most classes that an image is scored under when its class is inferred: the most probable ones.
+
+The posterior is sharp, as it sums over all positions; with this bound the time per image hardly grows with K.
+"""
 
 
 class HgadPrediction(NamedTuple):
@@ -40,6 +45,22 @@ class HgadPrediction(NamedTuple):
     pred_score: torch.Tensor
     anomaly_map: torch.Tensor
     class_posterior: torch.Tensor
+
+
+class LevelReading(NamedTuple):
+    """What a level says about some images before a class is chosen.
+
+    Attributes:
+        latents: z, shape (B, n, D), and log |det J|, shape (B, n).
+        negative_entropy: e, in nats, at most 0, shape (B, n).
+        class_logits: Logits of the image's class, those of the positions summed, shape (B, K).
+        grid: (H, W).
+    """
+
+    latents: Latents
+    negative_entropy: torch.Tensor
+    class_logits: torch.Tensor
+    grid: tuple[int, int]
 
 
 class HgadModel(nn.Module):
@@ -149,11 +170,13 @@ class HgadModel(nn.Module):
         prior.class_centers.requires_grad_(self.prior_kind == "hierarchical")
         return prior
 
-    def losses(self, images: torch.Tensor, class_index: torch.Tensor, label_smoothing: float = 0.02) -> HgadLosses:
+    def losses(
+        self, features: Sequence[torch.Tensor], class_index: torch.Tensor, label_smoothing: float = 0.02
+    ) -> HgadLosses:
         """Loss terms summed over the levels.
 
         Args:
-            images: Normalised images, shape (B, 3, height, width).
+            features: Feature maps of the levels, as the encoder gives them, shapes (B, D, H, W).
             class_index: True classes, int64, shape (B,).
             label_smoothing: Share of the label spread over all classes in the mutual information.
 
@@ -162,34 +185,47 @@ class HgadModel(nn.Module):
         """
         class_index = self.mixture_class_index(class_index)
         levels = []
-        for features, flow, prior in zip(self.encoder(images), self._flows, self._priors, strict=True):
-            latents = flow(features)
+        for level, flow, prior in zip(features, self._flows, self._priors, strict=True):
+            latents = flow(level)
             levels.append(hgad_losses(prior, latents.z, latents.log_det, class_index, label_smoothing))
         return HgadLosses(*(torch.stack(terms).sum() for terms in zip(*levels, strict=True)))
 
     @torch.no_grad()
-    def level_scores(self, images: torch.Tensor) -> list[LevelScores]:
-        """Scores of all positions of all levels.
+    def read(self, features: Sequence[torch.Tensor]) -> list[LevelReading]:
+        """All about the levels of some images that does not depend on their class.
 
         Args:
-            images: Normalised images, shape (B, 3, height, width).
+            features: Feature maps of the levels, shapes (B, D, H, W).
+
+        Returns:
+            What each level says.
+        """
+        readings = []
+        for level, flow, prior in zip(features, self._flows, self._priors, strict=True):
+            latents = flow(level)
+            energies = prior.class_energies(latents.z)
+            class_logits = (energies + prior.class_log_priors()).log_softmax(dim=-1).sum(dim=1)
+            grid = (level.shape[2], level.shape[3])
+            readings.append(LevelReading(latents, negative_entropy(energies), class_logits, grid))
+        return readings
+
+    @torch.no_grad()
+    def level_scores(self, readings: Sequence[LevelReading], class_index: torch.Tensor) -> list[LevelScores]:
+        """Scores of all positions of all levels under some classes of each image.
+
+        Args:
+            readings: What the levels say.
+            class_index: Classes, as the mixture counts them, int64, shape (B, J).
 
         Returns:
             Scores of the levels.
         """
         levels = []
-        for features, flow, prior in zip(self.encoder(images), self._flows, self._priors, strict=True):
-            latents = flow(features)
-            log_densities = prior.intra_class_log_densities(latents.z)
-            energies = prior.class_energies(latents.z)
-            levels.append(
-                LevelScores(
-                    class_log_likelihood(log_densities, latents.log_det.unsqueeze(-1), dim=features.shape[1]),
-                    negative_entropy(energies),
-                    (energies + prior.class_log_priors()).log_softmax(dim=-1).sum(dim=1),
-                    (features.shape[2], features.shape[3]),
-                ),
-            )
+        for reading, prior in zip(readings, self._priors, strict=True):
+            z, log_det = reading.latents
+            log_densities = prior.intra_class_log_density(z, class_index)
+            log_likelihoods = class_log_likelihood(log_densities, log_det.unsqueeze(-1), dim=z.shape[-1])
+            levels.append(LevelScores(log_likelihoods, reading.negative_entropy, reading.grid))
         return levels
 
     @torch.no_grad()
@@ -207,29 +243,37 @@ class HgadModel(nn.Module):
         Returns:
             The prediction with the inferred class, and that with the true one if it is given.
         """
-        levels = self.level_scores(images)
-        posterior = class_posterior(levels)
-        inferred = HgadPrediction(*self._scores(levels, posterior, images.shape[-2:]), posterior)
+        readings = self.read(self.encoder(images))
+        posterior = class_posterior([reading.class_logits for reading in readings])
+        weights, candidates = posterior.topk(min(CANDIDATE_CLASSES, self.num_classes), dim=-1)
+        weights = weights / weights.sum(dim=-1, keepdim=True)
+        size = images.shape[-2:]
+        inferred = HgadPrediction(*self._scores(readings, candidates, weights, size), posterior)
         if class_index is None:
             return inferred, None
-        one_hot = F.one_hot(self.mixture_class_index(class_index), self.num_classes).to(posterior)
-        return inferred, HgadPrediction(*self._scores(levels, one_hot, images.shape[-2:]), posterior)
+        true_class = self.mixture_class_index(class_index).unsqueeze(-1)
+        certain = torch.ones_like(true_class, dtype=posterior.dtype)
+        return inferred, HgadPrediction(*self._scores(readings, true_class, certain, size), posterior)
 
     def _scores(
         self,
-        levels: Sequence[LevelScores],
+        readings: Sequence[LevelReading],
+        class_index: torch.Tensor,
         class_weights: torch.Tensor,
         size: Sequence[int],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image scores, shape (B,), and anomaly maps, shape (B, 1, height, width), on the common scale."""
+        """Image scores, shape (B,), and anomaly maps, shape (B, 1, height, width), on the common scale.
+
+        The classes that an image may show and their probabilities have shape (B, J).
+        """
         anomaly_map = self.anomaly_map_generator(
-            levels,
-            self.calibration.max_log_likelihood,
-            self.calibration.max_negative_entropy,
+            self.level_scores(readings, class_index),
+            self.calibration.max_log_likelihood[class_index],
+            self.calibration.max_negative_entropy[class_index],
             class_weights,
             size,
         )
-        anomaly_map = self.calibration(anomaly_map, class_weights)
+        anomaly_map = self.calibration(anomaly_map, class_index, class_weights)
         return anomaly_map.amax(dim=(-3, -2, -1)), anomaly_map
 
     @torch.no_grad()

@@ -29,7 +29,6 @@ def random_levels(images: int) -> list[LevelScores]:
         LevelScores(
             torch.randn(images, height * width, CLASSES).double() - 1,
             -torch.rand(images, height * width).double(),
-            torch.randn(images, CLASSES).double(),
             (height, width),
         )
         for height, width in GRIDS
@@ -85,7 +84,7 @@ def test_map_equals_numpy_and_scipy(score: ScoreKind, size: tuple[int, int], ima
 def test_map_of_one_position_by_hand(score: ScoreKind, expected: float) -> None:
     """a lies ln 2 and e lies ln 4 below the largest: the normalities are 1/2 and 1/4."""
     a_max, e_max = torch.tensor([[-1.3]]), torch.tensor([[-0.1]])
-    level = LevelScores(a_max.view(1, 1, 1) - math.log(2), e_max - math.log(4), torch.zeros(1, 1), (1, 1))
+    level = LevelScores(a_max.view(1, 1, 1) - math.log(2), e_max - math.log(4), (1, 1))
     generator = AnomalyMapGenerator(score, (32, 32))
     anomaly_map = generator([level], a_max, e_max, torch.ones(1, 1), (32, 32))
     torch.testing.assert_close(anomaly_map, torch.full((1, 1, 32, 32), expected))
@@ -94,7 +93,7 @@ def test_map_of_one_position_by_hand(score: ScoreKind, expected: float) -> None:
 def test_map_of_two_levels_by_hand() -> None:
     """Normalities 1/2 and 1 of 2, 1/4 and 1/5 of 2: S_a = 2 - 1.5, S_e = 2 - 0.45."""
     levels = [
-        LevelScores(torch.full((1, 1, 1), a).log(), torch.full((1, 1), e).log(), torch.zeros(1, 1), (1, 1))
+        LevelScores(torch.full((1, 1, 1), a).log(), torch.full((1, 1), e).log(), (1, 1))
         for a, e in ((0.5, 0.25), (1.0, 0.2))
     ]
     zero = torch.zeros(1, 2)
@@ -115,6 +114,22 @@ def test_uncertain_class_blends_the_normalities() -> None:
     assert actual.item() == pytest.approx(0.425, rel=1e-5)
 
 
+@KINDS
+def test_each_image_may_have_its_own_choice_of_classes(score: ScoreKind) -> None:
+    """The classes 2 and 0 of the first image, 1 and 2 of the second, against all three with the rest's weight 0."""
+    levels, (max_a, max_e) = random_levels(2), random_constants()
+    generator = AnomalyMapGenerator(score, (64, 64)).double()
+    choice = torch.tensor([[2, 0], [1, 2]])
+    weights = torch.tensor([[0.7, 0.3], [0.4, 0.6]]).double()
+    chosen = [
+        level._replace(log_likelihoods=torch.stack([a[:, index] for a, index in zip(level[0], choice, strict=True)]))
+        for level in levels
+    ]
+    actual = generator(chosen, max_a[choice], max_e[choice], weights, (32, 32))
+    expected = generator(levels, max_a, max_e, torch.zeros(2, 3).double().scatter(1, choice, weights), (32, 32))
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("score", ["log_likelihood", "entropy"])
 def test_map_is_linear_in_the_class_weights(score: ScoreKind) -> None:
     levels, constants = random_levels(1), random_constants()
@@ -129,13 +144,11 @@ def test_map_is_linear_in_the_class_weights(score: ScoreKind) -> None:
 def test_posterior_by_hand() -> None:
     """Logits of the levels add up."""
     of_levels = [[[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]], [[1.0, 0.5, 0.0], [-1.0, 2.0, 0.0]]]
-    levels = [
-        level._replace(class_logits=torch.tensor(logits))
-        for level, logits in zip(random_levels(2), of_levels, strict=True)
-    ]
     logits = np.array([[2.0, 0.5, 0.0], [-1.0, 2.0, 0.0]])
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(class_posterior(levels).numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        class_posterior([torch.tensor(of_level) for of_level in of_levels]).numpy(), expected, rtol=1e-6
+    )
 
 
 @KINDS
@@ -146,7 +159,7 @@ def test_map_of_an_image_does_not_depend_on_the_batch(score: ScoreKind) -> None:
     together = generator(levels, *constants, weights, (32, 32))
     for index in range(4):
         rows = slice(index, index + 1)
-        alone = [LevelScores(*(tensor[rows] for tensor in level[:3]), level.grid) for level in levels]
+        alone = [LevelScores(*(tensor[rows] for tensor in level[:2]), level.grid) for level in levels]
         expected = generator(alone, *constants, weights[rows], (32, 32))
         torch.testing.assert_close(together[rows], expected, rtol=0, atol=1e-12)
 

@@ -17,6 +17,8 @@ pytestmark = pytest.mark.usefixtures("seeded")
 
 SIZE = (16, 16)
 LEVELS = 2
+ALL = torch.arange(2)
+"""Both of two classes."""
 
 
 def single_position_levels(a: np.ndarray, e: np.ndarray, dtype: torch.dtype = torch.float32) -> list[LevelScores]:
@@ -25,7 +27,6 @@ def single_position_levels(a: np.ndarray, e: np.ndarray, dtype: torch.dtype = to
         LevelScores(
             torch.from_numpy(a[:, index : index + 1]).to(dtype),
             torch.from_numpy(e[:, index : index + 1]).to(dtype),
-            torch.zeros(len(a), a.shape[2], dtype=dtype),
             (1, 1),
         )
         for index in range(a.shape[1])
@@ -37,7 +38,8 @@ def normal_scores(a: np.ndarray, e: np.ndarray, y: np.ndarray, batch: int = 4, *
     scores = NormalScores()
     for start in range(0, len(y), batch):
         rows = slice(start, start + batch)
-        scores.add(single_position_levels(a[rows], e[rows], **dtype), torch.from_numpy(y[rows]))
+        of_true_class = np.take_along_axis(a[rows], y[rows, None, None], axis=2)
+        scores.add(single_position_levels(of_true_class, e[rows], **dtype), torch.from_numpy(y[rows]))
     return scores
 
 
@@ -91,7 +93,7 @@ def test_constants_equal_numpy(batch: int) -> None:
 def test_constants_are_maxima_over_positions() -> None:
     a, e = torch.tensor([[[-3.0], [-1.0], [-2.0]]]), torch.tensor([[-0.3, -0.2, -0.1]])
     scores = NormalScores()
-    scores.add([LevelScores(a, e, torch.zeros(1, 1), (1, 3))], torch.tensor([0]))
+    scores.add([LevelScores(a, e, (1, 3))], torch.tensor([0]))
     calibration = ScoreCalibration(1, 1)
     calibration.update(scores, None, AnomalyMapGenerator("product", SIZE))
     assert calibration.max_log_likelihood.item() == -1
@@ -102,7 +104,7 @@ def test_without_calibration_the_scores_are_the_map_itself() -> None:
     training = normal_scores(*random_scores(12, 2))
     calibration, reference = updated(training, None, 2), updated(training, training, 2)
     anomaly_map = torch.rand(2, 1, 4, 4)
-    assert torch.equal(calibration(anomaly_map, torch.eye(2)), anomaly_map)
+    assert torch.equal(calibration(anomaly_map, ALL.expand(2, 2), torch.eye(2)), anomaly_map)
     assert torch.equal(calibration.max_log_likelihood, reference.max_log_likelihood)
 
 
@@ -147,7 +149,7 @@ def test_maps_are_put_on_the_scale_of_their_class() -> None:
     calibration.location.copy_(torch.tensor([1.0, 3.0]))
     calibration.spread.copy_(torch.tensor([0.5, 2.0]))
     weights = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
-    actual = calibration(torch.full((3, 1, 2, 2), 5.0), weights)
+    actual = calibration(torch.full((3, 1, 2, 2), 5.0), torch.tensor([[0, 1], [0, 1], [1, 0]]), weights)
     expected = torch.tensor([8.0, 1.0, 3 / 1.25]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
     torch.testing.assert_close(actual, expected)
 
@@ -162,7 +164,7 @@ def test_auroc_within_a_class_stays_and_that_of_all_images_no_longer_suffers_fro
     for constants, values in zip((calibration.location, calibration.spread), location_and_spread(normal), strict=True):
         constants.copy_(values)
     maps = torch.from_numpy(s).view(-1, 1, 1, 1)
-    scaled = calibration(maps, torch.nn.functional.one_hot(torch.from_numpy(y), 2).double()).flatten().numpy()
+    scaled = calibration(maps, torch.from_numpy(y).view(-1, 1), torch.ones(400, 1).double()).flatten().numpy()
     of_classes = [roc_auc_score(label[y == k], s[y == k]) for k in range(2)]
     for k in range(2):
         assert roc_auc_score(label[y == k], scaled[y == k]) == pytest.approx(of_classes[k], abs=1e-12)
@@ -180,7 +182,7 @@ def test_normal_images_of_every_class_score_around_zero_with_width_one() -> None
     constants = calibration.max_log_likelihood, calibration.max_negative_entropy
     maps = AnomalyMapGenerator("product", SIZE)(single_position_levels(a, e), *constants, weights, SIZE)
     assert maps[y == 1].mean() > 4 * maps[y == 0].mean()
-    scaled = calibration(maps, weights).amax(dim=(1, 2, 3)).numpy()
+    scaled = calibration(maps, ALL.expand(800, 2), weights).amax(dim=(1, 2, 3)).numpy()
     for k in range(2):
         assert scaled[y == k].mean() == pytest.approx(0, abs=1e-3)
         assert scaled[y == k].std() == pytest.approx(1, abs=0.05)
@@ -223,9 +225,9 @@ def test_scale_is_kept_in_full_precision_under_autocast() -> None:
     calibration.location.copy_(torch.tensor([1.001, 2.003, 3.007]))
     calibration.spread.fill_(0.0123)
     maps, weights = torch.rand(3, 1, 4, 4) + 1, torch.eye(3)
-    expected = calibration(maps, weights)
+    expected = calibration(maps, torch.arange(3).expand(3, 3), weights)
     with torch.autocast("cpu", torch.bfloat16):
-        actual = calibration(maps, weights)
+        actual = calibration(maps, torch.arange(3).expand(3, 3), weights)
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
