@@ -5,10 +5,9 @@
 
 Features are whitened by constants from the training images; then comes a stack of affine coupling blocks. What a block
 does to a feature vector depends on where in the image the vector comes from, told by the sine/cosine code p of its
-position. The code is the same for every image, so a block multiplies it with its weights once per position and not once
-per position and image.
+position.
 
-Dimensions: B images, H x W grid, N = B*H*W rows, D feature channels, P length of the position code.
+Dimensions: B images, H x W grid, D feature channels, P length of the position code.
 """
 
 from __future__ import annotations
@@ -22,6 +21,9 @@ from einops import rearrange
 from FrEIA.framework import SequenceINN
 from torch import nn
 from torch.nn import functional as F
+
+from .coupling import CouplingWeights, couple, coupling_weights
+from .precision import no_autocast
 
 RELATIVE_RIDGE = 0.01
 """Variance added to every direction of the features before whitening, relative to their mean variance."""
@@ -37,6 +39,41 @@ class Latents(NamedTuple):
 
     z: torch.Tensor
     log_det: torch.Tensor
+
+
+class FlowWeights(NamedTuple):
+    """Parameters of a flow, folded for one grid.
+
+    Attributes:
+        whitening: Symmetric W, shape (D, D).
+        whitening_bias: -W m, shape (D,).
+        whitening_log_det: log det W in nats, scalar.
+        blocks: Folded parameters of the coupling blocks.
+        clamp_alpha: Clamp of their log-scales.
+    """
+
+    whitening: torch.Tensor
+    whitening_bias: torch.Tensor
+    whitening_log_det: torch.Tensor
+    blocks: list[CouplingWeights]
+    clamp_alpha: float
+
+
+def flow_latents(features: torch.Tensor, weights: FlowWeights) -> Latents:
+    """Whitening, then the coupling blocks.
+
+    Args:
+        features: Feature map x, shape (B, D, H, W).
+        weights: Folded parameters for its grid.
+
+    Returns:
+        Latents z and log |det J|.
+    """
+    rows = rearrange(features, "b d h w -> b (h w) d")
+    with no_autocast(rows):  # directions of small variance are small differences of the features
+        rows = F.linear(rows, weights.whitening, weights.whitening_bias)
+    z, log_det = couple(rows, weights.blocks, weights.clamp_alpha)
+    return Latents(z, log_det + weights.whitening_log_det)
 
 
 def position_code(condition_dim: int, height: int, width: int, like: torch.Tensor) -> torch.Tensor:
@@ -64,93 +101,6 @@ def position_code(condition_dim: int, height: int, width: int, like: torch.Tenso
     columns, rows = code(width).unsqueeze(0), code(height).unsqueeze(1)
     grid = torch.cat((columns.expand(height, -1, -1), rows.expand(-1, width, -1)), dim=-1)
     return grid.flatten(0, 1).to(like)
-
-
-class PositionConditionedSubnet(nn.Module):
-    """Two-layer perceptron of a coupling block on [x1, p], with the part of p computed once per position.
-
-    With the first layer's weights split by columns, W [x1, p] + b = W_x x1 + (W_p p + b): the bracket does not depend
-    on the image.
-
-    Args:
-        in_channels: Channels of [x1, p].
-        out_channels: Predicted coefficients (log-scale and shift).
-        condition_dim: P.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, condition_dim: int) -> None:
-        super().__init__()
-        self.split = (in_channels - condition_dim, condition_dim)
-        self.first = nn.Linear(in_channels, 2 * in_channels)
-        self.second = nn.Linear(2 * in_channels, out_channels)
-
-    def forward(self, x1: torch.Tensor, position_code: torch.Tensor) -> torch.Tensor:
-        """Predict the coupling coefficients.
-
-        Args:
-            x1: Passive half of the features, shape (B*H*W, D/2), images outermost.
-            position_code: Code of one image's positions, shape (H*W, P).
-
-        Returns:
-            Coefficients, shape (B*H*W, out_channels).
-        """
-        weight_x, weight_p = self.first.weight.split(self.split, dim=1)
-        position_bias = F.linear(position_code, weight_p, self.first.bias)
-        hidden = rearrange(F.linear(x1, weight_x), "(b n) c -> b n c", n=position_code.shape[0]) + position_bias
-        return self.second(F.relu(hidden).flatten(0, 1))
-
-
-class PositionConditionedBlock(AllInOneBlock):
-    """anomalib's :class:`AllInOneBlock` with the position code shared by all images.
-
-    Same parameters and arithmetic; only how the condition reaches the subnet differs. The rank of the inputs is that of
-    fully connected blocks.
-
-    Args:
-        dims_in: ``[(D,)]``.
-        dims_c: ``[(P,)]``.
-        clamp_alpha: Clamp of the log-scale, alpha * tanh(0.1 * s).
-    """
-
-    def __init__(self, dims_in: list[tuple[int]], dims_c: list[tuple[int]], clamp_alpha: float) -> None:
-        condition_dim = dims_c[0][0]
-        super().__init__(
-            dims_in,
-            dims_c,
-            subnet_constructor=lambda c_in, c_out: PositionConditionedSubnet(c_in, c_out, condition_dim),
-            affine_clamping=clamp_alpha,
-            global_affine_type="SOFTPLUS",
-            permute_soft=True,
-        )
-
-    def forward(
-        self,
-        x: tuple[torch.Tensor],
-        c: list[torch.Tensor],
-        rev: bool = False,
-        jac: bool = True,  # noqa: ARG002 - FrEIA's signature; the log-determinant costs nothing here
-    ) -> tuple[tuple[torch.Tensor], torch.Tensor]:
-        """Apply the block, or its inverse.
-
-        Args:
-            x: Features (or latents), one tensor of shape (B*H*W, D).
-            c: Position code, one tensor of shape (H*W, P).
-            rev: Apply the inverse.
-            jac: Ignored.
-
-        Returns:
-            Latents (or features), shape (B*H*W, D), and the log-determinant of the applied direction in nats,
-            shape (B*H*W,).
-        """
-        if rev:
-            permuted, log_scale = self._permute(x[0], rev=True)
-            x1, x2 = permuted.split(self.splits, dim=1)
-            x2, log_det = self._affine(x2, self.subnet(x1, c[0]), rev=True)
-            return (torch.cat((x1, x2), dim=1),), log_det - log_scale
-        x1, x2 = x[0].split(self.splits, dim=1)
-        x2, log_det = self._affine(x2, self.subnet(x1, c[0]))
-        permuted, log_scale = self._permute(torch.cat((x1, x2), dim=1))
-        return (permuted,), log_det + log_scale
 
 
 class ConditionalFlow(nn.Module):
@@ -199,10 +149,13 @@ class ConditionalFlow(nn.Module):
         self.blocks = SequenceINN(dim)
         for _ in range(coupling_blocks):
             self.blocks.append(
-                PositionConditionedBlock,
+                AllInOneBlock,
                 cond=0,
                 cond_shape=(condition_dim,),
-                clamp_alpha=clamp_alpha,
+                subnet_constructor=_subnet,
+                affine_clamping=clamp_alpha,
+                global_affine_type="SOFTPLUS",
+                permute_soft=True,
             )
 
     def set_whitening(self, mean: torch.Tensor, covariance: torch.Tensor) -> None:
@@ -222,6 +175,25 @@ class ConditionalFlow(nn.Module):
         self.whitening_log_det.copy_(scales.log().sum())
         self.whitened.fill_(value=True)
 
+    def folded_weights(self, height: int, width: int) -> FlowWeights:
+        """Fold the parameters for a grid, differentiably.
+
+        Args:
+            height: H.
+            width: W.
+
+        Returns:
+            The folded parameters.
+        """
+        code = position_code(self.condition_dim, height, width, like=self.feature_mean)
+        blocks = [coupling_weights(block, code) for block in self._blocks]
+        offset = -(self.whitening @ self.feature_mean)
+        return FlowWeights(self.whitening, offset, self.whitening_log_det, blocks, self._blocks[0].clamp)
+
+    @property
+    def _blocks(self) -> list[AllInOneBlock]:
+        return list(self.blocks.module_list)
+
     def forward(self, features: torch.Tensor) -> Latents:
         """Map features to latents.
 
@@ -231,11 +203,7 @@ class ConditionalFlow(nn.Module):
         Returns:
             Latents z and log |det J|.
         """
-        batch, _, height, width = features.shape
-        rows = (rearrange(features, "b d h w -> (b h w) d") - self.feature_mean) @ self.whitening
-        z, log_det = self.blocks(rows, [position_code(self.condition_dim, height, width, like=rows)])
-        log_det = log_det + self.whitening_log_det
-        return Latents(rearrange(z, "(b n) d -> b n d", b=batch), rearrange(log_det, "(b n) -> b n", b=batch))
+        return flow_latents(features, self.folded_weights(*features.shape[2:]))
 
     def inverse(self, z: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """Map latents back to features.
@@ -248,6 +216,63 @@ class ConditionalFlow(nn.Module):
         Returns:
             Feature map, shape (B, D, H, W).
         """
-        rows, _ = self.blocks(z.flatten(0, 1), [position_code(self.condition_dim, height, width, like=z)], rev=True)
+        code = position_code(self.condition_dim, height, width, like=z).repeat(z.shape[0], 1)
+        rows, _ = self.blocks(z.flatten(0, 1), [code], rev=True)
         features = torch.linalg.solve(self.whitening, rows.T).T + self.feature_mean
         return rearrange(features, "(b h w) d -> b d h w", h=height, w=width)
+
+
+def _subnet(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(in_channels, 2 * in_channels), nn.ReLU(), nn.Linear(2 * in_channels, out_channels))
+
+
+class FoldedFlow(nn.Module):
+    """A :class:`ConditionalFlow` for inference on one grid, with all that does not depend on the image computed.
+
+    Same latents, up to rounding. Its parameters are buffers: there is nothing to train.
+
+    Args:
+        flow: The flow.
+        height: H.
+        width: W.
+    """
+
+    whitening: torch.Tensor
+    whitening_bias: torch.Tensor
+    whitening_log_det: torch.Tensor
+
+    def __init__(self, flow: ConditionalFlow, height: int, width: int) -> None:
+        super().__init__()
+        self.grid = (height, width)
+        with torch.no_grad():
+            weights = flow.folded_weights(height, width)
+        self.clamp_alpha = weights.clamp_alpha
+        self.num_blocks = len(weights.blocks)
+        named = {name: getattr(weights, name) for name in ("whitening", "whitening_bias", "whitening_log_det")}
+        for index, block in enumerate(weights.blocks):
+            named |= {f"{name}_{index}": tensor for name, tensor in block._asdict().items()}
+        for name, tensor in named.items():
+            self.register_buffer(name, tensor.detach().clone())
+
+    def forward(self, features: torch.Tensor) -> Latents:
+        """Map features to latents.
+
+        Args:
+            features: Feature map x, shape (B, D, H, W).
+
+        Returns:
+            Latents z and log |det J|.
+
+        Raises:
+            ValueError: If the grid is another one.
+        """
+        if tuple(features.shape[2:]) != self.grid:
+            msg = f"This flow was folded for features of {self.grid[0]} x {self.grid[1]} positions, got "
+            msg += f"{features.shape[2]} x {features.shape[3]}. Resize the images to the model's size."
+            raise ValueError(msg)
+        blocks = [
+            CouplingWeights(*(getattr(self, f"{name}_{index}") for name in CouplingWeights._fields))
+            for index in range(self.num_blocks)
+        ]
+        weights = FlowWeights(self.whitening, self.whitening_bias, self.whitening_log_det, blocks, self.clamp_alpha)
+        return flow_latents(features, weights)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Tests of the flow against the autograd Jacobian, the coupling blocks of FrEIA and anomalib, and NumPy."""
+"""Tests of the flow against the autograd Jacobian, anomalib's coupling blocks, and NumPy."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import pytest
 import scipy.linalg
 import torch
 from anomalib.models.components.flow import AllInOneBlock
-from FrEIA.modules import AllInOneBlock as FreiaBlock
 from torch import nn
 
-from anomalib_hgad.flow import ConditionalFlow, PositionConditionedBlock, position_code
+from anomalib_hgad.flow import ConditionalFlow, FoldedFlow, position_code
 from anomalib_hgad.normal_pass import feature_statistics
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -29,7 +28,7 @@ def randomize(module: nn.Module) -> None:
         if parameter.requires_grad:
             parameter.data.add_(0.3 * torch.randn_like(parameter))
     for block in module.modules():
-        if isinstance(block, PositionConditionedBlock):
+        if isinstance(block, AllInOneBlock):
             left, _, right = torch.linalg.svd(block.w_perm.data)
             block.w_perm.data = left @ right
             block.w_perm_inv.data = (left @ right).T.contiguous()
@@ -47,32 +46,6 @@ def make_flow(dim: int, whitened: bool, blocks: int = 3, condition_dim: int = 8)
     if whitened:
         flow.set_whitening(torch.randn(dim), random_covariance(dim))
     return flow
-
-
-def plain_block(block: PositionConditionedBlock, kind: type, dim: int, condition_dim: int) -> nn.Module:
-    """The reference block on the concatenated [x1, p], with the same weights."""
-
-    def perceptron(c_in: int, c_out: int) -> nn.Module:
-        return nn.Sequential(nn.Linear(c_in, 2 * c_in), nn.ReLU(), nn.Linear(2 * c_in, c_out))
-
-    plain = kind(
-        [(dim,)],
-        [(condition_dim,)],
-        subnet_constructor=perceptron,
-        affine_clamping=CLAMP,
-        global_affine_type="SOFTPLUS",
-        permute_soft=True,
-    ).double()
-    names = {"subnet.first": "subnet.0", "subnet.second": "subnet.2"}
-    own = {name: plain.get_parameter(_renamed(name, names)) for name, _ in block.named_parameters()}
-    for name, parameter in block.named_parameters():
-        own[name].data.copy_(parameter.data)
-    return plain
-
-
-def _renamed(name: str, names: dict[str, str]) -> str:
-    head, _, tail = name.rpartition(".")
-    return f"{names[head]}.{tail}" if head in names else name
 
 
 def code_by_hand(length: int, height: int, width: int) -> np.ndarray:
@@ -120,22 +93,6 @@ def test_log_det_is_that_of_the_autograd_jacobian(dim: int, whitened: bool) -> N
     assert (jacobian == 0).all()
 
 
-@pytest.mark.parametrize("kind", [AllInOneBlock, FreiaBlock])
-@pytest.mark.parametrize("dim", [5, 8])
-@pytest.mark.parametrize("rev", [False, True])
-def test_block_equals_the_reference_on_concatenated_codes(kind: type, dim: int, rev: bool) -> None:
-    images, positions, condition_dim = 3, 4, 12
-    block = PositionConditionedBlock([(dim,)], [(condition_dim,)], CLAMP)
-    randomize(block)
-    reference = plain_block(block, kind, dim, condition_dim)
-    rows = torch.randn(images * positions, dim, dtype=torch.float64)
-    code = torch.randn(positions, condition_dim, dtype=torch.float64)
-    (z,), log_det = block((rows,), [code], rev=rev)
-    (expected,), expected_log_det = reference((rows,), [torch.cat([code] * images)], rev=rev)
-    torch.testing.assert_close(z, expected, rtol=0, atol=1e-10)
-    torch.testing.assert_close(log_det, expected_log_det, rtol=0, atol=1e-10)
-
-
 @BOTH_STATES
 def test_flow_equals_a_chain_of_reference_blocks(whitened: bool) -> None:
     """Position by position, with the code by hand and the whitening by hand."""
@@ -143,7 +100,6 @@ def test_flow_equals_a_chain_of_reference_blocks(whitened: bool) -> None:
     flow = make_flow(dim, whitened, condition_dim=condition_dim)
     features = torch.randn(2, dim, height, width, dtype=torch.float64)
     latents = flow(features)
-    chain = [plain_block(block, AllInOneBlock, dim, condition_dim) for block in flow.blocks.module_list]
     code = torch.from_numpy(code_by_hand(condition_dim, height, width))
     for image in range(2):
         for row in range(height):
@@ -151,7 +107,7 @@ def test_flow_equals_a_chain_of_reference_blocks(whitened: bool) -> None:
                 position = row * width + column
                 z = (features[image : image + 1, :, row, column] - flow.feature_mean) @ flow.whitening
                 log_det = torch.linalg.slogdet(flow.whitening).logabsdet
-                for block in chain:
+                for block in flow.blocks.module_list:
                     (z,), change = block((z,), [code[position : position + 1]])
                     log_det = log_det + change
                 torch.testing.assert_close(latents.z[image, position], z[0], rtol=0, atol=1e-6)
@@ -178,8 +134,8 @@ def test_whitening_against_scipy() -> None:
     """Seen through a block that is the identity: W = (C + r I)^(-1/2) with r a hundredth of the mean variance."""
     flow = ConditionalFlow(4, 1, 4).double()
     block = flow.blocks.module_list[0]
-    nn.init.zeros_(block.subnet.second.weight)
-    nn.init.zeros_(block.subnet.second.bias)
+    nn.init.zeros_(block.subnet[2].weight)
+    nn.init.zeros_(block.subnet[2].bias)
     block.w_perm.data = torch.eye(4).double()
     features = torch.einsum("ij,bjhw->bihw", random_covariance(4), torch.randn(3, 4, 5, 5).double()) + 7
     rows = features.permute(0, 2, 3, 1).reshape(-1, 4).numpy()
@@ -228,6 +184,35 @@ def test_all_other_parameters_are_trained() -> None:
             assert parameter.grad is None, name
         else:
             assert parameter.grad.abs().max() > 0, name
+
+
+@BOTH_STATES
+@pytest.mark.parametrize("dim", [5, 8])
+def test_folded_flow_gives_the_same_latents(dim: int, whitened: bool) -> None:
+    flow = make_flow(dim, whitened)
+    features = torch.randn(3, dim, 2, 3, dtype=torch.float64)
+    expected = flow(features)
+    folded = FoldedFlow(flow, 2, 3)
+    for actual, latents in zip(folded(features), expected, strict=True):
+        assert not actual.requires_grad
+        torch.testing.assert_close(actual, latents, rtol=0, atol=1e-12)
+
+
+def test_folded_flow_has_nothing_to_train_and_does_not_follow_the_training() -> None:
+    flow = make_flow(6, whitened=True)
+    features = torch.randn(1, 6, 2, 2, dtype=torch.float64)
+    folded = FoldedFlow(flow, 2, 2)
+    before = folded(features).z
+    assert not list(folded.parameters())
+    for parameter in flow.parameters():
+        parameter.data.add_(1)
+    assert torch.equal(folded(features).z, before)
+
+
+def test_folded_flow_refuses_another_grid() -> None:
+    folded = FoldedFlow(make_flow(6, whitened=False), 2, 3)
+    with pytest.raises(ValueError, match="folded for features of 2 x 3 positions, got 3 x 2"):
+        folded(torch.randn(1, 6, 3, 2, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(

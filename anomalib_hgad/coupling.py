@@ -1,0 +1,183 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Arithmetic of a chain of affine coupling blocks on feature vectors with a position (HGAD, Sec. 3.1; CFLOW-AD).
+
+The numbers are those of anomalib's :class:`AllInOneBlock` on [x1, p], whose parameters are used; the way there is
+shorter:
+
+- With the first layer's weights split by columns, W [x1, p] + b = W_x x1 + (W_p p + b). The position code p is the same
+  for every image, so the bracket is a constant of the position: it is computed once a step, and once for ever when the
+  parameters no longer change.
+- Global scale and offset, and the fixed permutation that follows, are one matrix and one offset.
+- The hidden layer, by far the widest, is not kept for the backward pass but computed again.
+- On a CPU the rows go through all blocks in portions that stay in the cache.
+
+Training folds the parameters in every step and differentiates through that; inference keeps what was folded once. Both
+run the same functions.
+
+Dimensions: B images, n positions, D channels (D1 passive, D2 active), h hidden channels, P length of the position code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from anomalib.models.components.flow import AllInOneBlock
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from .precision import full_precision, no_autocast
+
+CPU_ROWS = 2048
+"""Rows that go through the blocks together on a CPU: what they become in a block fits into its cache."""
+
+SUBNET_FACTOR = 0.1
+"""AllInOneBlock's factor on what its subnet gives."""
+
+
+class CouplingWeights(NamedTuple):
+    """Parameters of a block, folded.
+
+    Attributes:
+        position_bias: W_p p + b of every position, shape (n, h).
+        hidden: W_x, shape (h, D1).
+        coefficients: Weights of the second layer, shape (2 D2, h).
+        coefficients_bias: Its bias, shape (2 D2,).
+        mixing: Permutation times global scale, shape (D, D).
+        mixing_bias: Permuted global offset, shape (D,).
+        log_det: log |det| of the mixing in nats, scalar.
+    """
+
+    position_bias: torch.Tensor
+    hidden: torch.Tensor
+    coefficients: torch.Tensor
+    coefficients_bias: torch.Tensor
+    mixing: torch.Tensor
+    mixing_bias: torch.Tensor
+    log_det: torch.Tensor
+
+
+def coupling_weights(block: AllInOneBlock, position_code: torch.Tensor) -> CouplingWeights:
+    """Fold the parameters of a block, differentiably.
+
+    Args:
+        block: Block whose subnet is Linear, ReLU, Linear on [x1, p].
+        position_code: p of every position, shape (n, P).
+
+    Returns:
+        The folded parameters.
+    """
+    first, _, second = cast("tuple[nn.Linear, nn.ReLU, nn.Linear]", tuple(block.subnet))
+    hidden, of_position = first.weight.split((block.splits[0], position_code.shape[1]), dim=1)
+    with no_autocast(hidden):
+        scale = block.global_scale_activation(block.global_scale)
+        return CouplingWeights(
+            position_bias=F.linear(position_code, of_position, first.bias),
+            hidden=hidden,
+            coefficients=SUBNET_FACTOR * second.weight,
+            coefficients_bias=SUBNET_FACTOR * second.bias,
+            mixing=block.w_perm * scale,
+            mixing_bias=F.linear(block.global_offset, block.w_perm).squeeze(0),
+            log_det=scale.log().sum(),
+        )
+
+
+def couple(
+    rows: torch.Tensor, blocks: Sequence[CouplingWeights], clamp_alpha: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Send rows through a chain of blocks.
+
+    Args:
+        rows: Feature vectors x, shape (B, n, D).
+        blocks: Folded parameters of the blocks.
+        clamp_alpha: Clamp of the log-scales, alpha * tanh(s).
+
+    Returns:
+        Latent vectors, shape (B, n, D), and log |det J| in nats, shape (B, n).
+    """
+    positions = rows.shape[1]
+    # A loop over portions would be unrolled into an exported graph, and accelerators want all rows at once.
+    portion = positions if torch.compiler.is_compiling() or rows.device.type != "cpu" else CPU_ROWS // rows.shape[0]
+    if portion >= positions:
+        return _couple_portion(rows, blocks, clamp_alpha)
+    portion = max(portion, 1)
+    biases = zip(*(block.position_bias.split(portion) for block in blocks), strict=True)
+    outputs = [
+        _couple_portion(
+            part, [block._replace(position_bias=bias) for block, bias in zip(blocks, of_part, strict=True)], clamp_alpha
+        )
+        for part, of_part in zip(rows.split(portion, dim=1), biases, strict=True)
+    ]
+    z, log_det = zip(*outputs, strict=True)
+    return torch.cat(z, dim=1), torch.cat(log_det, dim=1)
+
+
+def _couple_portion(
+    rows: torch.Tensor, blocks: Sequence[CouplingWeights], clamp_alpha: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    log_dets = []
+    for block in blocks:
+        passive = block.hidden.shape[1]
+        x1, x2 = rows.split((passive, rows.shape[-1] - passive), dim=-1)
+        coefficients = _perceptron(x1, block)
+        log_scale, shift = coefficients.split(x2.shape[-1], dim=-1)
+        log_scale = clamp_alpha * full_precision(log_scale).tanh()
+        x2 = torch.addcmul(full_precision(shift), full_precision(x2), log_scale.exp())
+        rows = F.linear(torch.cat((x1, x2.to(x1)), dim=-1), block.mixing, block.mixing_bias)
+        log_dets.append(log_scale.sum(dim=-1))
+    constant = torch.stack([block.log_det for block in blocks]).sum()
+    return rows, torch.stack(log_dets).sum(dim=0) + constant
+
+
+def _perceptron(x1: torch.Tensor, block: CouplingWeights) -> torch.Tensor:
+    """Coupling coefficients of the rows, shape (B, n, 2 D2)."""
+    arguments = (x1, block.position_bias, block.hidden, block.coefficients, block.coefficients_bias)
+    if not torch.is_grad_enabled():
+        return _second_layer(_hidden_layer(*arguments[:3]), *arguments[3:])
+    if torch.is_autocast_enabled(x1.device.type):  # autocast does not look into an autograd function
+        dtype = torch.get_autocast_dtype(x1.device.type)
+        arguments = tuple(argument.to(dtype) for argument in arguments)
+    return cast("torch.Tensor", _FrugalPerceptron.apply(*arguments))
+
+
+def _hidden_layer(x1: torch.Tensor, position_bias: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    return F.linear(x1, hidden).add_(position_bias).relu_()
+
+
+def _second_layer(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    return F.linear(hidden, weight, bias)
+
+
+class _FrugalPerceptron(torch.autograd.Function):
+    """The two layers, without keeping the hidden one for the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        x1: torch.Tensor,
+        position_bias: torch.Tensor,
+        hidden: torch.Tensor,
+        coefficients: torch.Tensor,
+        coefficients_bias: torch.Tensor,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(x1, position_bias, hidden, coefficients)
+        return _second_layer(_hidden_layer(x1, position_bias, hidden), coefficients, coefficients_bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:  # noqa: ANN401
+        x1, position_bias, hidden, coefficients = ctx.saved_tensors
+        activations = _hidden_layer(x1, position_bias, hidden)
+        of_activations = torch.ops.aten.threshold_backward(gradient @ coefficients, activations, 0)
+        rows = gradient.flatten(0, 1)
+        return (
+            of_activations @ hidden,
+            of_activations.sum(dim=0),
+            of_activations.flatten(0, 1).T @ x1.flatten(0, 1),
+            rows.T @ activations.flatten(0, 1),
+            rows.sum(dim=0),
+        )
