@@ -135,7 +135,13 @@ def _couple_portion(
 
 def _perceptron(x1: torch.Tensor, block: CouplingWeights) -> torch.Tensor:
     """Coupling coefficients of the rows, shape (B, n, 2 D2)."""
-    arguments = (x1, block.position_bias, block.hidden, block.coefficients, block.coefficients_bias)
+    arguments: tuple[torch.Tensor, ...] = (
+        x1,
+        block.position_bias,
+        block.hidden,
+        block.coefficients,
+        block.coefficients_bias,
+    )
     if not torch.is_grad_enabled():
         return _second_layer(_hidden_layer(*arguments[:3]), *arguments[3:])
     if torch.is_autocast_enabled(x1.device.type):  # autocast does not look into an autograd function
