@@ -142,7 +142,7 @@ class HgadModel(nn.Module):
     @property
     def whitened(self) -> bool:
         """Whether the flows whiten the features."""
-        return all(bool(flow.whitened) for flow in self._flows)
+        return all(bool(flow.whitened) for flow in self.conditional_flows)
 
     def set_whitening(self, statistics: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Let the flows whiten the features.
@@ -150,11 +150,12 @@ class HgadModel(nn.Module):
         Args:
             statistics: Mean of the channels of every level, shape (D,), and their covariance, shape (D, D).
         """
-        for flow, (mean, covariance) in zip(self._flows, statistics, strict=True):
+        for flow, (mean, covariance) in zip(self.conditional_flows, statistics, strict=True):
             flow.set_whitening(mean, covariance)
 
     @property
-    def _flows(self) -> list[ConditionalFlow]:
+    def conditional_flows(self) -> list[ConditionalFlow]:
+        """The flows of the levels."""
         return [cast("ConditionalFlow", flow) for flow in self.flows]
 
     @property
@@ -185,7 +186,7 @@ class HgadModel(nn.Module):
         """
         class_index = self.mixture_class_index(class_index)
         levels = []
-        for level, flow, prior in zip(features, self._flows, self._priors, strict=True):
+        for level, flow, prior in zip(features, self.conditional_flows, self._priors, strict=True):
             latents = flow(level)
             levels.append(hgad_losses(prior, latents.z, latents.log_det, class_index, label_smoothing))
         return HgadLosses(*(torch.stack(terms).sum() for terms in zip(*levels, strict=True)))
@@ -201,7 +202,7 @@ class HgadModel(nn.Module):
             What each level says.
         """
         readings = []
-        for level, flow, prior in zip(features, self._flows, self._priors, strict=True):
+        for level, flow, prior in zip(features, self.conditional_flows, self._priors, strict=True):
             latents = flow(level)
             energies = prior.class_energies(latents.z)
             class_logits = (energies + prior.class_log_priors()).log_softmax(dim=-1).sum(dim=1)

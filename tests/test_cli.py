@@ -161,6 +161,7 @@ def test_exported_model_gives_the_scores_of_the_checkpoint(
         f"--export_root={trained / 'exported'}",
     )
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+    monkeypatch.chdir(trained)  # OpenVINOInferencer leaves a cache where it is
     path = trained / f"exported/weights/{kind}" / file
     # On some processors OpenVINO would otherwise compute in bfloat16.
     inferencer = (

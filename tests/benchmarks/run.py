@@ -1,0 +1,67 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Speed and memory, side by side in one process: python tests/benchmarks/run.py [--only NAME,...] [--json FILE]."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.benchmarks import images, models
+from tests.benchmarks.measure import environment
+
+SECTIONS: dict[str, Callable[[], dict[str, Any]]] = {
+    "flow": models.flow,
+    "step": models.step,
+    "cache": images.cache,
+    "inference": images.inference,
+    "scaling": images.scaling,
+    "roofline": models.roofline,
+}
+
+
+def table(name: str, section: dict[str, Any]) -> str:
+    """Markdown of a section."""
+    lines = [f"\n## {name}: {section['what']}\n", "| | |", "|---|---:|"]
+    for kind in ("ratios", "medians"):
+        lines += [f"| {key} | {value:.4g} |" for key, value in section[kind].items()]
+    return "\n".join(lines)
+
+
+def names(text: str) -> list[str]:
+    """Names of sections, in the order they are run in."""
+    chosen = text.split(",")
+    unknown = set(chosen) - set(SECTIONS)
+    if unknown:
+        msg = f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}"
+        raise argparse.ArgumentTypeError(msg)
+    return [name for name in SECTIONS if name in chosen]
+
+
+def main() -> None:
+    """Measure, print tables, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", type=names, default=list(SECTIONS), metavar=",".join(SECTIONS))
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    results = {}
+    for name in arguments.only:
+        results[name] = SECTIONS[name]() | {"made_with": environment()}
+        print(table(name, results[name]), flush=True)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
