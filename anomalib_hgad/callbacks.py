@@ -9,10 +9,10 @@ import logging
 from typing import Any
 
 import torch
-from anomalib.data import AnomalibDataset
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from torch.utils.data import Dataset
 
 from .calibration import NormalScores
 from .class_catalog import check_known, claimed_class_names
@@ -24,9 +24,10 @@ logger = logging.getLogger(__name__)
 class ClassCheck(Callback):
     """Stops before the first image when the data has classes that the model does not know."""
 
-    def on_fit_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Check the training data."""
-        self._check(trainer, pl_module)
+    def setup(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:
+        """Check the training data; a model that was not trained yet takes its classes from them."""
+        if stage == TrainerFn.FITTING and pl_module.class_names:
+            self._check(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Check the validation data."""
@@ -60,7 +61,8 @@ class NormalConstants(Callback):
         """Set the whitening of the flows."""
         if pl_module.whiten and not pl_module.model.whitened:
             images = normal_images(trainer, pl_module)
-            statistics = feature_statistics(pl_module.model.encoder(batch.image) for batch in images)
+            dims = pl_module.model.encoder.out_dims
+            statistics = feature_statistics(map(pl_module.features, images), dims, pl_module.device)
             pl_module.model.set_whitening(statistics)
 
     def on_validation_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
@@ -101,12 +103,12 @@ class NormalConstants(Callback):
         self._step_of_constants = trainer.global_step
 
     @staticmethod
-    def _scores(trainer: Trainer, pl_module: AnomalibModule, dataset: AnomalibDataset | None) -> NormalScores:
+    def _scores(trainer: Trainer, pl_module: AnomalibModule, dataset: Dataset[Any] | None) -> NormalScores:
         scores = NormalScores()
         with trainer.precision_plugin.val_step_context():
             for batch in normal_images(trainer, pl_module, dataset):
                 class_index = pl_module.mixture_class_index(batch)
-                readings = pl_module.model.read(pl_module.model.encoder(batch.image))
+                readings = pl_module.model.read(pl_module.features(batch))
                 scores.add(pl_module.model.level_scores(readings, class_index.unsqueeze(-1)), class_index)
         scores.gather()
         return scores

@@ -9,11 +9,15 @@ Classes are the same when their names are: a model tests and predicts on any cho
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import torch
 from lightning.pytorch import LightningDataModule
 
 from .batch import ClassImageBatch
+from .feature_dataset import FeatureBatch
+
+_Batch = TypeVar("_Batch", ClassImageBatch, FeatureBatch)
 
 
 def datamodule_class_names(datamodule: LightningDataModule) -> list[str]:
@@ -54,7 +58,7 @@ def check_known(names: Iterable[str], known_names: Sequence[str]) -> None:
         raise ValueError(msg)
 
 
-def label_batch(batch: ClassImageBatch, known_names: Sequence[str], only_name: str | None) -> ClassImageBatch:
+def label_batch(batch: _Batch, known_names: Sequence[str], only_name: str | None) -> _Batch:
     """Set the class indices of a batch to the model's, by the names of the classes.
 
     Args:
@@ -81,5 +85,6 @@ def label_batch(batch: ClassImageBatch, known_names: Sequence[str], only_name: s
     if names is None:
         return batch
     check_known(names, known_names)
-    class_index = torch.tensor([known_names.index(name) for name in names])
-    return batch.update(class_index=class_index, class_name=names)
+    batch.class_index = torch.tensor([known_names.index(name) for name in names])
+    batch.class_name = names
+    return batch

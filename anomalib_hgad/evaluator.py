@@ -8,6 +8,7 @@ Works with any anomalib model on :class:`~anomalib_hgad.MultiClass` or on a data
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,10 +19,12 @@ from anomalib.data import ImageBatch
 from anomalib.metrics import AUPRO, AUROC, AnomalibMetric, Evaluator, F1Score, MinMax
 from lightning.pytorch import LightningModule, Trainer
 from rich.console import Console
+from torch import distributed
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
 from .class_catalog import datamodule_class_names
+from .processes import are_repeated, everyones
 from .results import Results, results_table, write_results
 
 PIXEL_METRIC_SIZE = 256
@@ -67,6 +70,10 @@ def default_val_metrics() -> list[AnomalibMetric]:
     ]
 
 
+def _never() -> bool:
+    return False
+
+
 class ClassMetric:
     """A metric on the images of one class.
 
@@ -78,7 +85,10 @@ class ClassMetric:
         self.fields = metric.fields
         self.metric = metric.clone()
         self.metric.reset()
+        # All processes see all images, see ClassEvaluator._update: there is nothing to exchange in the end.
+        self.metric.distributed_available_fn = _never
         self.truth_range = MinMax(fields=[metric.fields[-1]]).to(metric.device)
+        self.truth_range.distributed_available_fn = _never
 
     def update(self, values: dict[str, torch.Tensor]) -> None:
         """Add the fields of a batch; a batch that lacks one of the metric's is left out."""
@@ -106,7 +116,8 @@ class ClassEvaluator(Evaluator):
     Every metric is computed for each class, and for all images pooled. Logged are ``image_AUROC`` (the mean over the
     classes), ``image_AUROC_pooled`` and ``image_AUROC_CLASS``, and so on for the others. After the test a table goes to
     the terminal, ``results.csv`` and ``results.json`` into the results folder. A class without anomalous images or
-    without masks has no figure where none is defined; the means are over those that have one.
+    without masks has no figure where none is defined; the means are over those that have one. Of several processes all
+    have the same figures, over all images, each of which counts once.
 
     Args:
         val_metrics: Metrics of the validation. Defaults to ``None``, AUROC of images and pixels.
@@ -128,6 +139,7 @@ class ClassEvaluator(Evaluator):
         )
         self._by_class: dict[str, list[ClassMetric]] = {}
         self._pooled: list[ClassMetric] = []
+        self._seen: Counter[int] = Counter()
         self._raw: frozenset[str] = RAW_FIELDS
         self._results: Results | None = None
 
@@ -149,8 +161,8 @@ class ClassEvaluator(Evaluator):
         dataloader_idx: int = 0,
     ) -> None:
         """Add a batch of the validation."""
-        del trainer, pl_module, outputs, batch_idx, dataloader_idx
-        self._update(self.val_metrics, batch)
+        del pl_module, outputs, batch_idx
+        self._update(self.val_metrics, batch, trainer.val_dataloaders, dataloader_idx)
 
     def on_test_batch_end(
         self,
@@ -162,8 +174,8 @@ class ClassEvaluator(Evaluator):
         dataloader_idx: int = 0,
     ) -> None:
         """Add a batch of the test."""
-        del trainer, pl_module, outputs, batch_idx, dataloader_idx
-        self._update(self.test_metrics, batch)
+        del pl_module, outputs, batch_idx
+        self._update(self.test_metrics, batch, trainer.test_dataloaders, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute and log the figures of a validation."""
@@ -182,7 +194,7 @@ class ClassEvaluator(Evaluator):
             write_results(self._results, Path(trainer.default_root_dir))
 
     def _start(self, trainer: Trainer, pl_module: LightningModule, metrics: Sequence[AnomalibMetric]) -> None:
-        # All processes of a distributed run must compute the same figures in the same order, whatever images they saw.
+        self._seen.clear()
         datamodule = getattr(trainer, "datamodule", None)
         names = datamodule_class_names(datamodule) if datamodule is not None else []
         self._by_class = {name: [ClassMetric(metric) for metric in metrics] for name in names}
@@ -191,17 +203,43 @@ class ClassEvaluator(Evaluator):
         normalized = post_processor is not None and getattr(post_processor, "enable_normalization", False)
         self._raw = RAW_FIELDS if normalized else RAW_FIELDS | {"pred_score", "anomaly_map"}
 
-    def _update(self, metrics: Sequence[AnomalibMetric], batch: ImageBatch) -> None:
+    def _update(
+        self,
+        metrics: Sequence[AnomalibMetric],
+        batch: ImageBatch,
+        loaders: Any,  # noqa: ANN401
+        loader_index: int,
+    ) -> None:
         fields = {field for metric in metrics for field in metric.fields}
         values = {field: value for field in fields if (value := getattr(batch, field, None)) is not None}
         values = {field: _between_0_and_1(value) if field in self._raw else value for field, value in values.items()}
         values = {field: _scaled_down(value) for field, value in values.items()}
         names = getattr(batch, "class_name", None) or [next(iter(self._by_class), "0")] * batch.batch_size
+        if distributed.is_available() and distributed.is_initialized():
+            loader = loaders[loader_index] if isinstance(loaders, Sequence) else loaders
+            new = [not repeated for repeated in are_repeated(loader, self._seen[loader_index], len(names))]
+            self._seen[loader_index] += len(names)
+            own = {field: value.cpu()[torch.tensor(new)] for field, value in values.items()}
+            # Batch by batch, and not the metrics in the end: a process may have no images of a class, and torchmetrics'
+            # metrics wait for each other.
+            for its_values, its_names in everyones(
+                (own, [name for name, is_new in zip(names, new, strict=True) if is_new])
+            ):
+                self._add(
+                    metrics, {field: value.to(batch.image.device) for field, value in its_values.items()}, its_names
+                )
+        else:
+            self._add(metrics, values, names)
+
+    def _add(self, metrics: Sequence[AnomalibMetric], values: dict[str, torch.Tensor], names: Sequence[str]) -> None:
+        """Add the values of some images and their classes."""
+        if not names:
+            return
         for metric in self._pooled:
             metric.update(values)
         for name in dict.fromkeys(names):
-            rows = torch.tensor([other == name for other in names], device=batch.image.device)
-            of_class = {field: value[rows] for field, value in values.items()}
+            rows = torch.tensor([other == name for other in names])
+            of_class = {field: value[rows.to(value.device)] for field, value in values.items()}
             for metric in self._by_class.setdefault(name, [ClassMetric(metric) for metric in metrics]):
                 metric.update(of_class)
 

@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .coupling import CouplingWeights, couple, coupling_weights
-from .precision import no_autocast
+from .precision import full_precision, no_autocast
 
 RELATIVE_RIDGE = 0.01
 """Variance added to every direction of the features before whitening, relative to their mean variance."""
@@ -71,7 +71,7 @@ def flow_latents(features: torch.Tensor, weights: FlowWeights) -> Latents:
     """
     rows = rearrange(features, "b d h w -> b (h w) d")
     with no_autocast(rows):  # directions of small variance are small differences of the features
-        rows = F.linear(rows, weights.whitening, weights.whitening_bias)
+        rows = F.linear(full_precision(rows), weights.whitening, weights.whitening_bias)
     z, log_det = couple(rows, weights.blocks, weights.clamp_alpha)
     return Latents(z, log_det + weights.whitening_log_det)
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 
 import torch
 from anomalib import LearningType
-from anomalib.data import AnomalibDataset, ImageBatch
+from anomalib.data import ImageBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
@@ -28,6 +28,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import Dataset
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from .anomaly_map import ScoreKind
@@ -37,6 +38,8 @@ from .class_catalog import claimed_class_names, datamodule_class_names, label_ba
 from .datamodule import MultiClass
 from .encoder import image_statistics
 from .evaluator import ClassEvaluator
+from .feature_cache import FeatureCache
+from .feature_dataset import FeatureBatch
 from .schedule import TrainingCourse, make_optimizer
 from .settings import check_choice, check_share
 from .torch_model import HgadModel, PriorKind
@@ -123,6 +126,11 @@ class Hgad(AnomalibModule):
             the data is :class:`~anomalib_hgad.MultiClass` with several classes; 0 takes the training images
             themselves, whose scores are lower than those of unseen normal images.
             Defaults to ``0.1``.
+        feature_cache: Compute the features of the training images once, not in every epoch. They are kept in main
+            memory if they take at most half of what is free, else in files in float16, which later trainings with the
+            same images, backbone and pre-processing use again. A path is the folder of these files; ``True`` is the
+            user's cache folder. Augmentation turns it off.
+            Defaults to ``True``.
         seed: Seed of all random numbers, set before the weights are drawn. anomalib 2.7's command line takes
             ``--seed_everything`` and does nothing with it.
             Defaults to ``None``, no seed.
@@ -178,6 +186,7 @@ class Hgad(AnomalibModule):
         class_source: ClassSource = "inferred",
         calibrate: bool = True,
         calibration_share: float = 0.1,
+        feature_cache: bool | str | Path = True,
         seed: int | None = None,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
@@ -213,7 +222,7 @@ class Hgad(AnomalibModule):
         self.class_source = class_source
         self.calibrate = calibrate
         self.calibration_share = calibration_share
-        self.held_out: AnomalibDataset | None = None
+        self.held_out: Dataset[Any] | None = None
         self.model = HgadModel(
             backbone=backbone,
             layers=layers,
@@ -231,7 +240,8 @@ class Hgad(AnomalibModule):
         )
         self.class_names: list[str] = []
         self._resumed_step: int | None = None
-        self._callbacks = [ClassCheck(), NormalConstants(), RandomState()]
+        self._feature_cache = FeatureCache(feature_cache)
+        self._callbacks = [ClassCheck(), NormalConstants(), RandomState(), self._feature_cache]
 
     @staticmethod
     def configure_pre_processor(
@@ -326,7 +336,9 @@ class Hgad(AnomalibModule):
         if self.model.num_classes != len(names):
             self.model.set_num_classes(len(names))
 
-    def on_before_batch_transfer(self, batch: ImageBatch, dataloader_idx: int) -> ClassImageBatch:
+    def on_before_batch_transfer(
+        self, batch: ImageBatch | FeatureBatch, dataloader_idx: int
+    ) -> ClassImageBatch | FeatureBatch:
         """Give every batch the class fields, with the model's class indices.
 
         Args:
@@ -337,7 +349,7 @@ class Hgad(AnomalibModule):
             The batch.
         """
         del dataloader_idx
-        if not isinstance(batch, ClassImageBatch):
+        if not isinstance(batch, ClassImageBatch | FeatureBatch):
             batch = ClassImageBatch.from_image_batch(batch)
         names = claimed_class_names(self._datamodule)
         if self.trainer.state.fn == TrainerFn.FITTING and len(self.class_names) == 1:
@@ -346,6 +358,7 @@ class Hgad(AnomalibModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, with warm-up and cosine by step."""
+        self._feature_cache.start(self.trainer, self)
         optimizer = make_optimizer(
             self.model.flows.parameters(),
             self.model.priors.parameters(),
@@ -363,7 +376,11 @@ class Hgad(AnomalibModule):
             raise ValueError(msg)
         return TrainingCourse(int(steps), self.warmup, self.first_stage)
 
-    def training_step(self, batch: ClassImageBatch, *args: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ANN401
+    def features(self, batch: ClassImageBatch | FeatureBatch) -> list[torch.Tensor]:
+        """Feature maps of the levels, shapes (B, D, H, W), of a batch of images or of features kept of them."""
+        return batch.features if isinstance(batch, FeatureBatch) else self.model.encoder(batch.image)
+
+    def training_step(self, batch: ClassImageBatch | FeatureBatch, *args: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ANN401
         """Loss of a batch, Eq. 11 summed over the levels.
 
         Args:
@@ -376,18 +393,25 @@ class Hgad(AnomalibModule):
         """
         del args, kwargs
         class_index = self.mixture_class_index(batch)
-        losses = self.model.losses(self.model.encoder(batch.image), class_index, self.label_smoothing)._asdict()
+        losses = self.model.losses(self.features(batch), class_index, self.label_smoothing)._asdict()
         stage = self._course().stage(self.global_step)
-        trained = self.loss_weights if stage == 2 else FIRST_STAGE_LOSSES
-        loss = torch.stack([self.loss_weights[name] * losses[name] for name in trained]).sum()
-        size = len(batch.image)
+        # The others get the weight 0 rather than be left out: with several processes DDP waits for a gradient of every
+        # parameter, and some have one from those losses alone.
+        weights = {
+            name: weight if stage == 2 or name in FIRST_STAGE_LOSSES else 0.0
+            for name, weight in self.loss_weights.items()
+        }
+        loss = torch.stack([weight * losses[name] for name, weight in weights.items()]).sum()
+        size = batch.batch_size
         terms = {f"train_{name}": value.detach() for name, value in losses.items()}
-        self.log_dict(terms, on_step=True, on_epoch=True, batch_size=size)
-        self.log("train_loss", loss.detach(), on_step=True, on_epoch=True, prog_bar=True, batch_size=size)
+        self.log_dict(terms, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
+        self.log(
+            "train_loss", loss.detach(), on_step=True, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True
+        )
         self.log("stage", float(stage), on_step=True, on_epoch=False, prog_bar=True, batch_size=size)
         return loss
 
-    def mixture_class_index(self, batch: ClassImageBatch) -> torch.Tensor:
+    def mixture_class_index(self, batch: ClassImageBatch | FeatureBatch) -> torch.Tensor:
         """True classes as the mixture counts them; a mixture of one class takes all images for that one.
 
         Args:
@@ -400,7 +424,7 @@ class Hgad(AnomalibModule):
             ValueError: If the batch has no classes though the mixture has several.
         """
         if self.model.num_classes == 1:
-            return torch.zeros(len(batch.image), dtype=torch.int64, device=batch.image.device)
+            return torch.zeros(batch.batch_size, dtype=torch.int64, device=self.device)
         if batch.class_index is None:
             msg = f"The model has the classes {', '.join(self.class_names)}, but the batch carries no class_index. "
             msg += "Load the images with anomalib_hgad.MultiClass."
