@@ -15,18 +15,19 @@ from .torch_model import HgadModel
 
 
 @torch.no_grad()
-def fold(model: HgadModel) -> HgadModel:
+def fold(model: HgadModel, image_size: tuple[int, int] | None = None) -> HgadModel:
     """Fold the flows of a model.
 
     Args:
         model: The model, which stays as it is.
+        image_size: Height and width of the images. Defaults to ``None``, for ``model.image_size``.
 
     Returns:
-        A copy for images of ``model.image_size``, in eval mode. It gives the same scores up to rounding, faster, and
+        A copy for images of this size, in eval mode. It gives the same scores up to rounding, faster, and
         cannot be trained.
     """
     folded = deepcopy(model).eval().requires_grad_(requires_grad=False)
-    image = torch.zeros(1, 3, *model.image_size, device=model.calibration.location.device)
+    image = torch.zeros(1, 3, *(image_size or model.image_size), device=model.calibration.location.device)
     grids = [level.shape[2:] for level in folded.encoder(image)]
     flows = zip(folded.conditional_flows, grids, strict=True)
     folded.flows = nn.ModuleList(FoldedFlow(flow, *grid) for flow, grid in flows)

@@ -38,6 +38,7 @@ from .class_catalog import claimed_class_names, datamodule_class_names, label_ba
 from .datamodule import MultiClass
 from .encoder import image_statistics
 from .evaluator import ClassEvaluator
+from .export import FoldedExport
 from .feature_cache import FeatureCache
 from .feature_dataset import FeatureBatch
 from .schedule import TrainingCourse, make_optimizer
@@ -55,7 +56,7 @@ FIRST_STAGE_LOSSES = ("inter", "mutual_information", "entropy")
 ClassSource = Literal["inferred", "given"]
 
 
-class Hgad(AnomalibModule):
+class Hgad(FoldedExport, AnomalibModule):
     """HGAD: one model that inspects many product classes.
 
     A frozen backbone gives features of several levels. For each level a conditional normalizing flow maps them,

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -34,12 +33,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "REPEATS", 1)
 
 
-def test_command_prints_tables_and_writes_json(
-    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_prints_tables_and_writes_json(small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
-    monkeypatch.setattr(sys, "argv", ["run.py", "--json", str(file)])
-    run.main()
+    run.main(["--json", str(file)])
     figures = json.loads(file.read_text())
     assert list(figures) == ["flow", "step", "cache", "inference", "scaling", "roofline"]
     printed = capsys.readouterr().out
@@ -51,16 +47,12 @@ def test_command_prints_tables_and_writes_json(
             assert all(value >= 0 for value in values.values())
 
 
-def test_sections_can_be_chosen(
-    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sections_can_be_chosen(small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
-    monkeypatch.setattr(sys, "argv", ["run.py", "--only", "roofline,flow", "--json", str(file)])
-    run.main()
+    run.main(["--only", "roofline,flow", "--json", str(file)])
     assert list(json.loads(file.read_text())) == ["flow", "roofline"]
-    monkeypatch.setattr(sys, "argv", ["run.py", "--only", "step,speed"])
     with pytest.raises(SystemExit):
-        run.main()
+        run.main(["--only", "step,speed"])
     assert "no benchmark speed; there are flow, step" in capsys.readouterr().err
 
 
@@ -100,8 +92,7 @@ def test_convergence_compares_variants(
     file = tmp_path / "convergence.json"
     weights = shared_data / "weights/resnet18_timm_stem_l123.safetensors"
     arguments = f"--data {shared_data / 'data'} --weights {weights} --seeds 0 --image_size 64 --coupling_blocks 2"
-    monkeypatch.setattr(sys, "argv", ["convergence.py", *arguments.split(), "--json", str(file)])
-    convergence.main()
+    convergence.main([*arguments.split(), "--json", str(file)])
     results = json.loads(file.read_text())
     assert list(results) == list(short)
     of_variants = [result["runs"][0] for result in results.values()]

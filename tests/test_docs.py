@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +23,8 @@ from anomalib_hgad import lightning_model
 from anomalib_hgad.demo import __main__ as demo
 from anomalib_hgad.demo import distill
 from tests import trees
+from tests.benchmarks import convergence
+from tests.benchmarks import run as benchmarks
 from tests.light import LIGHT
 
 ROOT = Path(__file__).parents[1]
@@ -69,7 +75,9 @@ def run(command: str) -> None:
     if "$HGAD_TEST_DATA" in command and shared is None:
         pytest.skip("HGAD_TEST_DATA names no folder with real images and weights")
     program, *arguments = shlex.split(os.path.expandvars(command))
-    if program == "anomalib":
+    if program.startswith("MASTER_ADDR="):
+        run_on_two_nodes(arguments)
+    elif program == "anomalib":
         light = {"train": EPOCH, "export": []}.get(arguments[0], EPOCH[1:])
         if "$HGAD_TEST_DATA" in command:
             light = [*light, *FEW_BATCHES, "--model.image_size=64"]
@@ -82,10 +90,42 @@ def run(command: str) -> None:
     elif "anomalib_hgad.demo" in arguments:
         engine = demo.main(["--epochs=1"])
         assert len(list(Path(engine.trainer.default_root_dir, "images").rglob("*.png"))) == 135
+    elif "tests/benchmarks/run.py" in arguments:
+        benchmarks.main([*arguments[1:], "--only=roofline"])
+        assert list(json.loads(Path(arguments[-1]).read_text())) == ["roofline"]
+    elif "tests/benchmarks/convergence.py" in arguments:
+        convergence.main([*arguments[1:], "--seeds=0", "--image_size=64", "--coupling_blocks=2"])
+        assert Path(arguments[arguments.index("--json") + 1]).is_file()
     elif "pytest" in arguments:
         assert "README.md" in (ROOT / ".ci/run").read_text()  # the gate takes this very command from there
     else:
         pytest.fail(f"No test runs the command {command!r}.")
+
+
+def run_on_two_nodes(arguments: list[str]) -> None:
+    """The command once for each node, with one process each on this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings, (program, *flags) = arguments[:2], arguments[2:]
+    assert [setting.partition("=")[0] for setting in settings] == ["MASTER_PORT", "NODE_RANK"]
+    light = [
+        f"--model.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in LIGHT.items()
+    ]
+    light += [*EPOCH, "--trainer.devices=1", "--data.num_workers=0"]
+    nodes = [
+        subprocess.Popen(
+            [Path(sys.executable).with_name(program), *flags, *light],
+            env=os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    printed = [node.communicate(timeout=300)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], "\n".join(printed)
+    assert "MEMBER: 2/2" in printed[1]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.stem)

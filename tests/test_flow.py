@@ -157,7 +157,7 @@ def test_whitening_of_a_channel_that_never_varies_is_bounded() -> None:
 
 def test_feature_statistics_against_numpy() -> None:
     batches = [[torch.randn(b, 3, 4, 5) + 2, torch.randn(b, 2, 2, 2)] for b in (2, 3, 1)]
-    for level, (mean, covariance) in enumerate(feature_statistics(batches)):
+    for level, (mean, covariance) in enumerate(feature_statistics(batches, [3, 2], torch.device("cpu"))):
         rows = np.concatenate([b[level].permute(0, 2, 3, 1).flatten(0, 2).numpy() for b in batches]).astype(np.float64)
         np.testing.assert_allclose(mean, rows.mean(axis=0), rtol=1e-10)
         np.testing.assert_allclose(covariance, np.cov(rows.T, bias=True), rtol=1e-8, atol=1e-10)

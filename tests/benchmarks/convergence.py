@@ -278,7 +278,7 @@ def table(results: dict[str, dict[str, object]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(command: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder whose subfolders are classes in MVTec layout")
@@ -289,7 +289,10 @@ def main() -> None:
     parser.add_argument("--coupling_blocks", type=int, default=8)
     parser.add_argument("--json", type=Path, help="file to write the results to")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    print(table(run(parser.parse_args())))
+    arguments = parser.parse_args(command)
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    print(table(run(arguments)))
 
 
 if __name__ == "__main__":

@@ -47,14 +47,16 @@ def names(text: str) -> list[str]:
     return [name for name in SECTIONS if name in chosen]
 
 
-def main() -> None:
+def main(command: list[str] | None = None) -> None:
     """Measure, print tables, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", type=names, default=list(SECTIONS), metavar=",".join(SECTIONS))
     parser.add_argument("--json", type=Path, help="file to write the figures to")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(command)
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
     results = {}
     for name in arguments.only:
         results[name] = SECTIONS[name]() | {"made_with": environment()}

@@ -1,0 +1,174 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""anomalib's export, of a model that is folded for inference and says what it is.
+
+anomalib's inferencers refuse a graph with an output that they do not know, so the inferred class is no output. The
+graph computes it all the same, and names it :data:`CLASS_TENSOR`: whoever wants it makes that tensor an output.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import onnx
+import openvino
+from anomalib.data.transforms.utils import extract_transforms_by_type
+from anomalib.models.components.base.export_mixin import ExportMixin
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from torchvision.transforms.v2 import Resize
+
+from .folding import fold
+from .torch_model import HgadModel
+
+OPSET = 18
+"""What PyTorch's exporter writes by itself; it converts to an older one, and prints a traceback where it cannot."""
+
+CLASS_TENSOR = "class_candidates"
+"""Name of the tensor of each image's most probable classes, the inferred one first, int64, shape (B, J)."""
+
+
+class FoldedExport(ExportMixin):
+    """Replaces what anomalib exports by the same model with all constants computed, and adds its description."""
+
+    class_names: list[str]
+    model: HgadModel
+    pre_processor: PreProcessor | None
+    post_processor: PostProcessor | None
+
+    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
+        """Export to a pickled PyTorch module.
+
+        Args:
+            export_root: Folder for the file.
+            model_file_name: Its name without ending.
+
+        Returns:
+            The file.
+        """
+        with self._folded(self._resized_to()):
+            return Path(super().to_torch(export_root, model_file_name))
+
+    def to_onnx(
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Path:
+        """Export to ONNX, with the description in the metadata of the file.
+
+        Args:
+            export_root: Folder for the file.
+            model_file_name: Its name without ending.
+            input_size: Height and width of the images. Defaults to ``None``, for images of any size.
+            **kwargs: Arguments of :func:`torch.onnx.export`; the opset is 18 unless given.
+
+        Returns:
+            The file.
+
+        Raises:
+            ValueError: If images of any size are asked for and nothing resizes them to one.
+        """
+        size = self._resized_to() or input_size
+        if size is None:
+            msg = "The pre-processor has no Resize, so that the graph can take images of one size only. Expected this "
+            msg += "size as input_size=(height, width), got None."
+            raise ValueError(msg)
+        kwargs.setdefault("opset_version", OPSET)
+        with self._folded(size):
+            path = Path(super().to_onnx(export_root, model_file_name, input_size, **kwargs))
+        graph = onnx.load(path, load_external_data=False)
+        onnx.helper.set_model_props(graph, self.description())
+        _name_candidates(graph)
+        with _replaced(path) as unfinished:
+            onnx.save(graph, unfinished)
+        return path
+
+    def to_openvino(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401
+        """Export to OpenVINO, with the description under ``model_info`` of the file's runtime information.
+
+        Args:
+            export_root: Folder for the files.
+            *args: As in anomalib's export.
+            **kwargs: As there.
+
+        Returns:
+            The .xml file.
+        """
+        path = Path(super().to_openvino(export_root, *args, **kwargs))
+        graph = openvino.Core().read_model(path)
+        for name, value in self.description().items():
+            graph.set_rt_info(value, ["model_info", name])
+        with TemporaryDirectory(dir=path.parent) as folder:
+            openvino.save_model(graph, Path(folder) / path.name, compress_to_fp16=False)
+            del graph  # it maps the file of weights that is about to be replaced
+            for suffix in (".bin", ".xml"):
+                os.replace((Path(folder) / path.name).with_suffix(suffix), path.with_suffix(suffix))  # noqa: PTH105
+        return path
+
+    def description(self) -> dict[str, str]:
+        """What an exported model says of itself: classes, thresholds, image size and versions, in JSON each."""
+        post_processor = self.post_processor
+        thresholds = {
+            f"{kind}_threshold": getattr(post_processor, f"normalized_{kind}_threshold", None)
+            for kind in ("image", "pixel")
+        }
+        entries = {
+            "model": "anomalib_hgad.Hgad",
+            "class_names": self.class_names,
+            "class_tensor": CLASS_TENSOR if self.model.num_classes > 1 else None,
+            **{name: None if value is None else float(value) for name, value in thresholds.items()},
+            "image_size": list(self.model.image_size),
+            **{f"{package}_version": version(package) for package in ("anomalib", "anomalib-hgad", "torch", "timm")},
+        }
+        return {name: json.dumps(value) for name, value in entries.items()}
+
+    def _resized_to(self) -> tuple[int, int] | None:
+        """Height and width that the pre-processor resizes all images to, if it does."""
+        resizes = extract_transforms_by_type(getattr(self.pre_processor, "transform", None), Resize)
+        sizes = [resize.size for resize in resizes if resize.size is not None and len(resize.size) == 2]
+        return (sizes[-1][0], sizes[-1][1]) if sizes else None
+
+    @contextmanager
+    def _folded(self, image_size: tuple[int, int] | None) -> Iterator[None]:
+        """With the folded model in the place of the model, if all images come to it in one size."""
+        model = self.model
+        if image_size is not None:
+            self.model = fold(model, image_size)
+        try:
+            yield
+        finally:
+            self.model = model
+
+
+def _name_candidates(graph: onnx.ModelProto) -> None:
+    """Give the indices of the largest class probabilities their name; with one class there are none."""
+    for node in graph.graph.node:
+        if node.op_type == "TopK":
+            old = node.output[1]
+            for user in graph.graph.node:
+                for names in (user.input, user.output):
+                    for position, name in enumerate(names):
+                        if name == old:
+                            names[position] = CLASS_TENSOR
+            return
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """A file to write, which takes the place of another one when it is complete."""
+    unfinished = path.with_suffix(".part")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)  # noqa: PTH105
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,140 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tests of exported files: that they compute what PyTorch computes, and say what they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import openvino
+import pytest
+import torch
+
+from anomalib_hgad import Hgad
+from anomalib_hgad.export import CLASS_TENSOR
+from anomalib_hgad.flow import ConditionalFlow, FoldedFlow
+from tests.light import LIGHT
+
+pytestmark = pytest.mark.usefixtures("seeded")
+
+CLASSES = ["bolt", "gear wheel", "nut"]
+IN_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
+"""On some processors OpenVINO would otherwise compute in bfloat16."""
+
+
+@pytest.fixture(scope="module")
+def module() -> Hgad:
+    """A model of three classes, as a checkpoint would restore it."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    module = Hgad(**LIGHT | {"image_size": (32, 48)})
+    module._set_class_names(CLASSES)
+    for name in ("image", "pixel"):
+        for constant, value in (("min", -3.0), ("max", 9.0), ("threshold", 2.0)):
+            setattr(module.post_processor, f"_{name}_{constant}", torch.tensor(value))
+    return module.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(module: Hgad, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("exported")
+    return {"onnx": module.to_onnx(folder), "openvino": module.to_openvino(folder)}
+
+
+def compiled(path: Path) -> openvino.CompiledModel:
+    """The graph with the class as a fifth output."""
+    graph = openvino.Core().read_model(path)
+    graph.add_outputs(CLASS_TENSOR)
+    return openvino.compile_model(graph, "CPU", IN_FLOAT32)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+@pytest.mark.parametrize("shape", [(1, 3, 32, 48), (2, 3, 60, 50), (5, 3, 21, 100)])
+def test_graph_computes_what_pytorch_computes(
+    exported: dict[str, Path], module: Hgad, kind: str, shape: tuple[int, ...]
+) -> None:
+    """Batches and images of any size; the class is the one that the model infers."""
+    images = torch.rand(*shape)
+    outputs = compiled(exported[kind])(images.numpy())
+    with torch.no_grad():
+        expected = module(images)
+        prediction, _ = module.model.predict(module.pre_processor(images))
+    for name, value in expected._asdict().items():
+        np.testing.assert_allclose(outputs[name], value.numpy(), rtol=1e-3, atol=1e-4, err_msg=name)
+    assert outputs[CLASS_TENSOR][:, 0].tolist() == prediction.class_posterior.argmax(dim=-1).tolist()
+
+
+def test_files_say_what_they_are(exported: dict[str, Path], module: Hgad) -> None:
+    properties = {
+        entry.key: entry.value for entry in onnx.load(exported["onnx"], load_external_data=False).metadata_props
+    }
+    graph = openvino.Core().read_model(exported["openvino"])
+    information = {name: graph.get_rt_info(["model_info", name]).value for name in properties}
+    for said in (properties, information):
+        entries = {name: json.loads(value) for name, value in said.items()}
+        assert entries["class_names"] == CLASSES
+        assert entries["class_tensor"] == CLASS_TENSOR
+        assert entries["image_threshold"] == entries["pixel_threshold"] == 0.5
+        assert entries["image_size"] == [32, 48]
+        assert {"anomalib_version", "anomalib-hgad_version", "torch_version"} <= set(entries)
+
+
+def test_graph_is_folded_and_has_no_loop_and_no_random_number(exported: dict[str, Path]) -> None:
+    """No sine of a position code, no softplus of a scale; as many matrix products as the flow has matrices."""
+    graph = onnx.load(exported["onnx"], load_external_data=False)
+    assert graph.opset_import[0].version == 18
+    kinds = [node.op_type for node in graph.graph.node]
+    assert not {"Sin", "Cos", "Softplus", "Loop", "If", "RandomNormal", "RandomUniform"} & set(kinds)
+    levels, blocks = 2, LIGHT["coupling_blocks"]
+    mixture = 2 + 2  # distances to the classes and to the centres, weights of the classes for both normalities
+    assert kinds.count("MatMul") + kinds.count("Gemm") == levels * (1 + 3 * blocks + mixture)
+
+
+def test_model_is_as_it_was_after_an_export(exported: dict[str, Path], module: Hgad, tmp_path: Path) -> None:
+    assert all(isinstance(flow, ConditionalFlow) for flow in module.model.flows)
+    assert any(parameter.requires_grad for parameter in module.parameters())
+    before = module.model
+    with pytest.raises(TypeError):
+        module.to_onnx(tmp_path, nonsense=1)
+    assert module.model is before
+
+
+def test_torch_export_is_folded(module: Hgad, tmp_path: Path) -> None:
+    path = module.to_torch(tmp_path)
+    restored = torch.load(path, weights_only=False)["model"]
+    assert all(isinstance(flow, FoldedFlow) for flow in restored.model.flows)
+    images = torch.rand(2, 3, 40, 40)
+    with torch.no_grad():
+        torch.testing.assert_close(restored(images).pred_score, module(images).pred_score, rtol=1e-4, atol=1e-5)
+
+
+def test_export_prints_no_traceback_and_no_warning(
+    module: Hgad, tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    module.to_openvino(tmp_path)
+    printed = "".join(capfd.readouterr())
+    assert "Traceback" not in printed
+    assert "Error" not in printed
+    assert not [str(warning.message) for warning in recwarn if issubclass(warning.category, UserWarning)]
+
+
+def test_model_of_one_class_exports_without_a_class(tmp_path: Path) -> None:
+    single = Hgad(**LIGHT).eval()
+    path = single.to_onnx(tmp_path)
+    properties = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+    assert json.loads(properties["class_tensor"]) is None
+
+
+def test_without_resizing_the_size_must_be_given(tmp_path: Path) -> None:
+    module = Hgad(**LIGHT, pre_processor=False).eval()
+    with pytest.raises(ValueError, match=r"takes? images of one size only.*input_size=\(height, width\), got None"):
+        module.to_onnx(tmp_path)
+    images = torch.rand(2, 3, 64, 48)
+    path = module.to_onnx(tmp_path, input_size=(64, 48))
+    outputs = openvino.compile_model(openvino.Core().read_model(path), "CPU", IN_FLOAT32)(images[:1].numpy())
+    with torch.no_grad():
+        np.testing.assert_allclose(outputs["anomaly_map"], module(images[:1]).anomaly_map, rtol=1e-3, atol=1e-4)
