@@ -34,6 +34,7 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 from .anomaly_map import ScoreKind
 from .batch import ClassImageBatch
 from .callbacks import ClassCheck, NormalConstants, RandomState
+from .checkpoint import describe, described_class_names
 from .class_catalog import claimed_class_names, datamodule_class_names, label_batch
 from .datamodule import MultiClass
 from .encoder import image_statistics
@@ -461,9 +462,9 @@ class Hgad(FoldedExport, AnomalibModule):
     predict_step = validation_step
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the class names."""
+        """Keep the class names, and what made the checkpoint."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["hgad_class_names"] = self.class_names
+        describe(checkpoint, self.class_names)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the classes.
@@ -472,13 +473,11 @@ class Hgad(FoldedExport, AnomalibModule):
             checkpoint: The checkpoint.
 
         Raises:
-            ValueError: If the checkpoint is not of this model, or if a training is resumed on other classes.
+            ValueError: If the checkpoint is not of this model or of other versions, or if a training is resumed on
+                other classes.
         """
+        names = described_class_names(checkpoint)
         super().on_load_checkpoint(checkpoint)
-        if "hgad_class_names" not in checkpoint:
-            msg = "Expected a checkpoint of anomalib_hgad.Hgad; this one is of another model."
-            raise ValueError(msg)
-        names = list(checkpoint["hgad_class_names"])
         stage = None if self._trainer is None else self._trainer.state.fn
         if stage == TrainerFn.FITTING:
             if set(names) != set(self.class_names):
