@@ -136,6 +136,9 @@ def test_commands_run(page: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem)
 def test_python_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if page.stem == "deployment":
+        for command in commands(page):
+            run(command)
     for block in blocks(page, "python"):
         light = block.replace("max_epochs=100", "max_epochs=1, accelerator='cpu', enable_progress_bar=False")
         exec(compile(light, str(page), "exec"), {})

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +105,30 @@ def test_batches_and_arrays(inferencer: ClassOpenVINOInferencer) -> None:
     batch = inferencer.predict(np.stack([pixels.transpose(2, 0, 1)] * 3))
     np.testing.assert_allclose(batch.pred_score, np.repeat(alone.pred_score, 3), atol=1e-4)
     assert batch.pred_class_name == alone.pred_class_name * 3
+
+
+def test_program_in_cpp_says_what_python_says(
+    inferencer: ClassOpenVINOInferencer, files: dict[str, Path], tmp_path: Path
+) -> None:
+    """The program of docs/deployment.md, compiled with what OpenVINO's package brings."""
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no g++ to compile the program with")
+    page = (Path(__file__).parents[1] / "docs/deployment.md").read_text()
+    (program,) = re.findall(r"^```cpp\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "inspect.cpp").write_text(program)
+    package = Path(openvino.__file__).parent
+    (library,) = (package / "libs").glob("libopenvino.so.*")
+    flags = [f"-I{package / 'include'}", str(library), f"-Wl,-rpath,{package / 'libs'}", "-std=c++17"]
+    subprocess.run([compiler, tmp_path / "inspect.cpp", *flags, "-o", tmp_path / "inspect"], check=True)
+    image = write_image(tmp_path / "image.ppm", size=(50, 40))
+    process = subprocess.run(
+        [tmp_path / "inspect", files["openvino"], image], capture_output=True, text=True, check=True
+    )
+    score, index = process.stdout.split()
+    expected = inferencer.predict(image)
+    assert float(score) == pytest.approx(expected.pred_score.item(), rel=1e-4)
+    assert int(index) == expected.pred_class_index.item()
 
 
 def test_model_of_one_class(tmp_path: Path) -> None:
