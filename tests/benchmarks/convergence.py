@@ -126,7 +126,8 @@ def scale_blocks(flow: ConditionalFlow, features: torch.Tensor) -> None:
         unmixed = weights._replace(mixing=torch.eye(rows.shape[-1]), mixing_bias=torch.zeros(rows.shape[-1]))
         outputs = couple(rows, [unmixed], block.clamp)[0].flatten(0, 1)
         scale = 1 / outputs.std(dim=0).clamp(min=1e-2)
-        block.global_scale.copy_(2 * torch.expm1(5 * scale).log())  # the inverse of 0.1 softplus with beta 0.5
+        # The inverse of 0.1 softplus with beta 0.5, 2 log(exp(5 s) - 1), without overflow.
+        block.global_scale.copy_(10 * scale + 2 * (-torch.expm1(-5 * scale)).log())
         block.global_offset.copy_(-outputs.mean(dim=0) * scale)
         rows = couple(rows, [coupling_weights(block, code)], block.clamp)[0]
 

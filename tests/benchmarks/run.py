@@ -53,16 +53,21 @@ def main(command: list[str] | None = None) -> None:
     parser.add_argument("--only", type=names, default=list(SECTIONS), metavar=",".join(SECTIONS))
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     arguments = parser.parse_args(command)
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
     results = {}
-    for name in arguments.only:
-        results[name] = SECTIONS[name]() | {"made_with": environment()}
-        print(table(name, results[name]), flush=True)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for name in arguments.only:
+                results[name] = SECTIONS[name]() | {"made_with": environment()}
+                print(table(name, results[name]), flush=True)
+                if arguments.json:
+                    arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    finally:
+        logging.disable(disabled)
 
 
 if __name__ == "__main__":
