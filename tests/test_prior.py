@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from anomalib_hgad.prior import HierarchicalGaussianMixture, initial_class_centers
+from anomalib_hgad.prior import HierarchicalGaussianMixture, gaussian_energies, initial_class_centers
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -158,6 +158,15 @@ def test_densities_stay_in_float32_under_autocast() -> None:
         torch.testing.assert_close(result, reference, rtol=0, atol=0)
     assert of_half.dtype == torch.float32
     torch.testing.assert_close(of_half, prior.class_energies(z.bfloat16().float()), rtol=0, atol=0)
+
+
+def test_energies_in_float32_are_those_of_float64() -> None:
+    """At the paper's sizes, where the norms of z and of the centres are some 200 and their distances from 0 to 700."""
+    prior = HierarchicalGaussianMixture(15, 10, 200)
+    main = prior.centers().flatten(0, 1).detach()
+    z = torch.cat((torch.randn(500, 200), main + 1e-3 * torch.randn_like(main)))
+    exact = -0.5 * (z.double().unsqueeze(1) - main.double()).square().sum(dim=-1)
+    torch.testing.assert_close(gaussian_energies(z, main).double(), exact, rtol=1e-5, atol=5e-4)
 
 
 def test_energies_of_distant_latents_are_never_positive() -> None:
