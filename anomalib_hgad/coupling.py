@@ -10,7 +10,7 @@ shorter:
   for every image, so the bracket is a constant of the position: it is computed once a step, and once for ever when the
   parameters no longer change.
 - Global scale and offset, and the fixed permutation that follows, are one matrix and one offset.
-- The hidden layer, by far the widest, is not kept for the backward pass but computed again.
+- The hidden layer, by far the widest, is not kept for the backward pass but computed again, unless there are few rows.
 - On a CPU the rows go through all blocks in portions that stay in the cache.
 
 Training folds the parameters in every step and differentiates through that; inference keeps what was folded once. Both
@@ -102,13 +102,17 @@ def couple(
     positions = rows.shape[1]
     # A loop over portions would be unrolled into an exported graph, and accelerators want all rows at once.
     portion = positions if torch.compiler.is_compiling() or rows.device.type != "cpu" else CPU_ROWS // rows.shape[0]
+    trained = torch.is_grad_enabled()
     if portion >= positions:
-        return _couple_portion(rows, blocks, clamp_alpha)
+        return _couple_portion(rows, blocks, clamp_alpha, trained and rows.shape[0] * positions > CPU_ROWS)
     portion = max(portion, 1)
     biases = zip(*(block.position_bias.split(portion) for block in blocks), strict=True)
     outputs = [
         _couple_portion(
-            part, [block._replace(position_bias=bias) for block, bias in zip(blocks, of_part, strict=True)], clamp_alpha
+            part,
+            [block._replace(position_bias=bias) for block, bias in zip(blocks, of_part, strict=True)],
+            clamp_alpha,
+            trained,
         )
         for part, of_part in zip(rows.split(portion, dim=1), biases, strict=True)
     ]
@@ -117,13 +121,13 @@ def couple(
 
 
 def _couple_portion(
-    rows: torch.Tensor, blocks: Sequence[CouplingWeights], clamp_alpha: float
+    rows: torch.Tensor, blocks: Sequence[CouplingWeights], clamp_alpha: float, frugal: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     log_dets = []
     for block in blocks:
         passive = block.hidden.shape[1]
         x1, x2 = rows.split((passive, rows.shape[-1] - passive), dim=-1)
-        coefficients = _perceptron(x1, block)
+        coefficients = _perceptron(x1, block, frugal)
         log_scale, shift = coefficients.split(x2.shape[-1], dim=-1)
         log_scale = clamp_alpha * full_precision(log_scale).tanh()
         x2 = torch.addcmul(full_precision(shift), full_precision(x2), log_scale.exp())
@@ -133,7 +137,7 @@ def _couple_portion(
     return rows, torch.stack(log_dets).sum(dim=0) + constant
 
 
-def _perceptron(x1: torch.Tensor, block: CouplingWeights) -> torch.Tensor:
+def _perceptron(x1: torch.Tensor, block: CouplingWeights, frugal: bool) -> torch.Tensor:
     """Coupling coefficients of the rows, shape (B, n, 2 D2)."""
     arguments: tuple[torch.Tensor, ...] = (
         x1,
@@ -142,7 +146,7 @@ def _perceptron(x1: torch.Tensor, block: CouplingWeights) -> torch.Tensor:
         block.coefficients,
         block.coefficients_bias,
     )
-    if not torch.is_grad_enabled():
+    if not frugal:
         return _second_layer(_hidden_layer(*arguments[:3]), *arguments[3:])
     if torch.is_autocast_enabled(x1.device.type):  # autocast does not look into an autograd function
         dtype = torch.get_autocast_dtype(x1.device.type)
