@@ -10,24 +10,23 @@ graph computes it all the same, and names it :data:`CLASS_TENSOR`: whoever wants
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import onnx
-import openvino
-from anomalib.data.transforms.utils import extract_transforms_by_type
 from anomalib.models.components.base.export_mixin import ExportMixin
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
-from torchvision.transforms.v2 import Resize
 
 from .folding import fold
 from .torch_model import HgadModel
+from .transforms import last_size
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 OPSET = 18
 """What PyTorch's exporter writes by itself; it converts to an older one, and prints a traceback where it cannot."""
@@ -54,7 +53,7 @@ class FoldedExport(ExportMixin):
         Returns:
             The file.
         """
-        with self._folded(self._resized_to()):
+        with self._folded(self._fixed_size()):
             return Path(super().to_torch(export_root, model_file_name))
 
     def to_onnx(
@@ -78,7 +77,9 @@ class FoldedExport(ExportMixin):
         Raises:
             ValueError: If images of any size are asked for and nothing resizes them to one.
         """
-        size = self._resized_to() or input_size
+        import onnx  # noqa: PLC0415 - half a second, with openvino, that a training need not wait for
+
+        size = self._fixed_size() or input_size
         if size is None:
             msg = "The pre-processor has no Resize, so that the graph can take images of one size only. Expected this "
             msg += "size as input_size=(height, width), got None."
@@ -104,6 +105,8 @@ class FoldedExport(ExportMixin):
         Returns:
             The .xml file.
         """
+        import openvino  # noqa: PLC0415 - as onnx above
+
         path = Path(super().to_openvino(export_root, *args, **kwargs))
         graph = openvino.Core().read_model(path)
         for name, value in self.description().items():
@@ -112,7 +115,7 @@ class FoldedExport(ExportMixin):
             openvino.save_model(graph, Path(folder) / path.name, compress_to_fp16=False)
             del graph  # it maps the file of weights that is about to be replaced
             for suffix in (".bin", ".xml"):
-                os.replace((Path(folder) / path.name).with_suffix(suffix), path.with_suffix(suffix))  # noqa: PTH105
+                (Path(folder) / path.name).with_suffix(suffix).replace(path.with_suffix(suffix))
         return path
 
     def description(self) -> dict[str, str]:
@@ -132,11 +135,9 @@ class FoldedExport(ExportMixin):
         }
         return {name: json.dumps(value) for name, value in entries.items()}
 
-    def _resized_to(self) -> tuple[int, int] | None:
-        """Height and width that the pre-processor resizes all images to, if it does."""
-        resizes = extract_transforms_by_type(getattr(self.pre_processor, "transform", None), Resize)
-        sizes = [resize.size for resize in resizes if resize.size is not None and len(resize.size) == 2]
-        return (sizes[-1][0], sizes[-1][1]) if sizes else None
+    def _fixed_size(self) -> tuple[int, int] | None:
+        """Height and width that the pre-processor brings all images to, if it does."""
+        return last_size(getattr(self.pre_processor, "transform", None))
 
     @contextmanager
     def _folded(self, image_size: tuple[int, int] | None) -> Iterator[None]:
@@ -150,17 +151,14 @@ class FoldedExport(ExportMixin):
             self.model = model
 
 
-def _name_candidates(graph: onnx.ModelProto) -> None:
+def _name_candidates(graph: ModelProto) -> None:
     """Give the indices of the largest class probabilities their name; with one class there are none."""
+    indices = [node.output[1] for node in graph.graph.node if node.op_type == "TopK"]
     for node in graph.graph.node:
-        if node.op_type == "TopK":
-            old = node.output[1]
-            for user in graph.graph.node:
-                for names in (user.input, user.output):
-                    for position, name in enumerate(names):
-                        if name == old:
-                            names[position] = CLASS_TENSOR
-            return
+        for names in (node.input, node.output):
+            for position, name in enumerate(names):
+                if name in indices:
+                    names[position] = CLASS_TENSOR
 
 
 @contextmanager
@@ -169,6 +167,6 @@ def _replaced(path: Path) -> Iterator[Path]:
     unfinished = path.with_suffix(".part")
     try:
         yield unfinished
-        os.replace(unfinished, path)  # noqa: PTH105
+        unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 from anomalib.data import AnomalibDataset
 from anomalib.data.transforms import ExportableCenterCrop, SquarePad
-from torchvision.transforms.v2 import CenterCrop, Compose, Grayscale, Normalize, Resize, Transform
+from torchvision.transforms.v2 import CenterCrop, Grayscale, Normalize, Resize, Transform
 
 from .dataset import MultiClassDataset
 from .encoder import PyramidEncoder
+from .transforms import last_size, steps
 
 FORMAT = 1
 """Counts the formats of the files and the ways in which features are computed."""
@@ -48,29 +49,16 @@ def image_size(datasets: Sequence[AnomalibDataset], transform: Transform | None)
     """
     augmentations = [reader.augmentations for images in datasets for reader in readers(images)]
     for kind in (transform, *augmentations):
-        for step in _steps(kind):
+        for step in steps(kind):
             if type(step) not in FIXED_TRANSFORMS:
                 msg = f"{type(step).__name__} may change an image in another way every time"
                 raise ValueError(msg)
-    sizes = {_last_size(kind) for kind in augmentations}
+    sizes = {last_size(kind) for kind in augmentations}
     size = sizes.pop()
     if sizes or size is None:
         msg = "the images are not all brought to one height and width before they are batched"
         raise ValueError(msg)
     return size
-
-
-def _steps(transform: Transform | None) -> list[Transform]:
-    """The transforms that a transform is made of."""
-    if transform is not None and type(transform) is Compose:
-        return [step for part in transform.transforms for step in _steps(part)]
-    return [] if transform is None else [transform]
-
-
-def _last_size(transform: Transform | None) -> tuple[int, int] | None:
-    """Height and width that a transform ends with; ``None`` if it leaves the image's, or one side of it."""
-    sizes = [step.size for step in _steps(transform) if isinstance(step, CenterCrop | ExportableCenterCrop | Resize)]
-    return (sizes[-1][0], sizes[-1][1]) if sizes and sizes[-1] is not None and len(sizes[-1]) == 2 else None
 
 
 def file_digest(path: str | Path) -> str:

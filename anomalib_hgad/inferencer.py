@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import openvino
 from anomalib.deploy import OpenVINOInferencer
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from .batch import NumpyClassImageBatch
 
@@ -88,7 +88,7 @@ class ClassOpenVINOInferencer(OpenVINOInferencer):
             try:
                 with Image.open(path) as opened:
                     image = opened.convert("RGB")
-            except (OSError, SyntaxError, UnidentifiedImageError) as error:
+            except (OSError, SyntaxError) as error:  # Pillow raises a SyntaxError for a broken png
                 msg = f"Image {path} cannot be read: {error}. Replace the file or leave it out."
                 raise OSError(msg) from error
         if isinstance(image, Image.Image):

@@ -13,6 +13,8 @@ import onnx
 import openvino
 import pytest
 import torch
+from anomalib.pre_processing import PreProcessor
+from torchvision.transforms.v2 import CenterCrop, Compose, Resize
 
 from anomalib_hgad import Hgad
 from anomalib_hgad.export import CLASS_TENSOR
@@ -127,6 +129,18 @@ def test_model_of_one_class_exports_without_a_class(tmp_path: Path) -> None:
     path = single.to_onnx(tmp_path)
     properties = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
     assert json.loads(properties["class_tensor"]) is None
+
+
+def test_graph_is_folded_for_the_size_that_the_pre_processor_ends_with(tmp_path: Path) -> None:
+    """A resized image may be cropped."""
+    transform = Compose([Resize((40, 40)), CenterCrop((32, 32))])
+    module = Hgad(**LIGHT, pre_processor=PreProcessor(transform=transform)).eval()
+    path = module.to_onnx(tmp_path)
+    images = torch.rand(2, 3, 50, 60)
+    outputs = openvino.compile_model(openvino.Core().read_model(path), "CPU", IN_FLOAT32)(images.numpy())
+    with torch.no_grad():
+        np.testing.assert_allclose(outputs["anomaly_map"], module(images).anomaly_map, rtol=1e-3, atol=1e-4)
+    assert outputs["anomaly_map"].shape == (2, 1, 32, 32)
 
 
 def test_without_resizing_the_size_must_be_given(tmp_path: Path) -> None:
