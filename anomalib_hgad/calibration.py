@@ -12,13 +12,13 @@ Dimensions: B images, n positions of a level, K classes, J of them, L levels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import distributed, nn
+from torch import nn
 
 from .anomaly_map import AnomalyMapGenerator, LevelScores
 from .precision import no_autocast
+from .processes import everyones
 
 PRIOR_IMAGES = 5
 """How many images' worth of trust the spread common to all classes has against a class's own."""
@@ -179,11 +179,9 @@ class NormalScores:
 
     def gather(self) -> None:
         """Share what every process of a distributed run has collected."""
-        if distributed.is_available() and distributed.is_initialized():
-            everyone: list[Any] = [None] * distributed.get_world_size()
-            distributed.all_gather_object(everyone, (self._class_index, self._batches))
-            self._class_index = [item for class_index, _ in everyone for item in class_index]
-            self._batches = [item for _, batches in everyone for item in batches]
+        everyone = everyones((self._class_index, self._batches))
+        self._class_index = [item for class_index, _ in everyone for item in class_index]
+        self._batches = [item for _, batches in everyone for item in batches]
 
     def of_class(self, index: int) -> list[list[LevelScores]]:
         """Scores of the images of a class, batch by batch."""

@@ -104,6 +104,7 @@ def couple(
     portion = positions if torch.compiler.is_compiling() or rows.device.type != "cpu" else CPU_ROWS // rows.shape[0]
     trained = torch.is_grad_enabled()
     if portion >= positions:
+        # Asked in this order: in an export nothing is trained, and the number of rows is a symbol without a value.
         return _couple_portion(rows, blocks, clamp_alpha, trained and rows.shape[0] * positions > CPU_ROWS)
     portion = max(portion, 1)
     biases = zip(*(block.position_bias.split(portion) for block in blocks), strict=True)
@@ -147,7 +148,7 @@ def _perceptron(x1: torch.Tensor, block: CouplingWeights, frugal: bool) -> torch
         block.coefficients_bias,
     )
     if not frugal:
-        return _second_layer(_hidden_layer(*arguments[:3]), *arguments[3:])
+        return F.linear(_hidden_layer(*arguments[:3]), *arguments[3:])
     if torch.is_autocast_enabled(x1.device.type):  # autocast does not look into an autograd function
         dtype = torch.get_autocast_dtype(x1.device.type)
         arguments = tuple(argument.to(dtype) for argument in arguments)
@@ -156,10 +157,6 @@ def _perceptron(x1: torch.Tensor, block: CouplingWeights, frugal: bool) -> torch
 
 def _hidden_layer(x1: torch.Tensor, position_bias: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     return F.linear(x1, hidden).add_(position_bias).relu_()
-
-
-def _second_layer(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    return F.linear(hidden, weight, bias)
 
 
 class _FrugalPerceptron(torch.autograd.Function):
@@ -175,7 +172,7 @@ class _FrugalPerceptron(torch.autograd.Function):
         coefficients_bias: torch.Tensor,
     ) -> torch.Tensor:
         ctx.save_for_backward(x1, position_bias, hidden, coefficients)
-        return _second_layer(_hidden_layer(x1, position_bias, hidden), coefficients, coefficients_bias)
+        return F.linear(_hidden_layer(x1, position_bias, hidden), coefficients, coefficients_bias)
 
     @staticmethod
     @once_differentiable

@@ -69,11 +69,23 @@ def flow_latents(features: torch.Tensor, weights: FlowWeights) -> Latents:
     Returns:
         Latents z and log |det J|.
     """
-    rows = rearrange(features, "b d h w -> b (h w) d")
-    with no_autocast(rows):  # directions of small variance are small differences of the features
-        rows = F.linear(full_precision(rows), weights.whitening, weights.whitening_bias)
+    rows = whiten(rearrange(features, "b d h w -> b (h w) d"), weights)
     z, log_det = couple(rows, weights.blocks, weights.clamp_alpha)
     return Latents(z, log_det + weights.whitening_log_det)
+
+
+def whiten(rows: torch.Tensor, weights: FlowWeights) -> torch.Tensor:
+    """W (x - m).
+
+    Args:
+        rows: Feature vectors x, shape (B, n, D).
+        weights: Folded parameters.
+
+    Returns:
+        Whitened feature vectors, same shape, float32 or float64.
+    """
+    with no_autocast(rows):  # directions of small variance are small differences of the features
+        return F.linear(full_precision(rows), weights.whitening, weights.whitening_bias)
 
 
 def position_code(condition_dim: int, height: int, width: int, like: torch.Tensor) -> torch.Tensor:

@@ -42,6 +42,7 @@ from .evaluator import ClassEvaluator
 from .export import FoldedExport
 from .feature_cache import FeatureCache
 from .feature_dataset import FeatureBatch
+from .loss import total_loss
 from .schedule import TrainingCourse, make_optimizer
 from .settings import check_choice, check_share
 from .torch_model import HgadModel, PriorKind
@@ -50,9 +51,6 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_EPOCHS = 100
 """Epochs of a training in the paper, where the user sets no end to it."""
-
-FIRST_STAGE_LOSSES = ("inter", "mutual_information", "entropy")
-"""Losses of the first stage; the second has all."""
 
 ClassSource = Literal["inferred", "given"]
 
@@ -395,17 +393,11 @@ class Hgad(FoldedExport, AnomalibModule):
         """
         del args, kwargs
         class_index = self.mixture_class_index(batch)
-        losses = self.model.losses(self.features(batch), class_index, self.label_smoothing)._asdict()
+        losses = self.model.losses(self.features(batch), class_index, self.label_smoothing)
         stage = self._course().stage(self.global_step)
-        # The others get the weight 0 rather than be left out: with several processes DDP waits for a gradient of every
-        # parameter, and some have one from those losses alone.
-        weights = {
-            name: weight if stage == 2 or name in FIRST_STAGE_LOSSES else 0.0
-            for name, weight in self.loss_weights.items()
-        }
-        loss = torch.stack([weight * losses[name] for name, weight in weights.items()]).sum()
+        loss = total_loss(losses, self.loss_weights, stage)
         size = batch.batch_size
-        terms = {f"train_{name}": value.detach() for name, value in losses.items()}
+        terms = {f"train_{name}": value.detach() for name, value in losses._asdict().items()}
         self.log_dict(terms, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
         self.log(
             "train_loss", loss.detach(), on_step=True, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True

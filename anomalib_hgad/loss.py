@@ -9,12 +9,16 @@ Dimensions: B images, n positions of an image, K classes, D channels.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
 
 from .prior import HierarchicalGaussianMixture
+
+FIRST_STAGE_LOSSES = ("inter", "mutual_information", "entropy")
+"""Losses of the first stage; the second has all."""
 
 
 class HgadLosses(NamedTuple):
@@ -117,3 +121,23 @@ def hgad_losses(
         intra=-(intra_class_log_density + log_det).mean() / dim,
         likelihood=-F.logsigmoid(class_log_likelihood(intra_class_log_density, log_det, dim)).mean(),
     )
+
+
+def total_loss(losses: HgadLosses, weights: Mapping[str, float], stage: int) -> torch.Tensor:
+    """Weighted sum of the losses, Eq. 11.
+
+    Args:
+        losses: The terms, summed over the levels.
+        weights: Weight of each term by its name.
+        stage: 1, with :data:`FIRST_STAGE_LOSSES` alone, or 2.
+
+    Returns:
+        Scalar.
+    """
+    # The others get the weight 0 rather than be left out: with several processes DDP waits for a gradient of every
+    # parameter, and some have one from those losses alone.
+    terms = [
+        (weights[name] if stage == 2 or name in FIRST_STAGE_LOSSES else 0.0) * loss
+        for name, loss in losses._asdict().items()
+    ]
+    return torch.stack(terms).sum()

@@ -67,26 +67,30 @@ def test_scores_and_class_are_the_models(
 
 
 @pytest.mark.parametrize(
-    ("mode", "size", "suffix"),
+    ("mode", "colour", "size", "suffix", "rgb"),
     [
-        ("L", (40, 30), ".png"),
-        ("RGBA", (40, 30), ".png"),
-        ("CMYK", (40, 30), ".jpg"),
-        ("P", (40, 30), ".png"),
-        ("I;16", (40, 30), ".png"),
-        ("RGB", (1, 1), ".png"),
-        ("RGB", (3000, 2), ".png"),
+        ("L", 200, (40, 30), ".png", (200, 200, 200)),
+        ("RGBA", (9, 99, 199, 0), (40, 30), ".png", (9, 99, 199)),
+        ("CMYK", (0, 0, 0, 0), (40, 30), ".jpg", (255, 255, 255)),
+        ("RGB", (9, 99, 199), (1, 1), ".png", (9, 99, 199)),
+        ("RGB", (9, 99, 199), (3000, 2), ".png", (9, 99, 199)),
     ],
 )
-def test_images_of_other_kinds_get_a_score(
-    inferencer: ClassOpenVINOInferencer, tmp_path: Path, mode: str, size: tuple[int, int], suffix: str
+def test_images_of_other_kinds_score_as_the_colours_they_show(
+    inferencer: ClassOpenVINOInferencer,
+    tmp_path: Path,
+    mode: str,
+    colour: tuple[int, ...],
+    size: tuple[int, int],
+    suffix: str,
+    rgb: tuple[int, int, int],
 ) -> None:
     path = (tmp_path / "image").with_suffix(suffix)
-    image = Image.new(mode, size, 200 if mode in {"L", "P", "I;16"} else None)
-    image.save(path)
+    Image.new(mode, size, colour).save(path)
     prediction = inferencer.predict(path)
-    assert np.isfinite(prediction.pred_score).all()
-    assert prediction.pred_class_name[0] in CLASSES
+    expected = inferencer.predict(np.full((size[1], size[0], 3), rgb, dtype=np.uint8))
+    np.testing.assert_allclose(prediction.pred_score, expected.pred_score, rtol=1e-5)
+    assert prediction.pred_class_name == expected.pred_class_name
 
 
 @pytest.mark.parametrize("content", [b"", b"this is text", b"\x89PNG\r\n\x1a\nbroken"])

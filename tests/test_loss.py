@@ -10,7 +10,14 @@ import pytest
 import torch
 from scipy.special import log_softmax, logsumexp
 
-from anomalib_hgad.loss import HgadLosses, class_log_likelihood, hgad_losses, mutual_information_loss, negative_entropy
+from anomalib_hgad.loss import (
+    HgadLosses,
+    class_log_likelihood,
+    hgad_losses,
+    mutual_information_loss,
+    negative_entropy,
+    total_loss,
+)
 from anomalib_hgad.prior import HierarchicalGaussianMixture
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -163,3 +170,12 @@ def test_no_saved_tensor_holds_a_difference_for_every_row_and_centre() -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         hgad_losses(prior, z, torch.zeros(2, positions).double(), torch.tensor([3, 0]))
     assert max(sizes) == 2 * positions * dim  # z itself
+
+
+def test_total_by_hand() -> None:
+    losses = HgadLosses(*(torch.tensor(value, requires_grad=True) for value in (1.0, 2.0, 4.0, 8.0, 16.0)))
+    weights = {"likelihood": 0.5, "inter": 1.0, "mutual_information": 3.0, "entropy": 2.0, "intra": 10.0}
+    assert total_loss(losses, weights, stage=1).item() == 1 + 3 * 2 + 2 * 4
+    assert total_loss(losses, weights, stage=2).item() == 1 + 3 * 2 + 2 * 4 + 10 * 8 + 0.5 * 16
+    total_loss(losses, weights, stage=1).backward()
+    assert [term.grad for term in losses] == [1, 3, 2, 0, 0]

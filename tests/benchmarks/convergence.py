@@ -27,10 +27,10 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.anomaly_map import class_posterior
+from anomalib_hgad.calibration import NormalScores
 from anomalib_hgad.coupling import couple, coupling_weights
-from anomalib_hgad.flow import ConditionalFlow, position_code
-from anomalib_hgad.lightning_model import FIRST_STAGE_LOSSES
-from anomalib_hgad.loss import HgadLosses, hgad_losses
+from anomalib_hgad.flow import ConditionalFlow, position_code, whiten
+from anomalib_hgad.loss import HgadLosses, hgad_losses, total_loss
 from anomalib_hgad.normal_pass import feature_statistics
 from anomalib_hgad.schedule import TrainingCourse, make_optimizer
 from anomalib_hgad.torch_model import HgadModel
@@ -119,8 +119,7 @@ def prepare_flows(model: HgadModel, train: Images, variant: Variant) -> None:
 def scale_blocks(flow: ConditionalFlow, features: torch.Tensor) -> None:
     """Data-dependent start of the global scales and offsets, block after block."""
     code = position_code(flow.condition_dim, *features.shape[2:], like=features)
-    rows = rearrange(features, "b d h w -> b (h w) d")
-    rows = (rows - flow.feature_mean) @ flow.whitening
+    rows = whiten(rearrange(features, "b d h w -> b (h w) d"), flow.folded_weights(*features.shape[2:]))
     for block in flow.blocks.module_list:
         weights = coupling_weights(block, code)
         unmixed = weights._replace(mixing=torch.eye(rows.shape[-1]), mixing_bias=torch.zeros(rows.shape[-1]))
@@ -141,7 +140,7 @@ def losses_of_some_positions(
         positions = level.shape[2] * level.shape[3]
         drawn = torch.randperm(positions)[: max(1, round(share * positions))]
         weights = flow.folded_weights(*level.shape[2:])
-        rows = (rearrange(level, "b d h w -> b (h w) d")[:, drawn] - flow.feature_mean) @ flow.whitening
+        rows = whiten(rearrange(level, "b d h w -> b (h w) d")[:, drawn], weights)
         blocks = [block._replace(position_bias=block.position_bias[drawn]) for block in weights.blocks]
         z, log_det = couple(rows, blocks, weights.clamp_alpha)
         levels.append(hgad_losses(prior, z, log_det + weights.whitening_log_det, classes))
@@ -167,10 +166,8 @@ def train_model(module: Hgad, train: Images, variant: Variant) -> float:
             losses = losses_of_some_positions(model, features, classes, variant.positions)
         else:
             losses = model.losses(features, classes, module.label_smoothing)
-        trained = FIRST_STAGE_LOSSES if course.stage(step) == 1 else losses._fields
-        loss = torch.stack([module.loss_weights[name] * getattr(losses, name) for name in trained]).sum()
         optimizer.zero_grad()
-        loss.backward()
+        total_loss(losses, module.loss_weights, course.stage(step)).backward()
         optimizer.step()
         scheduler.step()
     return (time.perf_counter() - start) / variant.epochs
@@ -189,11 +186,11 @@ def log_likelihood(model: HgadModel, normal: Images) -> float:
 @torch.no_grad()
 def auroc(model: HgadModel, train: Images, test: Images, size: tuple[int, int]) -> tuple[float, float]:
     """Image and pixel AUROC in percent, mean over the classes, class inferred; maxima from the training images."""
-    for index in range(model.num_classes):
-        features, classes = train.batch((train.class_index == index).nonzero().flatten())
-        levels = model.level_scores(model.read(features), classes.unsqueeze(-1))
-        model.calibration.max_log_likelihood[index] = torch.stack([a.log_likelihoods.max() for a in levels])
-        model.calibration.max_negative_entropy[index] = torch.stack([a.negative_entropy.max() for a in levels])
+    training = NormalScores()
+    for rows in torch.arange(len(train.class_index)).split(BATCH):
+        features, classes = train.batch(rows)
+        training.add(model.level_scores(model.read(features), classes.unsqueeze(-1)), classes)
+    model.calibration.update(training, None, model.anomaly_map_generator)
     maps = []
     for rows in torch.arange(len(test.class_index)).split(BATCH):
         readings = model.read(test.batch(rows)[0])
