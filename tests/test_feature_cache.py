@@ -127,7 +127,7 @@ def test_training_on_kept_features_is_that_on_images(data: Path, tmp_path: Path,
     (kept_losses, kept), (expected_losses, expected) = runs
     assert len(expected_losses) == 9
     # The loss is a difference of large terms: what counts is the rounding of these.
-    assert kept_losses == pytest.approx(expected_losses, rel=0, abs=1e-5 * max(map(abs, expected_losses)))
+    assert kept_losses == pytest.approx(expected_losses, rel=0, abs=1e-4 * max(map(abs, expected_losses)))
     for name, tensor in expected.items():
         # As a whole: Adam makes full steps of gradients that are nothing but rounding.
         difference = (kept[name].double() - tensor.double()).norm()

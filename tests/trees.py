@@ -15,8 +15,8 @@ SIZE = (32, 32)
 
 
 def write_image(path: Path, size: tuple[int, int] = SIZE, mode: str = "RGB", defect: bool = False) -> Path:
-    """Write an image: noise on a colour that its class's folder decides, with a white square if it has a defect."""
-    rng = np.random.default_rng(zlib.crc32(str(path).encode()))
+    """Write an image: noise that the end of its path decides, with a white square if it has a defect."""
+    rng = np.random.default_rng(zlib.crc32("/".join(path.parts[-4:]).encode()))
     pixels = rng.normal(size=(size[1], size[0], 3)) * 10 + 100
     if defect:
         pixels[2:10, 2:10] = 255
