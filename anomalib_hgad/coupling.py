@@ -8,7 +8,8 @@ shorter:
 
 - With the first layer's weights split by columns, W [x1, p] + b = W_x x1 + (W_p p + b). The position code p is the same
   for every image, so the bracket is a constant of the position: it is computed once a step, and once for ever when the
-  parameters no longer change.
+  parameters no longer change. One half of p depends on the column alone, the other on the row alone, so that W_p p is a
+  sum of W columns' and H rows' vectors.
 - Global scale and offset, and the fixed permutation that follows, are one matrix and one offset.
 - The hidden layer, by far the widest, is not kept for the backward pass but computed again, unless there are few rows.
 - On a CPU the rows go through all blocks in portions that stay in the cache.
@@ -16,7 +17,7 @@ shorter:
 Training folds the parameters in every step and differentiates through that; inference keeps what was folded once. Both
 run the same functions.
 
-Dimensions: B images, n positions, D channels (D1 passive, D2 active), h hidden channels, P length of the position code.
+Dimensions: B images, n = H*W positions, D channels (D1 passive, D2 active), h hidden channels, P length of the code p.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from .position import PositionCode
 from .precision import full_precision, no_autocast
 
 CPU_ROWS = 2048
@@ -61,22 +63,24 @@ class CouplingWeights(NamedTuple):
     log_det: torch.Tensor
 
 
-def coupling_weights(block: AllInOneBlock, position_code: torch.Tensor) -> CouplingWeights:
+def coupling_weights(block: AllInOneBlock, code: PositionCode) -> CouplingWeights:
     """Fold the parameters of a block, differentiably.
 
     Args:
         block: Block whose subnet is Linear, ReLU, Linear on [x1, p].
-        position_code: p of every position, shape (n, P).
+        code: p of the grid's positions.
 
     Returns:
         The folded parameters.
     """
     first, _, second = cast("tuple[nn.Linear, nn.ReLU, nn.Linear]", tuple(block.subnet))
-    hidden, of_position = first.weight.split((block.splits[0], position_code.shape[1]), dim=1)
+    halves = [half.shape[1] for half in code]
+    hidden, of_column, of_row = first.weight.split((block.splits[0], *halves), dim=1)
     with no_autocast(hidden):
         scale = block.global_scale_activation(block.global_scale)
+        by_row = F.linear(code.rows, of_row, first.bias).unsqueeze(1)
         return CouplingWeights(
-            position_bias=F.linear(position_code, of_position, first.bias),
+            position_bias=(by_row + F.linear(code.columns, of_column)).flatten(0, 1),
             hidden=hidden,
             coefficients=SUBNET_FACTOR * second.weight,
             coefficients_bias=SUBNET_FACTOR * second.bias,
@@ -102,10 +106,10 @@ def couple(
     positions = rows.shape[1]
     # A loop over portions would be unrolled into an exported graph, and accelerators want all rows at once.
     portion = positions if torch.compiler.is_compiling() or rows.device.type != "cpu" else CPU_ROWS // rows.shape[0]
-    trained = torch.is_grad_enabled()
     if portion >= positions:
         # Asked in this order: in an export nothing is trained, and the number of rows is a symbol without a value.
-        return _couple_portion(rows, blocks, clamp_alpha, trained and rows.shape[0] * positions > CPU_ROWS)
+        many = torch.is_grad_enabled() and rows.shape[0] * positions > CPU_ROWS
+        return _couple_portion(rows, blocks, clamp_alpha, keep=not many)
     portion = max(portion, 1)
     biases = zip(*(block.position_bias.split(portion) for block in blocks), strict=True)
     outputs = [
@@ -113,7 +117,7 @@ def couple(
             part,
             [block._replace(position_bias=bias) for block, bias in zip(blocks, of_part, strict=True)],
             clamp_alpha,
-            trained,
+            keep=False,
         )
         for part, of_part in zip(rows.split(portion, dim=1), biases, strict=True)
     ]
@@ -122,13 +126,13 @@ def couple(
 
 
 def _couple_portion(
-    rows: torch.Tensor, blocks: Sequence[CouplingWeights], clamp_alpha: float, frugal: bool
+    rows: torch.Tensor, blocks: Sequence[CouplingWeights], clamp_alpha: float, keep: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     log_dets = []
     for block in blocks:
         passive = block.hidden.shape[1]
         x1, x2 = rows.split((passive, rows.shape[-1] - passive), dim=-1)
-        coefficients = _perceptron(x1, block, frugal)
+        coefficients = _perceptron(x1, block, keep)
         log_scale, shift = coefficients.split(x2.shape[-1], dim=-1)
         log_scale = clamp_alpha * full_precision(log_scale).tanh()
         x2 = torch.addcmul(full_precision(shift), full_precision(x2), log_scale.exp())
@@ -138,7 +142,7 @@ def _couple_portion(
     return rows, torch.stack(log_dets).sum(dim=0) + constant
 
 
-def _perceptron(x1: torch.Tensor, block: CouplingWeights, frugal: bool) -> torch.Tensor:
+def _perceptron(x1: torch.Tensor, block: CouplingWeights, keep: bool) -> torch.Tensor:
     """Coupling coefficients of the rows, shape (B, n, 2 D2)."""
     arguments: tuple[torch.Tensor, ...] = (
         x1,
@@ -147,20 +151,20 @@ def _perceptron(x1: torch.Tensor, block: CouplingWeights, frugal: bool) -> torch
         block.coefficients,
         block.coefficients_bias,
     )
-    if not frugal:
+    if not torch.is_grad_enabled():
         return F.linear(_hidden_layer(*arguments[:3]), *arguments[3:])
     if torch.is_autocast_enabled(x1.device.type):  # autocast does not look into an autograd function
         dtype = torch.get_autocast_dtype(x1.device.type)
         arguments = tuple(argument.to(dtype) for argument in arguments)
-    return cast("torch.Tensor", _FrugalPerceptron.apply(*arguments))
+    return cast("torch.Tensor", _Perceptron.apply(*arguments, keep))
 
 
 def _hidden_layer(x1: torch.Tensor, position_bias: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     return F.linear(x1, hidden).add_(position_bias).relu_()
 
 
-class _FrugalPerceptron(torch.autograd.Function):
-    """The two layers, without keeping the hidden one for the backward pass."""
+class _Perceptron(torch.autograd.Function):
+    """The two layers; the hidden one is kept for the backward pass or computed again."""
 
     @staticmethod
     def forward(
@@ -170,21 +174,26 @@ class _FrugalPerceptron(torch.autograd.Function):
         hidden: torch.Tensor,
         coefficients: torch.Tensor,
         coefficients_bias: torch.Tensor,
+        keep: bool,
     ) -> torch.Tensor:
-        ctx.save_for_backward(x1, position_bias, hidden, coefficients)
-        return F.linear(_hidden_layer(x1, position_bias, hidden), coefficients, coefficients_bias)
+        activations = _hidden_layer(x1, position_bias, hidden)
+        kept = [activations] if keep else []
+        ctx.save_for_backward(x1, position_bias, hidden, coefficients, *kept)
+        return F.linear(activations, coefficients, coefficients_bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:  # noqa: ANN401
-        x1, position_bias, hidden, coefficients = ctx.saved_tensors
-        activations = _hidden_layer(x1, position_bias, hidden)
-        of_activations = torch.ops.aten.threshold_backward(gradient @ coefficients, activations, 0)
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
+        x1, position_bias, hidden, coefficients, *kept = ctx.saved_tensors
+        activations = kept[0] if kept else _hidden_layer(x1, position_bias, hidden)
+        of_activations = gradient @ coefficients
+        torch.ops.aten.threshold_backward.grad_input(of_activations, activations, 0, grad_input=of_activations)
         rows = gradient.flatten(0, 1)
         return (
-            of_activations @ hidden,
+            of_activations @ hidden if ctx.needs_input_grad[0] else None,
             of_activations.sum(dim=0),
             of_activations.flatten(0, 1).T @ x1.flatten(0, 1),
             rows.T @ activations.flatten(0, 1),
             rows.sum(dim=0),
+            None,
         )

@@ -12,7 +12,6 @@ Dimensions: B images, H x W grid, D feature channels, P length of the position c
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -23,6 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .coupling import CouplingWeights, couple, coupling_weights
+from .position import position_code
 from .precision import full_precision, no_autocast
 
 RELATIVE_RIDGE = 0.01
@@ -86,33 +86,6 @@ def whiten(rows: torch.Tensor, weights: FlowWeights) -> torch.Tensor:
     """
     with no_autocast(rows):  # directions of small variance are small differences of the features
         return F.linear(full_precision(rows), weights.whitening, weights.whitening_bias)
-
-
-def position_code(condition_dim: int, height: int, width: int, like: torch.Tensor) -> torch.Tensor:
-    """Sine/cosine code p of the grid positions (CFLOW-AD): the column's in the first half, the row's in the second.
-
-    anomalib's ``positional_encoding_2d`` gives the same numbers, but its exported graph multiplies integers with
-    floating-point numbers, which ONNX does not allow.
-
-    Args:
-        condition_dim: P.
-        height: H.
-        width: W.
-        like: Tensor whose device and dtype the code takes.
-
-    Returns:
-        Code, shape (H*W, P).
-    """
-    half = condition_dim // 2
-    frequencies = torch.exp(torch.arange(0, half, 2, device=like.device, dtype=torch.float32) * -(math.log(1e4) / half))
-
-    def code(length: int) -> torch.Tensor:
-        angles = torch.arange(length, device=like.device).to(torch.float32).unsqueeze(1) * frequencies
-        return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
-
-    columns, rows = code(width).unsqueeze(0), code(height).unsqueeze(1)
-    grid = torch.cat((columns.expand(height, -1, -1), rows.expand(-1, width, -1)), dim=-1)
-    return grid.flatten(0, 1).to(like)
 
 
 class ConditionalFlow(nn.Module):
@@ -228,7 +201,7 @@ class ConditionalFlow(nn.Module):
         Returns:
             Feature map, shape (B, D, H, W).
         """
-        code = position_code(self.condition_dim, height, width, like=z).repeat(z.shape[0], 1)
+        code = position_code(self.condition_dim, height, width, like=z).of_positions().repeat(z.shape[0], 1)
         rows, _ = self.blocks(z.flatten(0, 1), [code], rev=True)
         features = torch.linalg.solve(self.whitening, rows.T).T + self.feature_mean
         return rearrange(features, "(b h w) d -> b d h w", h=height, w=width)

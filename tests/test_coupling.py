@@ -15,12 +15,14 @@ from torch import nn
 
 from anomalib_hgad import coupling
 from anomalib_hgad.coupling import couple, coupling_weights
+from anomalib_hgad.position import PositionCode
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
 CLAMP = 1.9
 CONDITION_DIM = 12
-IMAGES, POSITIONS = 3, 7
+IMAGES, HEIGHT, WIDTH = 3, 2, 4
+POSITIONS = HEIGHT * WIDTH
 
 KINDS = pytest.mark.parametrize("kind", [AllInOneBlock, FreiaBlock])
 DIMS = pytest.mark.parametrize("dim", [2, 5, 8])
@@ -51,23 +53,28 @@ def make_chain(kind: Callable[..., nn.Module], dim: int, blocks: int = 3) -> lis
     return chain
 
 
-def by_reference(chain: list[nn.Module], x: torch.Tensor, code: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def by_reference(chain: list[nn.Module], x: torch.Tensor, code: PositionCode) -> tuple[torch.Tensor, torch.Tensor]:
     """What the blocks themselves make of all rows, with the code repeated for every image."""
     z, log_det = x.flatten(0, 1), torch.zeros(())
     for block in chain:
-        (z,), change = block((z,), [code.repeat(len(x), 1)])
+        (z,), change = block((z,), [code.of_positions().repeat(len(x), 1)])
         log_det = log_det + change
     return z.view_as(x), log_det.view(x.shape[:2])
 
 
-def by_folding(chain: list[nn.Module], x: torch.Tensor, code: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def by_folding(chain: list[nn.Module], x: torch.Tensor, code: PositionCode) -> tuple[torch.Tensor, torch.Tensor]:
     return couple(x, [coupling_weights(block, code) for block in chain], CLAMP)
 
 
-def random_rows(dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+def random_code(height: int, width: int) -> PositionCode:
+    half = CONDITION_DIM // 2
+    return PositionCode(torch.randn(width, half).double(), torch.randn(height, half).double())
+
+
+def random_rows(dim: int) -> tuple[torch.Tensor, PositionCode]:
     """Feature vectors and the code of the positions."""
     x = torch.randn(IMAGES, POSITIONS, dim, dtype=torch.float64, requires_grad=True)
-    return x, torch.randn(POSITIONS, CONDITION_DIM, dtype=torch.float64)
+    return x, random_code(HEIGHT, WIDTH)
 
 
 @KINDS
@@ -121,7 +128,7 @@ def test_hidden_layer_of_many_rows_is_not_kept_for_the_backward_pass(
     monkeypatch.setattr(coupling, "CPU_ROWS", IMAGES * positions - 1 if many else IMAGES * positions)
     chain = make_chain(AllInOneBlock, dim)
     x = torch.randn(IMAGES, positions, dim, dtype=torch.float64, requires_grad=True)
-    code = torch.randn(positions, CONDITION_DIM, dtype=torch.float64)
+    code = random_code(5, 10)
     weights = [coupling_weights(block, code) for block in chain]
     sizes = []
 
@@ -138,7 +145,8 @@ def test_hidden_layer_of_many_rows_is_not_kept_for_the_backward_pass(
 
 def test_log_scales_and_log_determinants_are_in_full_precision_under_autocast() -> None:
     chain = [block.float() for block in make_chain(AllInOneBlock, 16, blocks=8)]
-    x, code = torch.randn(2, 5, 16, requires_grad=True), torch.randn(5, CONDITION_DIM)
+    x = torch.randn(2, 5, 16, requires_grad=True)
+    code = PositionCode(*(half.float() for half in random_code(1, 5)))
     expected = by_folding(chain, x, code)
     with torch.autocast("cpu", torch.bfloat16):
         z, log_det = by_folding(chain, x, code)

@@ -12,8 +12,9 @@ import torch
 from anomalib.models.components.flow import AllInOneBlock
 from torch import nn
 
-from anomalib_hgad.flow import ConditionalFlow, FoldedFlow, position_code
+from anomalib_hgad.flow import ConditionalFlow, FoldedFlow
 from anomalib_hgad.normal_pass import feature_statistics
+from anomalib_hgad.position import position_code
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -66,7 +67,7 @@ def code_by_hand(length: int, height: int, width: int) -> np.ndarray:
 def test_position_code_is_the_sine_cosine_code(length: int, height: int, width: int) -> None:
     """Rows of the code are positions in reading order."""
     code = position_code(length, height, width, like=torch.zeros(1, dtype=torch.float64))
-    np.testing.assert_allclose(code.numpy(), code_by_hand(length, height, width), atol=1e-5)
+    np.testing.assert_allclose(code.of_positions().numpy(), code_by_hand(length, height, width), atol=1e-5)
 
 
 @BOTH_STATES

@@ -29,9 +29,10 @@ from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.anomaly_map import class_posterior
 from anomalib_hgad.calibration import NormalScores
 from anomalib_hgad.coupling import couple, coupling_weights
-from anomalib_hgad.flow import ConditionalFlow, position_code, whiten
+from anomalib_hgad.flow import ConditionalFlow, whiten
 from anomalib_hgad.loss import HgadLosses, hgad_losses, total_loss
 from anomalib_hgad.normal_pass import feature_statistics
+from anomalib_hgad.position import position_code
 from anomalib_hgad.schedule import TrainingCourse, make_optimizer
 from anomalib_hgad.torch_model import HgadModel
 

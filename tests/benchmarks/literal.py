@@ -16,7 +16,8 @@ import torch
 from einops import rearrange
 from torch.nn import functional as F
 
-from anomalib_hgad.flow import ConditionalFlow, position_code
+from anomalib_hgad.flow import ConditionalFlow
+from anomalib_hgad.position import position_code
 from anomalib_hgad.prior import HierarchicalGaussianMixture
 
 
@@ -24,7 +25,7 @@ def literal_latents(flow: ConditionalFlow, features: torch.Tensor) -> tuple[torc
     """z, shape (N, D), and log |det J|, shape (N,), by the blocks' own forward pass."""
     batch, _, height, width = features.shape
     rows = rearrange(features, "b d h w -> (b h w) d")
-    code = position_code(flow.condition_dim, height, width, like=rows).repeat(batch, 1)
+    code = position_code(flow.condition_dim, height, width, like=rows).of_positions().repeat(batch, 1)
     z, log_det = flow.blocks(rows, [code])
     return z, log_det
 
