@@ -9,6 +9,7 @@ import logging
 from typing import Any
 
 import torch
+from anomalib.data import PredictDataset
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -16,6 +17,7 @@ from torch.utils.data import Dataset
 
 from .calibration import NormalScores
 from .class_catalog import check_known, claimed_class_names
+from .image_files import NamingPredictDataset
 from .normal_pass import feature_statistics, normal_images
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,19 @@ class ClassCheck(Callback):
     @staticmethod
     def _check(trainer: Trainer, pl_module: AnomalibModule) -> None:
         check_known(claimed_class_names(getattr(trainer, "datamodule", None)), pl_module.class_names)
+
+
+class NamedImages(Callback):
+    """Lets an image that cannot be predicted be named."""
+
+    def on_predict_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Reach the dataset that anomalib has made of a folder; its loader takes no other one."""
+        del pl_module
+        loaders = trainer.predict_dataloaders
+        for loader in loaders if isinstance(loaders, list) else [loaders]:
+            dataset = getattr(loader, "dataset", None)
+            if type(dataset) is PredictDataset:
+                dataset.__class__ = NamingPredictDataset
 
 
 class NormalConstants(Callback):

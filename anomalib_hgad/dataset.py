@@ -24,6 +24,8 @@ from torch.utils.data import BatchSampler, Sampler
 
 from anomalib_hgad.batch import ClassImageBatch, ClassImageItem
 
+from .image_files import UNREADABLE
+
 
 @dataclass(frozen=True)
 class ClassPart:
@@ -89,7 +91,7 @@ class MultiClassDataset(AnomalibDataset):
                 item = AnomalibDataset.__getitem__(part.dataset, sample.row)
             else:
                 item = part.dataset[sample.row]
-        except (OSError, SyntaxError) as error:  # Pillow raises a SyntaxError for a broken png
+        except UNREADABLE as error:
             mask = f" or its mask {sample.mask_path}" if sample.mask_path else ""
             msg = (
                 f"Image {sample.image_path} of class {part.class_name!r}{mask} cannot be read: {error}. "

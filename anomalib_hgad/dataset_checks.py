@@ -21,6 +21,8 @@ from anomalib.utils.path import generate_output_filename
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from .image_files import UNREADABLE, check_depth
+
 LISTED_FILES = 5
 
 
@@ -48,7 +50,7 @@ def check_class(class_name: str, train: pd.DataFrame | None, evaluation: Sequenc
     named = dict(zip(anomalous["image_path"], anomalous["mask_path"], strict=True))
     masks = {path: mask_files(mask) for path, mask in named.items()}
     check_all_or_none(class_name, masks, masks_named=any(mask_names(mask) for mask in named.values()))
-    mask_sizes = image_sizes(class_name, (str(file) for files in masks.values() for file in files))
+    mask_sizes = image_sizes(class_name, (str(file) for files in masks.values() for file in files), shown=False)
     wrong = [
         f"{file} is {mask_sizes[str(file)]}, {path} is {sizes[path]}"
         for path, files in masks.items()
@@ -84,26 +86,29 @@ def check_all_or_none(class_name: str, masks: Mapping[str, Sequence[Path]], *, m
         raise ValueError(msg)
 
 
-def image_sizes(class_name: str, paths: Iterable[str]) -> dict[str, tuple[int, int]]:
+def image_sizes(class_name: str, paths: Iterable[str], shown: bool = True) -> dict[str, tuple[int, int]]:
     """Open image files and get their sizes.
 
     Args:
         class_name: Name of the class, for the message.
         paths: The files.
+        shown: Whether their grey values are shown to a model; those of a mask are not.
 
     Returns:
         Width and height of each file in pixels.
 
     Raises:
-        ValueError: If files are missing, empty or no images.
+        ValueError: If files are missing, empty, no images or of grey values that would be cut off.
     """
     sizes: dict[str, tuple[int, int]] = {}
     broken: list[str] = []
     for path in dict.fromkeys(paths):
         try:
             with Image.open(path) as image:
+                if shown:
+                    check_depth(image)
                 sizes[path] = image.size
-        except (OSError, SyntaxError) as error:  # Pillow raises a SyntaxError for a broken png
+        except UNREADABLE as error:
             empty = Path(path).is_file() and not Path(path).stat().st_size
             broken.append(f"{path} (zero bytes)" if empty else f"{path} ({error})")
     if broken:

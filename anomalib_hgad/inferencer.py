@@ -19,6 +19,8 @@ from anomalib.deploy import OpenVINOInferencer
 from PIL import Image
 
 from .batch import NumpyClassImageBatch
+from .export import IN_FLOAT32
+from .image_files import check_depth, named
 
 
 class ClassOpenVINOInferencer(OpenVINOInferencer):
@@ -45,7 +47,7 @@ class ClassOpenVINOInferencer(OpenVINOInferencer):
     description: dict[str, Any]
 
     def __init__(self, path: str | Path, device: str = "CPU", config: dict[str, Any] | None = None) -> None:
-        super().__init__(path, device, {"INFERENCE_PRECISION_HINT": "f32"} | (config or {}))
+        super().__init__(path, device, IN_FLOAT32 | (config or {}))
 
     def load_model(self, path: str | Path) -> tuple[Any, Any, openvino.CompiledModel]:
         """Read and compile a file, with the class among the outputs.
@@ -81,16 +83,12 @@ class ClassOpenVINOInferencer(OpenVINOInferencer):
             A batch of one, or of B, with ``pred_class_index`` and ``pred_class_name``.
 
         Raises:
-            OSError: If a file is no image. The message names it.
+            OSError: If a file is no image, or has grey values of more than 8 bits. The message names it.
         """
         if isinstance(image, str | Path):
-            path = image
-            try:
-                with Image.open(path) as opened:
-                    image = opened.convert("RGB")
-            except (OSError, SyntaxError) as error:  # Pillow raises a SyntaxError for a broken png
-                msg = f"Image {path} cannot be read: {error}. Replace the file or leave it out."
-                raise OSError(msg) from error
+            with named(image), Image.open(image) as opened:
+                check_depth(opened)
+                image = opened.convert("RGB")
         if isinstance(image, Image.Image):
             image = np.array(image.convert("RGB")) / 255.0
         images = self.pre_process(image)

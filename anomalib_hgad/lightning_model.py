@@ -33,7 +33,7 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from .anomaly_map import ScoreKind
 from .batch import ClassImageBatch
-from .callbacks import ClassCheck, NormalConstants, RandomState
+from .callbacks import ClassCheck, NamedImages, NormalConstants, RandomState
 from .checkpoint import describe, described_class_names
 from .class_catalog import claimed_class_names, datamodule_class_names, label_batch
 from .datamodule import MultiClass
@@ -241,7 +241,7 @@ class Hgad(FoldedExport, AnomalibModule):
         self.class_names: list[str] = []
         self._resumed_step: int | None = None
         self._feature_cache = FeatureCache(feature_cache)
-        self._callbacks = [ClassCheck(), NormalConstants(), RandomState(), self._feature_cache]
+        self._callbacks = [ClassCheck(), NamedImages(), NormalConstants(), RandomState(), self._feature_cache]
 
     @staticmethod
     def configure_pre_processor(

@@ -162,6 +162,12 @@ class HgadModel(nn.Module):
     def _priors(self) -> list[HierarchicalGaussianMixture]:
         return [cast("HierarchicalGaussianMixture", prior) for prior in self.priors]
 
+    @property
+    def head_weights(self) -> list[torch.Tensor]:
+        """What mixture and smoothing multiply with: main centres of the levels, and kernels."""
+        kernels = [cast("torch.Tensor", blur.kernel) for blur in self.anomaly_map_generator.blur]
+        return [prior.class_centers for prior in self._priors] + kernels
+
     def _new_prior(self, num_classes: int, dim: int) -> HierarchicalGaussianMixture:
         if self.prior_kind == "single_gaussian":
             prior = HierarchicalGaussianMixture(1, 1, dim)

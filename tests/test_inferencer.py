@@ -58,7 +58,7 @@ def test_scores_and_class_are_the_models(
     stock = OpenVINOInferencer(files[kind], "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).predict(path)
     images = read_image(path, as_tensor=True).unsqueeze(0)
     with torch.no_grad():
-        expected, _ = module.model.predict(module.pre_processor(images))
+        expected, _ = module.model.predict(module.pre_processor.transform(images))
     np.testing.assert_allclose(prediction.pred_score, expected.pred_score.numpy(), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(np.squeeze(prediction.anomaly_map), np.squeeze(stock.anomaly_map), rtol=0, atol=1e-6)
     assert prediction.pred_class_name == [CLASSES[expected.class_posterior.argmax()]]

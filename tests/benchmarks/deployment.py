@@ -1,0 +1,214 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Exported formats of a checkpoint side by side: size, speed, and what they change in the scores of real images.
+
+The reference is the checkpoint in PyTorch, with images resized as in training and test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+import torch
+from anomalib.data.utils import read_image, read_mask
+from anomalib.deploy import CompressionType, TorchInferencer
+from sklearn.metrics import roc_auc_score
+from torchvision.transforms.v2.functional import resize
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from anomalib_hgad import Hgad, MultiClass
+from anomalib_hgad.export import CLASS_TENSOR, IN_FLOAT32
+from tests.benchmarks.measure import environment, median_seconds
+
+Outputs = dict[str, np.ndarray]
+Predict = Callable[[np.ndarray], Outputs]
+BATCHES = (1, 8)
+COMPRESSIONS = {
+    "OpenVINO FP32": None,
+    "OpenVINO FP16": CompressionType.FP16,
+    "OpenVINO INT8, weights": CompressionType.INT8,
+    "OpenVINO INT8_PTQ": CompressionType.INT8_PTQ,
+}
+
+
+class Format(NamedTuple):
+    """An exported format: its files, and what loads them."""
+
+    files: list[Path]
+    load: Callable[[], Predict]
+
+
+def from_torch(module: Hgad) -> Predict:
+    """Predictions of a module."""
+
+    def predict(images: np.ndarray) -> Outputs:
+        with torch.no_grad():
+            return {name: value.numpy() for name, value in module(torch.from_numpy(images))._asdict().items()}
+
+    return predict
+
+
+def from_onnx(path: Path) -> Predict:
+    """Plain onnxruntime, with the class as a fifth output."""
+    graph = onnx.load(path, load_external_data=False)
+    graph.graph.output.append(onnx.helper.make_tensor_value_info(CLASS_TENSOR, onnx.TensorProto.INT64, None))
+    with_class = path.with_name("with_class.onnx")
+    onnx.save(graph, with_class)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would slow down the next format
+    session = onnxruntime.InferenceSession(with_class, options)
+    names = [output.name for output in session.get_outputs()]
+    return lambda images: dict(zip(names, session.run(names, {"input": images}), strict=True))
+
+
+def from_openvino(path: Path) -> Predict:
+    """OpenVINO in float32, with the class as a fifth output."""
+    graph = openvino.Core().read_model(path)
+    graph.add_outputs(CLASS_TENSOR)
+    model = openvino.compile_model(graph, "CPU", IN_FLOAT32)
+    return lambda images: {output.any_name: value.copy() for output, value in model(images).items()}
+
+
+def exported(module: Hgad, datamodule: MultiClass, folder: Path) -> dict[str, Format]:
+    """All formats."""
+    torch_file = module.to_torch(folder)
+    onnx_file = module.to_onnx(folder)
+    formats = {
+        "torch": Format([torch_file], lambda: from_torch(TorchInferencer(torch_file, device="cpu").model)),
+        "ONNX": Format([onnx_file, onnx_file.with_name(onnx_file.name + ".data")], lambda: from_onnx(onnx_file)),
+    }
+    for name, compression in COMPRESSIONS.items():
+        file = module.to_openvino(folder / name, compression_type=compression, datamodule=datamodule)
+        formats[name] = Format([file, file.with_suffix(".bin")], lambda file=file: from_openvino(file))
+    module.pre_processor.export_transform = module.pre_processor.transform
+    return {"PyTorch": Format([], lambda: from_torch(module))} | formats
+
+
+class Scores(NamedTuple):
+    """What a format says about all test images; classes where it says them."""
+
+    scores: np.ndarray
+    labels: np.ndarray
+    maps: np.ndarray
+    classes: np.ndarray | None
+
+
+def score(predict: Predict, images: list[np.ndarray]) -> Scores:
+    """Score image by image."""
+    outputs = [predict(image) for image in images]
+    scores, labels, maps = (
+        np.stack([output[name].squeeze() for output in outputs]) for name in ("pred_score", "pred_label", "anomaly_map")
+    )
+    classes = [int(output[CLASS_TENSOR][0, 0]) for output in outputs if CLASS_TENSOR in output]
+    return Scores(scores, labels, maps, np.array(classes) if classes else None)
+
+
+def figures(of_format: Scores, reference: Scores, samples: Any) -> dict[str, float]:
+    """Differences from PyTorch, relative to the range of its scores, and mean AUROC over the classes in percent."""
+    image_aurocs, pixel_aurocs = [], []
+    size = reference.maps.shape[1:]
+    for _, rows in samples.groupby("class_index"):
+        image_aurocs.append(roc_auc_score(rows["label_index"].astype(int), of_format.scores[rows.index]))
+        if (rows["mask_path"] != "")[rows["label_index"] == 1].all():
+            masks = np.stack([_mask(path, size) for path in rows["mask_path"]])
+            pixel_aurocs.append(roc_auc_score(masks.ravel(), of_format.maps[rows.index].ravel()))
+    result = {
+        "score difference": np.abs(of_format.scores - reference.scores).max() / np.ptp(reference.scores),
+        "its median": np.median(np.abs(of_format.scores - reference.scores)) / np.ptp(reference.scores),
+        "map difference": np.abs(of_format.maps - reference.maps).max() / np.ptp(reference.maps),
+        "same label, %": 100 * (of_format.labels == reference.labels).mean(),
+        "image AUROC": 100 * statistics.mean(image_aurocs),
+        "pixel AUROC": 100 * statistics.mean(pixel_aurocs),
+    }
+    if of_format.classes is not None:
+        result["same class, %"] = 100 * (of_format.classes == reference.classes).mean()
+    return {name: float(value) for name, value in result.items()}
+
+
+def _mask(path: str, size: tuple[int, ...]) -> np.ndarray:
+    if not path:
+        return np.zeros(size, dtype=bool)
+    return resize(read_mask(path, as_tensor=True).unsqueeze(0).float(), list(size))[0].numpy() > 0.5
+
+
+def run(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Export, load, score and time all formats."""
+    module = Hgad.load_from_checkpoint(arguments.ckpt_path).eval().cpu()
+    datamodule = MultiClass(root=arguments.data, eval_batch_size=1, num_workers=0)
+    datamodule.setup()
+    samples = datamodule.test_data.samples.reset_index(drop=True)
+    samples["mask_path"] = samples["mask_path"].fillna("")
+    images = [read_image(path, as_tensor=True).unsqueeze(0).numpy() for path in samples["image_path"]]
+    results: dict[str, dict[str, float]] = {}
+    with TemporaryDirectory() as folder:
+        predictors, reference = {}, None
+        for name, (files, load) in exported(module, datamodule, Path(folder)).items():
+            start = time.perf_counter()
+            predictors[name] = load()
+            results[name] = {"load, s": time.perf_counter() - start}
+            if files:
+                results[name]["size, MB"] = sum(file.stat().st_size for file in files if file.exists()) / 1e6
+            scores = score(predictors[name], images)
+            if reference is None:
+                reference = scores._replace(classes=_classes(module, images))
+            results[name] |= figures(scores, reference, samples)
+            print(name, results[name], flush=True)
+        for batch in BATCHES:
+            stack = np.random.default_rng(0).random((batch, 3, *module.model.image_size), dtype=np.float32)
+            calls = {name: lambda predict=predict, stack=stack: predict(stack) for name, predict in predictors.items()}
+            for name, seconds in median_seconds(**calls).items():
+                results[name][f"latency, batch {batch}, ms"] = 1000 * seconds
+                results[name][f"images/s, batch {batch}"] = batch / seconds
+    return results
+
+
+def _classes(module: Hgad, images: list[np.ndarray]) -> np.ndarray:
+    predictions = [module.model.predict(module.pre_processor(torch.from_numpy(image)))[0] for image in images]
+    return np.array([prediction.class_posterior.argmax().item() for prediction in predictions])
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
+    """Markdown, a row for each format."""
+    columns = list(dict.fromkeys(column for row in results.values() for column in row))
+    lines = [f"| | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
+    for name, row in results.items():
+        cells = [f"{row[column]:.4g}" if column in row else "–" for column in columns]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(command: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ckpt_path", type=Path, required=True, help="checkpoint")
+    parser.add_argument("--data", type=Path, required=True, help="folder whose subfolders are classes in MVTec layout")
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    arguments = parser.parse_args(command)
+    os.environ["TRUST_REMOTE_CODE"] = "1"  # of the files that are about to be written
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = run(arguments)
+    print(table(results))
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps({"made_with": environment(), "formats": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
