@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,9 @@ OPSET = 18
 
 IN_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 """Setting of OpenVINO without which it computes in bfloat16 on processors that can."""
+
+CALIBRATED = (CompressionType.INT8_PTQ, CompressionType.INT8_ACQ)
+"""Forms that need images."""
 
 CLASS_TENSOR = "class_candidates"
 """Name of the tensor of each image's most probable classes, the inferred one first, int64, shape (B, J)."""
@@ -110,9 +114,18 @@ class FoldedExport(ExportMixin):
 
         Returns:
             The .xml file.
+
+        Raises:
+            ValueError: If a calibrated form gets no data.
         """
         import openvino  # noqa: PLC0415 - as onnx above
 
+        arguments = signature(super().to_openvino).bind(export_root, *args, **kwargs).arguments
+        compression_type = arguments.get("compression_type")
+        if compression_type in CALIBRATED and arguments.get("datamodule") is None:
+            msg = f"{compression_type.name} takes the ranges of the activations from images: expected a datamodule, "
+            msg += "got None. Give the data that the model was trained on."
+            raise ValueError(msg)
         path = Path(super().to_openvino(export_root, *args, **kwargs))
         graph = openvino.Core().read_model(path)
         for name, value in self.description().items():

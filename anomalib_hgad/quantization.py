@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import nncf
 import numpy as np
 import torch
-from anomalib.data import AnomalibDataModule
 from anomalib.deploy import CompressionType
 from anomalib.metrics import F1Score
 from openvino import CompiledModel, Model, Node, Output, compile_model, opset13
@@ -49,9 +48,9 @@ def compress(
     graph: Model,
     head: Sequence[np.ndarray],
     compression_type: CompressionType,
-    datamodule: AnomalibDataModule | None = None,
-    metric: Any = None,  # noqa: ANN401 - anomalib's metrics have no types
-    max_drop: float = 0.01,
+    datamodule: Any,  # noqa: ANN401 - anomalib has no types
+    metric: Any,  # noqa: ANN401
+    max_drop: float,
 ) -> Model:
     """Quantise a graph to INT8.
 
@@ -60,24 +59,17 @@ def compress(
         head: Constants of the mixture and of the smoothing: what is multiplied by one of them stays as it is.
         compression_type: ``INT8`` for the weights alone; ``INT8_PTQ`` for the activations too, with ranges from
             training images; ``INT8_ACQ`` for as much of that as the metric on the validation images allows.
-        datamodule: Data for the calibrated forms.
-        metric: Metric for ``INT8_ACQ``. Defaults to ``None``, the F1 of the images' labels.
+        datamodule: Data for the calibrated forms, or ``None``.
+        metric: Metric for ``INT8_ACQ``, or ``None`` for the F1 of the images' labels.
         max_drop: How much the metric may fall.
 
     Returns:
         The quantised graph.
-
-    Raises:
-        ValueError: If a calibrated form gets no data.
     """
     scope = _ignored(graph, head)
     before = graph.clone()
     if compression_type == CompressionType.INT8:
         return _with_small_biases(nncf.compress_weights(graph, ignored_scope=scope))
-    if datamodule is None:
-        msg = f"{compression_type.name} takes the ranges of the activations from images: expected a datamodule, got "
-        msg += "None. Give the data that the model was trained on."
-        raise ValueError(msg)
     datamodule.setup("fit")
     images = _calibration_images(datamodule)
     subset = nncf.Dataset(images)
@@ -123,7 +115,7 @@ def _same(weight: np.ndarray, constant: np.ndarray) -> bool:
     return any(np.array_equal(weight, other) for other in (constant, constant.T))
 
 
-def _calibration_images(datamodule: AnomalibDataModule) -> list[np.ndarray]:
+def _calibration_images(datamodule: Any) -> list[np.ndarray]:  # noqa: ANN401
     """Training images, shapes (1, 3, height, width), the same ones every time."""
     images = datamodule.train_data
     loader = DataLoader(

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder with real images and weights, named by the environment variable HGAD_TEST_DATA."""
     if not (folder := os.environ.get("HGAD_TEST_DATA")):
