@@ -10,7 +10,8 @@ shorter:
   for every image, so the bracket is a constant of the position: it is computed once a step, and once for ever when the
   parameters no longer change. One half of p depends on the column alone, the other on the row alone, so that W_p p is a
   sum of W columns' and H rows' vectors.
-- Global scale and offset, and the fixed permutation that follows, are one matrix and one offset.
+- Global scale and offset, and the fixed permutation that follows, are one matrix and one offset in inference. In
+  training the scale stays by itself: its gradient then needs no matrix product.
 - The hidden layer, by far the widest, is not kept for the backward pass but computed again, unless there are few rows.
 - On a CPU the rows go through all blocks in portions that stay in the cache.
 
@@ -49,15 +50,17 @@ class CouplingWeights(NamedTuple):
         hidden: W_x, shape (h, D1).
         coefficients: Weights of the second layer, shape (2 D2, h).
         coefficients_bias: Its bias, shape (2 D2,).
-        mixing: Permutation times global scale, shape (D, D).
+        scale: Global scale, shape (D,), or ``None`` if it is in the mixing.
+        mixing: Permutation, times the global scale if that is ``None``, shape (D, D).
         mixing_bias: Permuted global offset, shape (D,).
-        log_det: log |det| of the mixing in nats, scalar.
+        log_det: log |det| of scale and permutation in nats, scalar.
     """
 
     position_bias: torch.Tensor
     hidden: torch.Tensor
     coefficients: torch.Tensor
     coefficients_bias: torch.Tensor
+    scale: torch.Tensor | None
     mixing: torch.Tensor
     mixing_bias: torch.Tensor
     log_det: torch.Tensor
@@ -76,6 +79,7 @@ def coupling_weights(block: AllInOneBlock, code: PositionCode) -> CouplingWeight
     first, _, second = cast("tuple[nn.Linear, nn.ReLU, nn.Linear]", tuple(block.subnet))
     halves = [half.shape[1] for half in code]
     hidden, of_column, of_row = first.weight.split((block.splits[0], *halves), dim=1)
+    trained = torch.is_grad_enabled()
     with no_autocast(hidden):
         scale = block.global_scale_activation(block.global_scale)
         by_row = F.linear(code.rows, of_row, first.bias).unsqueeze(1)
@@ -84,7 +88,8 @@ def coupling_weights(block: AllInOneBlock, code: PositionCode) -> CouplingWeight
             hidden=hidden,
             coefficients=SUBNET_FACTOR * second.weight,
             coefficients_bias=SUBNET_FACTOR * second.bias,
-            mixing=block.w_perm * scale,
+            scale=scale.squeeze(0) if trained else None,
+            mixing=block.w_perm if trained else block.w_perm * scale,
             mixing_bias=F.linear(block.global_offset, block.w_perm).squeeze(0),
             log_det=scale.log().sum(),
         )
@@ -136,6 +141,8 @@ def _couple_portion(
         log_scale, shift = coefficients.split(x2.shape[-1], dim=-1)
         log_scale = clamp_alpha * full_precision(log_scale).tanh()
         x2 = torch.addcmul(full_precision(shift), full_precision(x2), log_scale.exp())
+        if block.scale is not None:
+            x1, x2 = x1 * block.scale[:passive], x2 * block.scale[passive:]
         rows = F.linear(torch.cat((x1, x2.to(x1)), dim=-1), block.mixing, block.mixing_bias)
         log_dets.append(log_scale.sum(dim=-1))
     constant = torch.stack([block.log_det for block in blocks]).sum()

@@ -237,7 +237,7 @@ class FoldedFlow(nn.Module):
         for index, block in enumerate(weights.blocks):
             named |= {f"{name}_{index}": tensor for name, tensor in block._asdict().items()}
         for name, tensor in named.items():
-            self.register_buffer(name, tensor.detach().clone())
+            self.register_buffer(name, None if tensor is None else tensor.detach().clone())
 
     def forward(self, features: torch.Tensor) -> Latents:
         """Map features to latents.

@@ -152,7 +152,7 @@ def test_log_scales_and_log_determinants_are_in_full_precision_under_autocast() 
         z, log_det = by_folding(chain, x, code)
     assert log_det.dtype == torch.float32
     torch.testing.assert_close(log_det, expected[1], rtol=0.03, atol=0.3)
-    torch.testing.assert_close(z.float(), expected[0], rtol=0.1, atol=0.3)
+    assert (z.float() - expected[0]).norm() < 0.1 * expected[0].norm()
     (z.float().square().mean() - log_det.mean()).backward()
     gradients = [parameter.grad for block in chain for parameter in block.parameters() if parameter.requires_grad]
     assert all(gradient.isfinite().all() and gradient.dtype == torch.float32 for gradient in [*gradients, x.grad])

@@ -8,8 +8,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from anomalib.data import Folder, MVTecAD
+from PIL import Image
 
 from anomalib_hgad.datamodule import MultiClass
 from anomalib_hgad.dataset_checks import check_class, mask_files, pair_masks
@@ -60,6 +62,14 @@ def test_unreadable_images(root: Path, form: type[MultiClass], name: str, conten
     what = r"\(zero bytes\)" if not content else r"\(cannot identify image file"
     message = f"Class '{name}': 2 image files cannot be read: .*001.png {what}.*003.png.* Replace them"
     with pytest.raises(ValueError, match=message):
+        form(root).setup()
+
+
+@FORMS
+def test_grey_values_that_would_be_cut_off_are_refused(root: Path, form: type[MultiClass]) -> None:
+    """Pillow would make nearly all of them white."""
+    Image.fromarray(np.full((32, 32), 40000, dtype=np.uint16)).save(root / "tile/train/good/001.png")
+    with pytest.raises(ValueError, match=r"Class 'tile': 1 image .*001.png \(its grey values have more than 8 bits"):
         form(root).setup()
 
 

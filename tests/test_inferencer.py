@@ -101,6 +101,12 @@ def test_what_is_no_image_is_named(inferencer: ClassOpenVINOInferencer, tmp_path
         inferencer.predict(path)
 
 
+def test_grey_values_that_would_be_cut_off_are_refused(inferencer: ClassOpenVINOInferencer, tmp_path: Path) -> None:
+    Image.fromarray(np.full((20, 20), 40000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(OSError, match=r"deep\.png cannot be read: its grey values have more than 8 bits"):
+        inferencer.predict(tmp_path / "deep.png")
+
+
 def test_batches_and_arrays(inferencer: ClassOpenVINOInferencer) -> None:
     """An array from 0 to 255 scores as the PIL image."""
     pixels = np.random.default_rng(0).integers(0, 255, (36, 44, 3), dtype=np.uint8)
