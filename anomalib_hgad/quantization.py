@@ -15,7 +15,6 @@ class to class. It is measured on the training images and taken off, or else one
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import nncf
@@ -24,7 +23,7 @@ import torch
 from anomalib.deploy import CompressionType
 from anomalib.metrics import F1Score
 from openvino import CompiledModel, Model, Node, Output, compile_model, opset13
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from .export import CLASS_TENSOR, IN_FLOAT32
 
@@ -115,17 +114,14 @@ def _same(weight: np.ndarray, constant: np.ndarray) -> bool:
     return any(np.array_equal(weight, other) for other in (constant, constant.T))
 
 
-def _calibration_images(datamodule: Any) -> list[np.ndarray]:  # noqa: ANN401
-    """Training images, shapes (1, 3, height, width), the same ones every time."""
+def _calibration_images(datamodule: Any) -> DataLoader[np.ndarray]:  # noqa: ANN401
+    """Training images, shapes (1, 3, height, width), the same ones in the same order every time."""
     images = datamodule.train_data
-    loader = DataLoader(
-        images,
-        batch_size=1,
-        shuffle=True,
-        generator=torch.Generator().manual_seed(0),
-        collate_fn=images.collate_fn,
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:CALIBRATION_IMAGES]
+    return DataLoader(
+        Subset(images, chosen.tolist()),
+        collate_fn=lambda items: images.collate_fn(items).image.numpy(),
     )
-    return list(islice((batch.image.numpy() for batch in loader), CALIBRATION_IMAGES))
 
 
 def _measure(model: CompiledModel, batches: Iterable[ClassImageBatch], metric: Any) -> float:  # noqa: ANN401
@@ -157,7 +153,7 @@ def _with_small_biases(graph: Model) -> Model:
     return graph
 
 
-def _recentred(quantised: Model, before: Model, images: Sequence[np.ndarray]) -> Model:
+def _recentred(quantised: Model, before: Model, images: Iterable[np.ndarray]) -> Model:
     """Take off the mean difference that quantisation makes to the scores of the images inferred to be of a class."""
     scores, classes = _scores(before, images)
     new_scores, _ = _scores(quantised, images)
@@ -175,14 +171,17 @@ def _recentred(quantised: Model, before: Model, images: Sequence[np.ndarray]) ->
     return quantised
 
 
-def _scores(graph: Model, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _scores(graph: Model, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Image scores before post-processing, and inferred classes, shapes (number of images,)."""
     candidates, anomaly_map = _candidates_and_map(graph)
     outputs = [anomaly_map] if candidates is None else [anomaly_map, candidates]
     model = compile_model(Model(outputs, graph.get_parameters(), "scores"), "CPU", IN_FLOAT32)
-    results = [model(image) for image in images]
-    classes = [0 if candidates is None else int(result[1][0, 0]) for result in results]
-    return np.array([result[0].max() for result in results]), np.array(classes)
+    scores, classes = [], []
+    for image in images:
+        result = model(image)
+        scores.append(result[0].max())
+        classes.append(0 if candidates is None else int(result[1][0, 0]))
+    return np.array(scores), np.array(classes)
 
 
 def _candidates_and_map(graph: Model) -> tuple[Output | None, Output]:
