@@ -132,17 +132,13 @@ def run_on_two_nodes(arguments: list[str]) -> None:
     assert "MEMBER: 2/2" in printed[1]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.stem)
-def test_commands_run(page: Path, folder: Path) -> None:
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if commands(page) or blocks(page, "python")], ids=lambda page: page.stem
+)
+def test_commands_and_python_run(page: Path, folder: Path) -> None:
+    """The commands, then the Python, which may use what they made."""
     for command in commands(page):
         run(command)
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem)
-def test_python_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if page.stem == "deployment":
-        for command in commands(page)[:3]:  # training and two exports
-            run(command)
     for block in blocks(page, "python"):
         light = block.replace("max_epochs=100", "max_epochs=1, accelerator='cpu', enable_progress_bar=False")
         exec(compile(light, str(page), "exec"), {})
