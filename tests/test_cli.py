@@ -19,6 +19,7 @@ from anomalib.data import PredictDataset
 from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 
 from anomalib_hgad import Hgad
+from anomalib_hgad.export import IN_FLOAT32
 from tests import trees
 from tests.light import LIGHT
 
@@ -164,11 +165,7 @@ def test_exported_model_gives_the_scores_of_the_checkpoint(
     monkeypatch.chdir(trained)  # OpenVINOInferencer leaves a cache where it is
     path = trained / f"exported/weights/{kind}" / file
     # On some processors OpenVINO would otherwise compute in bfloat16.
-    inferencer = (
-        TorchInferencer(path, device="cpu")
-        if kind == "torch"
-        else OpenVINOInferencer(path, config={"INFERENCE_PRECISION_HINT": "f32"})
-    )
+    inferencer = TorchInferencer(path, device="cpu") if kind == "torch" else OpenVINOInferencer(path, config=IN_FLOAT32)
     model = Hgad.load_from_checkpoint(checkpoint).eval()
     for image in (trained / "data/bolt/test/crack/000.png", trained / "data/nut/test/good/000.png"):
         with torch.no_grad():

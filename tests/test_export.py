@@ -21,6 +21,7 @@ from torchvision.transforms.v2 import CenterCrop, Compose, Resize
 from anomalib_hgad import Hgad
 from anomalib_hgad.export import CLASS_TENSOR, IN_FLOAT32
 from anomalib_hgad.flow import ConditionalFlow, FoldedFlow
+from tests.benchmarks.deployment import from_openvino
 from tests.light import LIGHT
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -52,13 +53,6 @@ def as_in_a_test(module: Hgad, images: torch.Tensor) -> InferenceBatch:
     return module.post_processor(module.model(module.pre_processor.transform(images)))
 
 
-def compiled(path: Path) -> openvino.CompiledModel:
-    """The graph with the class as a fifth output."""
-    graph = openvino.Core().read_model(path)
-    graph.add_outputs(CLASS_TENSOR)
-    return openvino.compile_model(graph, "CPU", IN_FLOAT32)
-
-
 def test_plain_onnxruntime_computes_it_too(exported: dict[str, Path], module: Hgad) -> None:
     images = torch.rand(3, 3, 60, 50)
     session = onnxruntime.InferenceSession(exported["onnx"])
@@ -77,7 +71,7 @@ def test_graph_computes_what_pytorch_computes(
 ) -> None:
     """Batches and images of any size; the class is the one that the model infers."""
     images = torch.rand(*shape)
-    outputs = compiled(exported[kind])(images.numpy())
+    outputs = from_openvino(exported[kind])(images.numpy())
     with torch.no_grad():
         expected = as_in_a_test(module, images)
         prediction, _ = module.model.predict(module.pre_processor.transform(images))

@@ -19,6 +19,7 @@ from anomalib.deploy import OpenVINOInferencer
 from PIL import Image
 
 from anomalib_hgad import Hgad
+from anomalib_hgad.export import IN_FLOAT32
 from anomalib_hgad.inferencer import ClassOpenVINOInferencer
 from tests.light import LIGHT
 from tests.trees import write_image
@@ -55,7 +56,7 @@ def test_scores_and_class_are_the_models(
     path = write_image(tmp_path / "image.png", size=(50, 40))
     inferencer = ClassOpenVINOInferencer(files[kind])
     prediction = inferencer.predict(path)
-    stock = OpenVINOInferencer(files[kind], "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).predict(path)
+    stock = OpenVINOInferencer(files[kind], "CPU", IN_FLOAT32).predict(path)
     images = read_image(path, as_tensor=True).unsqueeze(0)
     with torch.no_grad():
         expected, _ = module.model.predict(module.pre_processor.transform(images))

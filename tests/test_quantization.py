@@ -21,6 +21,7 @@ from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.export import CLASS_TENSOR, IN_FLOAT32
 from anomalib_hgad.quantization import LARGE
 from tests import trees
+from tests.benchmarks.deployment import from_openvino
 from tests.light import LIGHT
 
 
@@ -65,10 +66,8 @@ def exported(module: Hgad, datamodule: MultiClass, tmp_path_factory: pytest.Temp
 
 
 def outputs(path: Path, images: list[torch.Tensor]) -> dict[str, np.ndarray]:
-    graph = openvino.Core().read_model(path)
-    graph.add_outputs(CLASS_TENSOR)
-    model = openvino.compile_model(graph, "CPU", IN_FLOAT32)
-    results = [{key.any_name: value.copy() for key, value in model(image.numpy()).items()} for image in images]
+    model = from_openvino(path)
+    results = [model(image.numpy()) for image in images]
     return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
 
 
