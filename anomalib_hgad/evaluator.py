@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
 from .class_catalog import datamodule_class_names
+from .predictions import Prediction, predictions_of_batch, write_predictions
 from .processes import are_repeated, everyones
 from .results import Results, results_table, write_results
 
@@ -115,15 +116,19 @@ class ClassEvaluator(Evaluator):
 
     Every metric is computed for each class, and for all images pooled. Logged are ``image_AUROC`` (the mean over the
     classes), ``image_AUROC_pooled`` and ``image_AUROC_CLASS``, and so on for the others. After the test a table goes to
-    the terminal, ``results.csv`` and ``results.json`` into the results folder. A class without anomalous images or
-    without masks has no figure where none is defined; the means are over those that have one. Of several processes all
-    have the same figures, over all images, each of which counts once.
+    the terminal; ``results.csv`` and ``results.json`` go into the results folder, and ``predictions.csv`` with the
+    decision on every image. A class without anomalous images or without masks has no figure where none is defined; the
+    means are over those that have one. Of several processes all have the same figures, over all images, each of which
+    counts once.
 
     Args:
         val_metrics: Metrics of the validation. Defaults to ``None``, AUROC of images and pixels.
         test_metrics: Metrics of the test. Defaults to ``None``, AUROC and F1 of images and pixels, AUPRO, the share of
             classes inferred right, and the AUROCs of the raw scores with the class given and with it inferred.
         compute_on_cpu: Keep what the metrics collect in main memory. Defaults to ``True``.
+
+    Attributes:
+        results: Figures of the last test; ``None`` before one.
     """
 
     def __init__(
@@ -140,8 +145,9 @@ class ClassEvaluator(Evaluator):
         self._by_class: dict[str, list[ClassMetric]] = {}
         self._pooled: list[ClassMetric] = []
         self._seen: Counter[int] = Counter()
+        self._predictions: list[Prediction] = []
         self._raw: frozenset[str] = RAW_FIELDS
-        self._results: Results | None = None
+        self.results: Results | None = None
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the figures of a validation."""
@@ -185,16 +191,18 @@ class ClassEvaluator(Evaluator):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute and log the figures of a test, and keep them for :meth:`on_test_end`."""
         del trainer, pl_module
-        self._results = self._log(self.test_metrics)
+        self.results = self._log(self.test_metrics)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the figures on the terminal, and write them to files."""
-        if self._results is not None and trainer.is_global_zero:
-            Console().print(results_table(self._results, title=type(pl_module).__name__))
-            write_results(self._results, Path(trainer.default_root_dir))
+        if self.results is not None and trainer.is_global_zero:
+            Console().print(results_table(self.results, title=type(pl_module).__name__))
+            write_results(self.results, Path(trainer.default_root_dir))
+            write_predictions(self._predictions, Path(trainer.default_root_dir))
 
     def _start(self, trainer: Trainer, pl_module: LightningModule, metrics: Sequence[AnomalibMetric]) -> None:
         self._seen.clear()
+        self._predictions = []
         datamodule = getattr(trainer, "datamodule", None)
         names = datamodule_class_names(datamodule) if datamodule is not None else []
         self._by_class = {name: [ClassMetric(metric) for metric in metrics] for name in names}
@@ -215,6 +223,7 @@ class ClassEvaluator(Evaluator):
         values = {field: _between_0_and_1(value) if field in self._raw else value for field, value in values.items()}
         values = {field: _scaled_down(value) for field, value in values.items()}
         names = getattr(batch, "class_name", None) or [next(iter(self._by_class), "0")] * batch.batch_size
+        predictions = predictions_of_batch(batch)
         if distributed.is_available() and distributed.is_initialized():
             loader = loaders[loader_index] if isinstance(loaders, Sequence) else loaders
             new = [not repeated for repeated in are_repeated(loader, self._seen[loader_index], len(names))]
@@ -222,14 +231,15 @@ class ClassEvaluator(Evaluator):
             own = {field: value.cpu()[torch.tensor(new)] for field, value in values.items()}
             # Batch by batch, and not the metrics in the end: a process may have no images of a class, and torchmetrics'
             # metrics wait for each other.
-            for its_values, its_names in everyones(
-                (own, [name for name, is_new in zip(names, new, strict=True) if is_new])
-            ):
-                self._add(
-                    metrics, {field: value.to(batch.image.device) for field, value in its_values.items()}, its_names
-                )
+            own_names = [name for name, is_new in zip(names, new, strict=True) if is_new]
+            own_predictions = [row for row, is_new in zip(predictions, new, strict=False) if is_new]
+            for its_values, its_names, its_predictions in everyones((own, own_names, own_predictions)):
+                on_device = {field: value.to(batch.image.device) for field, value in its_values.items()}
+                self._add(metrics, on_device, its_names)
+                self._predictions.extend(its_predictions)
         else:
             self._add(metrics, values, names)
+            self._predictions.extend(predictions)
 
     def _add(self, metrics: Sequence[AnomalibMetric], values: dict[str, torch.Tensor], names: Sequence[str]) -> None:
         """Add the values of some images and their classes."""

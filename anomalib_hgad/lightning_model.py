@@ -364,6 +364,7 @@ class Hgad(FoldedExport, AnomalibModule):
             self.model.priors.parameters(),
             self.lr,
             self.weight_decay,
+            fused=not self.trainer.gradient_clip_val,
         )
         scheduler = LambdaLR(optimizer, self._course().learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

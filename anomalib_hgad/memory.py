@@ -1,12 +1,18 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How much main memory is free, as far as the system says."""
+"""How much memory is free and was used, as far as the system says."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+
+import torch
+
+if sys.platform != "win32":
+    import resource
 
 UNKNOWN = 2 * 1024**3
 """Bytes taken to be free where the system does not say."""
@@ -33,6 +39,20 @@ def available_memory() -> int:
         except (AttributeError, OSError, ValueError):  # Windows has no sysconf
             free = UNKNOWN
     return max(0, min([free, *_free_in_control_groups()]))
+
+
+def peak_memory() -> int | None:
+    """Most memory that this process has had: that of the GPU if it used one, else main memory.
+
+    Returns:
+        Bytes; ``None`` where the system does not say.
+    """
+    if torch.cuda.is_available() and (used := torch.cuda.max_memory_allocated()):
+        return used
+    if sys.platform == "win32":
+        return None
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else 1024 * largest
 
 
 def _free_in_control_groups() -> list[int]:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from rich.table import Table
 
@@ -87,14 +87,27 @@ def write_results(results: Results, folder: Path) -> None:
         for name, figures in results.rows:
             writer.writerow([name, *("" if (value := figures.get(key)) is None else value for key in results.columns)])
 
-    def write_json(file: IO[str]) -> None:
-        json.dump({"mean": results.mean, **asdict(results)}, file, indent=2)
-
-    _write_whole(folder / "results.csv", write_csv)
-    _write_whole(folder / "results.json", write_json)
+    write_whole(folder / "results.csv", write_csv)
+    write_json({"mean": results.mean, **asdict(results)}, folder / "results.json")
 
 
-def _write_whole(path: Path, write: Callable[[IO[str]], None]) -> None:
+def write_json(values: Any, path: Path) -> None:  # noqa: ANN401
+    """Write a JSON file; an interrupted write leaves no half file behind.
+
+    Args:
+        values: What JSON can hold.
+        path: The file.
+    """
+    write_whole(path, lambda file: json.dump(values, file, indent=2))
+
+
+def write_whole(path: Path, write: Callable[[IO[str]], object]) -> None:
+    """Write a text file and its folder; an interrupted write leaves no half file behind.
+
+    Args:
+        path: The file.
+        write: Writes into the open file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:

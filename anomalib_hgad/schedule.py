@@ -65,6 +65,7 @@ def make_optimizer(
     prior_parameters: Iterable[nn.Parameter],
     lr: float,
     weight_decay: float,
+    fused: bool = True,
 ) -> Adam:
     """Adam with the paper's settings.
 
@@ -73,6 +74,8 @@ def make_optimizer(
         prior_parameters: Centres and logits; they have no weight decay.
         lr: Full learning rate.
         weight_decay: Weight decay of the flows.
+        fused: Step over all parameters at once, which is faster. Lightning cannot clip gradients with it under
+            ``16-mixed``.
 
     Returns:
         The optimiser.
@@ -81,4 +84,4 @@ def make_optimizer(
         {"params": [parameter for parameter in parameters if parameter.requires_grad], "weight_decay": decay}
         for parameters, decay in ((flow_parameters, weight_decay), (prior_parameters, 0.0))
     ]
-    return Adam([group for group in groups if group["params"]], lr=lr, betas=(0.95, 0.99))
+    return Adam([group for group in groups if group["params"]], lr=lr, betas=(0.95, 0.99), fused=fused)

@@ -1,0 +1,121 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Run a benchmark: what is there already is kept, what fails does not stop the rest."""
+
+# No `from __future__ import annotations`: jsonargparse reads the types of the arguments for the config schema.
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from anomalib_hgad.results import write_json
+
+from . import execution
+from .execution import RECORD, SETTINGS
+from .plan import ModelChoice, Protocol, Run, Setting, make_plan
+from .summary import summarise, write_summary
+
+LOG = "log.txt"
+
+
+def benchmark(
+    models: dict[str, ModelChoice],
+    data: dict[str, Any],
+    seeds: list[int] = [0],  # noqa: B006  # jsonargparse shows it
+    setting: Setting = "unified",
+    max_epochs: int = 12,
+    image_size: int = 256,
+    backbone_weights: dict[str, str] = {},  # noqa: B006
+    output: Path = Path("results/benchmark"),
+) -> int:
+    """Train and test anomalib models on the same classes, and write tables of their figures.
+
+    Every model trains for the same epochs, and is tested as it is after the last one. A repeated command runs only what
+    is missing.
+
+    Args:
+        models: The models: a name for the row of the table, and the ``model``'s name in anomalib and its ``arguments``.
+        data: Arguments of ``MultiClass``.
+        seeds: Seeds, each for every model.
+        setting: One model for all classes, or one for each.
+        max_epochs: Epochs of the training.
+        image_size: Side of the square that images are resized to.
+        backbone_weights: Local files with backbone weights by timm's name, in place of downloads.
+        output: Folder for the tables and for the files of every run.
+
+    Returns:
+        Number of runs that failed.
+
+    Raises:
+        ValueError: If a setting is wrong, or if a run of the folder was made with other settings.
+    """
+    protocol = Protocol(data, image_size, max_epochs, backbone_weights, setting)
+    plan = make_plan(models, protocol, seeds)
+    console = Console()
+    failed = []
+    missing = [run for run in plan if finished(run, output) is None]
+    for number, run in enumerate(missing, start=1):
+        console.print(f"{number} of {len(missing)}: {run.title}")
+        folder = output / run.folder
+        status = run_in_own_process(run, folder)
+        if finished(run, output) is None:
+            failed.append(run)
+            console.print(f"  failed with exit status {status}: {folder / LOG}")
+        write_summary(summarise([record for run in plan if (record := finished(run, output)) is not None]), output)
+    summary = summarise([record for run in plan if (record := finished(run, output)) is not None])
+    write_summary(summary, output)
+    console.print(Markdown(summary.markdown))
+    if failed:
+        console.print(f"{len(failed)} of {len(plan)} runs failed: {', '.join(run.title for run in failed)}")
+    return len(failed)
+
+
+def run_in_own_process(run: Run, folder: Path) -> int:
+    """Run one training and test, with all that is printed in :data:`LOG`.
+
+    The process is its own so that one that is killed, for memory say, is one run that failed, and so that its peak of
+    memory is its own.
+
+    Args:
+        run: What to run.
+        folder: Folder for its files; what is there is removed.
+
+    Returns:
+        Exit status.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    write_json(run.settings, folder / SETTINGS)
+    with (folder / LOG).open("wb") as log:
+        command = [sys.executable, "-m", execution.__name__, str(folder)]
+        return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode  # noqa: S603
+
+
+def finished(run: Run, output: Path) -> dict[str, Any] | None:
+    """What a run came to.
+
+    Args:
+        run: The run.
+        output: Folder of the benchmark.
+
+    Returns:
+        Its record; ``None`` if it is not finished.
+
+    Raises:
+        ValueError: If it was made with other settings.
+    """
+    path = output / run.folder / RECORD
+    if not path.is_file():
+        return None
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record["settings"] != run.settings:
+        msg = f"{path.parent} was made with other settings: {record['settings']}, now {run.settings}. Choose another "
+        msg += "output, or remove that folder."
+        raise ValueError(msg)
+    return record

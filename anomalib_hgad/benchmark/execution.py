@@ -1,0 +1,182 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""One run of a benchmark: a model is built, trained and tested by anomalib's Engine."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import timm
+from anomalib.data import ImageBatch
+from anomalib.engine import Engine
+from anomalib.metrics import AUPR, AUPRO, AUROC, AnomalibMetric, F1Max
+from anomalib.models import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from lightning.pytorch import Callback, seed_everything
+from torch import nn
+
+from anomalib_hgad.datamodule import MultiClass
+from anomalib_hgad.encoder import load_backbone_weights
+from anomalib_hgad.evaluator import ClassAccuracy, ClassEvaluator
+from anomalib_hgad.memory import peak_memory
+from anomalib_hgad.results import write_json
+
+from .plan import Run, model_class
+
+PACKAGES = ("anomalib-hgad", "anomalib", "lightning", "timm", "torch")
+
+SETTINGS = "settings.json"
+RECORD = "record.json"
+
+
+def benchmark_metrics() -> list[AnomalibMetric]:
+    """AUROC, AP (anomalib's AUPR) and best F1 of images and pixels, AUPRO, and what models that know classes add."""
+    levels = (("image_", "pred_score", "gt_label"), ("pixel_", "anomaly_map", "gt_mask"))
+    metrics = [
+        metric(fields=[field, truth], prefix=prefix, strict=False)
+        for prefix, field, truth in levels
+        for metric in (AUROC, AUPR, F1Max)
+    ]
+    return [
+        *metrics,
+        AUPRO(fields=["anomaly_map", "gt_mask"], prefix="pixel_", strict=False),
+        ClassAccuracy(strict=False),
+        AUROC(fields=["class_given_score", "gt_label"], prefix="class_given_image_", strict=False),
+        AUROC(fields=["class_given_map", "gt_mask"], prefix="class_given_pixel_", strict=False),
+    ]
+
+
+class ModelClock(Callback):
+    """Seconds that the model itself took for the images of a test."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.images = 0
+        self._start = 0.0
+
+    def on_test_batch_start(self, *_: Any) -> None:  # noqa: ANN401
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def on_test_batch_end(self, _trainer: Any, _module: Any, _outputs: Any, batch: ImageBatch, *_: Any) -> None:  # noqa: ANN401
+        """Stop it; the callbacks of the user, of which this is one, come before those that compute figures."""
+        self.seconds += time.perf_counter() - self._start
+        self.images += batch.batch_size
+
+
+@contextmanager
+def local_weights(files: dict[str, str]) -> Iterator[None]:
+    """Let pre-trained backbones read local files, in models too that have no argument for one.
+
+    Args:
+        files: A file for each name of a timm model. Other names are downloaded as ever.
+
+    Yields:
+        Nothing.
+    """
+    create_model = timm.create_model
+
+    def create_with_local_weights(
+        model_name: str,
+        pretrained: bool = False,
+        **arguments: Any,  # noqa: ANN401
+    ) -> nn.Module:
+        path = files.get(model_name) if pretrained else None
+        module = create_model(model_name, pretrained=pretrained and path is None, **arguments)
+        if path is not None:
+            load_backbone_weights(module, path)
+        return module
+
+    with mock.patch.object(timm, "create_model", create_with_local_weights):
+        yield
+
+
+def build_model(run: Run) -> AnomalibModule:
+    """Build the model of a run. Its scores stay as they are: post-processing would clamp them, and make ties.
+
+    Args:
+        run: The run.
+
+    Returns:
+        The model.
+    """
+    constructor = model_class(run.choice.model)
+    size = run.protocol.image_size
+    arguments: dict[str, Any] = {
+        "post_processor": PostProcessor(enable_normalization=False),
+        "evaluator": ClassEvaluator(val_metrics=[], test_metrics=benchmark_metrics()),
+        "visualizer": False,
+    }
+    if "image_size" in inspect.signature(constructor).parameters:
+        arguments["image_size"] = size
+    else:
+        arguments["pre_processor"] = constructor.configure_pre_processor(image_size=(size, size))
+    with local_weights(run.protocol.backbone_weights):
+        return constructor(**(arguments | run.choice.arguments))
+
+
+def execute(run: Run, folder: Path) -> dict[str, Any]:
+    """Train and test a model.
+
+    Args:
+        run: What to run.
+        folder: Folder for its files.
+
+    Returns:
+        Settings, figures, times, memory, parameters and versions.
+    """
+    seed_everything(run.seed, workers=True)
+    model = build_model(run)
+    categories = {} if run.only_class is None else {"categories": [run.only_class]}
+    datamodule = MultiClass(**(run.protocol.data | categories))
+    clock = ModelClock()
+    engine = Engine(
+        max_epochs=run.protocol.max_epochs,
+        limit_val_batches=0,
+        default_root_dir=folder,
+        callbacks=[clock],
+        devices=1,
+        logger=False,
+        enable_progress_bar=False,
+    )
+    start = time.perf_counter()
+    engine.fit(model, datamodule=datamodule)
+    fit_seconds = time.perf_counter() - start
+    engine.test(model, datamodule=datamodule)
+    results = model.evaluator.results
+    return {
+        "settings": run.settings,
+        "classes": results.classes,
+        "pooled": results.pooled,
+        "epochs": engine.trainer.current_epoch,
+        "fit_seconds": fit_seconds,
+        "test_seconds": time.perf_counter() - start - fit_seconds,
+        "milliseconds_per_image": 1000 * clock.seconds / clock.images,
+        "peak_memory_bytes": peak_memory(),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def main(folder: Path) -> None:
+    """Do the run whose :data:`SETTINGS` are in a folder, and write its :data:`RECORD` there.
+
+    Args:
+        folder: Folder of the run.
+    """
+    run = Run.from_settings(json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
+    write_json(execute(run, folder), folder / RECORD)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,148 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a benchmark runs: every model with every seed, on all classes at once or on each alone."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import anomalib.models
+from anomalib.models import AnomalibModule
+
+from anomalib_hgad.datamodule import MultiClass
+
+Setting = Literal["unified", "separate"]
+"""One model for all classes, or one for each."""
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A row of the benchmark's table.
+
+    Attributes:
+        model: Name of the model in ``anomalib.models``.
+        arguments: Arguments of its constructor.
+    """
+
+    model: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What all models of a benchmark have in common.
+
+    Attributes:
+        data: Arguments of :class:`~anomalib_hgad.MultiClass`.
+        image_size: Side of the square that images are resized to.
+        max_epochs: Epochs of the training; models that need one alone train for one.
+        backbone_weights: Local files with the weights of timm models, by the model's name, that are taken in place of
+            those that would be downloaded.
+        setting: One model for all classes, or one for each.
+    """
+
+    data: dict[str, Any]
+    image_size: int
+    max_epochs: int
+    backbone_weights: dict[str, str]
+    setting: Setting
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and its test.
+
+    Attributes:
+        name: The row of the table that it belongs to.
+        choice: The model.
+        protocol: Its data and training.
+        seed: Seed of all random numbers.
+        only_class: The class, if the model is for one alone.
+    """
+
+    name: str
+    choice: ModelChoice
+    protocol: Protocol
+    seed: int
+    only_class: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where its files go, relative to the folder of the benchmark."""
+        return Path(self.name, *([self.only_class] if self.only_class else []), f"seed_{self.seed}")
+
+    @property
+    def title(self) -> str:
+        """What it is called in messages."""
+        return " ".join([self.name, *([self.only_class] if self.only_class else []), f"seed {self.seed}"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that its result depends on, as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Run:
+        """Take back what :attr:`settings` gave."""
+        choice, protocol = ModelChoice(**settings["choice"]), Protocol(**settings["protocol"])
+        return cls(settings["name"], choice, protocol, settings["seed"], settings["only_class"])
+
+
+def model_class(name: str) -> type[AnomalibModule]:
+    """Find an anomalib model.
+
+    Args:
+        name: Its name in ``anomalib.models``.
+
+    Returns:
+        The class.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    found = getattr(anomalib.models, name, None)
+    if not inspect.isclass(found) or not issubclass(found, AnomalibModule):
+        names = [key for key, value in vars(anomalib.models).items() if inspect.isclass(value)]
+        similar = difflib.get_close_matches(name, names, n=3)
+        msg = f"anomalib.models has no model {name!r}. Similar names: {', '.join(similar) or 'none'}."
+        raise ValueError(msg)
+    return found
+
+
+def make_plan(models: dict[str, ModelChoice], protocol: Protocol, seeds: Sequence[int]) -> list[Run]:
+    """List the runs of a benchmark, seed after seed, so that an early stop leaves whole tables.
+
+    Args:
+        models: The models by the name of their row.
+        protocol: Data and training.
+        seeds: Seeds, each for every model.
+
+    Returns:
+        The runs.
+
+    Raises:
+        ValueError: If a model, an argument of one, or a class is unknown, or if there is nothing to run.
+    """
+    if not models or not seeds:
+        msg = f"Expected at least one model and one seed, got {len(models)} models and {len(seeds)} seeds."
+        raise ValueError(msg)
+    for name, choice in models.items():
+        if Path(name).name != name:
+            msg = f"The name of a row is the name of its folder as well: expected one without slashes, got {name!r}."
+            raise ValueError(msg)
+        known = set(inspect.signature(model_class(choice.model)).parameters)
+        if unknown := sorted(set(choice.arguments) - known):
+            msg = f"{choice.model} of row {name!r} has no argument {', '.join(unknown)}. It has: "
+            msg += f"{', '.join(sorted(known))}."
+            raise ValueError(msg)
+    classes = MultiClass(**protocol.data).class_names
+    runs = [Run(name, choice, protocol, seed) for seed in seeds for name, choice in models.items()]
+    if protocol.setting == "separate":
+        runs = [replace(run, only_class=name) for run in runs for name in classes]
+    return runs

@@ -1,0 +1,178 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tables of a benchmark: means over the classes, with their standard deviation over the seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from anomalib_hgad.results import MEAN, POOLED, write_json, write_whole
+
+FIGURES = {
+    "image_AUROC": "image AUROC",
+    "image_AUPR": "image AP",
+    "image_F1Max": "image F1-max",
+    "pixel_AUROC": "pixel AUROC",
+    "pixel_AUPRO": "AUPRO",
+    "pixel_AUPR": "pixel AP",
+    "pixel_F1Max": "pixel F1-max",
+    "ClassAccuracy": "class right",
+    "class_given_image_AUROC": "image AUROC, class given",
+    "class_given_pixel_AUROC": "pixel AUROC, class given",
+}
+"""Columns of figures that are shares of 1, and their headings."""
+
+COSTS = {
+    "fit_seconds": ("training, s", 1.0, 0),
+    "test_seconds": ("test and figures, s", 1.0, 0),
+    "milliseconds_per_image": ("inference, ms per image", 1.0, 0),
+    "peak_memory_bytes": ("peak memory, GB", 1e-9, 1),
+    "parameters": ("parameters, M", 1e-6, 1),
+}
+"""Columns of costs, their headings, units and decimals."""
+
+PROTOCOLS = {
+    "unified": "One model for all classes.",
+    "separate": "One model for each class; training and test are sums over the classes.",
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A benchmark's results.
+
+    Attributes:
+        figures: A row for each model, seed and class, and for the mean over the classes and all images pooled.
+        costs: A row for each model and seed.
+        runs: What was run, with which versions.
+        markdown: Tables to read.
+    """
+
+    figures: pd.DataFrame
+    costs: pd.DataFrame
+    runs: list[dict[str, Any]]
+    markdown: str
+
+
+def summarise(records: list[dict[str, Any]]) -> Summary:
+    """Make the tables.
+
+    Args:
+        records: Records of finished runs of one benchmark.
+
+    Returns:
+        The tables; empty ones without records.
+    """
+    figures = pd.DataFrame(_figure_rows(records), columns=["model", "seed", "class", *FIGURES])
+    figures = figures.astype(dict.fromkeys(FIGURES, float))
+    of_classes = figures[figures["class"] != POOLED]
+    means = of_classes.groupby(["model", "seed"], sort=False)[list(FIGURES)].mean().reset_index()
+    means.insert(2, "class", MEAN)
+    figures = pd.concat([of_classes, means, figures[figures["class"] == POOLED]], ignore_index=True)
+    costs = pd.DataFrame(
+        [{**_row_of(record), **{name: record[name] for name in COSTS}} for record in records],
+        columns=["model", "seed", *COSTS],
+    )
+    # A benchmark of separate models has one record for each class.
+    worst_or_sum = {name: "sum" if name in {"fit_seconds", "test_seconds"} else "max" for name in COSTS}
+    costs = costs.groupby(["model", "seed"], sort=False).agg(worst_or_sum).reset_index()
+    return Summary(figures, costs, [_described(record) for record in records], _markdown(figures, costs, records))
+
+
+def write_summary(summary: Summary, folder: Path) -> None:
+    """Write ``results.csv``, ``results.json`` and ``results.md``; an interrupted write leaves no half file behind.
+
+    Args:
+        summary: The tables.
+        folder: Folder of the benchmark.
+    """
+    write_whole(folder / "results.csv", lambda file: summary.figures.to_csv(file, index=False))
+    tables = {
+        name: json.loads(frame.to_json(orient="records"))
+        for name, frame in (("figures", summary.figures), ("costs", summary.costs))
+    }
+    write_json({"runs": summary.runs, **tables}, folder / "results.json")
+    write_whole(folder / "results.md", lambda file: file.write(summary.markdown))
+
+
+def _row_of(record: dict[str, Any]) -> dict[str, Any]:
+    return {"model": record["settings"]["name"], "seed": record["settings"]["seed"]}
+
+
+def _figure_rows(records: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    for record in records:
+        for name, figures in record["classes"].items():
+            yield {**_row_of(record), "class": name, **figures}
+        if record["settings"]["protocol"]["setting"] == "unified":
+            yield {**_row_of(record), "class": POOLED, **record["pooled"]}
+
+
+def _described(record: dict[str, Any]) -> dict[str, Any]:
+    """A run without the places of files, which are those of one machine."""
+    settings = record["settings"]
+    protocol = {key: settings["protocol"][key] for key in ("setting", "max_epochs", "image_size")}
+    data = {key: value for key, value in settings["protocol"]["data"].items() if key != "root"}
+    return {
+        **{key: settings[key] for key in ("name", "choice", "seed", "only_class")},
+        **protocol,
+        "data": data,
+        "local_weights": sorted(settings["protocol"]["backbone_weights"]),
+        "epochs": record["epochs"],
+        "versions": record["versions"],
+    }
+
+
+def _markdown(figures: pd.DataFrame, costs: pd.DataFrame, records: list[dict[str, Any]]) -> str:
+    if not records:
+        return "No run is finished.\n"
+    protocol = records[0]["settings"]["protocol"]
+    seeds = sorted(figures["seed"].unique().tolist())
+    lines = [
+        f"{PROTOCOLS[protocol['setting']]} {protocol['max_epochs']} epochs, the last one counts; seeds "
+        f"{', '.join(map(str, seeds))}. In percent; mean{' ± standard deviation over the seeds' * (len(seeds) > 1)}. "
+        "Scores are raw. Where a model infers the class of an image, its figures are those with the class inferred, "
+        "unless a heading says given; other models do not use it.",
+        "",
+        *_table(figures[figures["class"] == MEAN], "Mean over the classes", FIGURES),
+    ]
+    pooled = figures[figures["class"] == POOLED]
+    if len(pooled):
+        one_threshold = [name for name in FIGURES if name.startswith(("image_", "pixel_"))]
+        lines += _table(
+            pooled, "All images pooled, whatever their class", {name: FIGURES[name] for name in one_threshold}
+        )
+    by_class = figures[~figures["class"].isin([MEAN, POOLED])]
+    for name in ("image_AUROC", "pixel_AUROC"):
+        of_name = by_class.pivot_table(index=["model", "seed"], columns="class", values=name, sort=False).reset_index()
+        headings = {key: key for key in of_name.columns if key not in {"model", "seed"}}
+        lines += _table(of_name, f"{FIGURES[name]} of each class", headings)
+    lines += ["Costs", "", "| model | " + " | ".join(heading for heading, _, _ in COSTS.values()) + " |"]
+    lines += ["|---|" + len(COSTS) * "---:|"]
+    for model, of_model in costs.groupby("model", sort=False):
+        cells = [f"{unit * of_model[name].mean():.{digits}f}" for name, (_, unit, digits) in COSTS.items()]
+        lines.append(f"| {model} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: pd.DataFrame, title: str, headings: dict[str, str]) -> list[str]:
+    """A Markdown table with a row for each model; columns without any figure are left out."""
+    columns = {key: heading for key, heading in headings.items() if rows[key].notna().any()}
+    lines = [title, "", f"| model | {' | '.join(columns.values())} |", "|---|" + len(columns) * "---:|"]
+    for model, of_model in rows.groupby("model", sort=False):
+        cells = [_cell(100 * of_model[key].dropna()) for key in columns]
+        lines.append(f"| {model} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _cell(values: pd.Series) -> str:
+    if values.empty:
+        return "–"
+    spread = f" ± {values.std():.1f}" if len(values) > 1 else ""
+    return f"{values.mean():.1f}{spread}"
