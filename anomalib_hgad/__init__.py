@@ -11,13 +11,19 @@ TYPE_CHECKING = False  # typing's own would have to be imported at every Python 
 if TYPE_CHECKING:
     from .datamodule import MultiClass
     from .lightning_model import Hgad
+    from .normal_threshold import NormalPostProcessor
     from .torch_model import HgadModel
 
 __version__ = "0.1.0"
 
-__all__ = ["Hgad", "HgadModel", "MultiClass", "__version__"]
+__all__ = ["Hgad", "HgadModel", "MultiClass", "NormalPostProcessor", "__version__"]
 
-_HOMES = {"Hgad": "lightning_model", "HgadModel": "torch_model", "MultiClass": "datamodule"}
+_HOMES = {
+    "Hgad": "lightning_model",
+    "HgadModel": "torch_model",
+    "MultiClass": "datamodule",
+    "NormalPostProcessor": "normal_threshold",
+}
 
 
 def __getattr__(name: str) -> object:

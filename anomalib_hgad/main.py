@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from jsonargparse import ActionConfigFile, ArgumentParser
 
 from anomalib_hgad.benchmark.command import benchmark
+from anomalib_hgad.report.command import report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,16 +25,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = ArgumentParser(prog="anomalib-hgad", description="Benchmarks and reports of models of many classes.")
     commands = parser.add_subcommands()
-    of_benchmark = ArgumentParser(description=benchmark.__doc__)
-    of_benchmark.add_argument("--config", action=ActionConfigFile, help="YAML file with the arguments")
-    names = of_benchmark.add_function_arguments(benchmark)
-    commands.add_subcommand("benchmark", of_benchmark)  # type: ignore[no-untyped-call]
+    names = {}
+    for function in (benchmark, report):
+        of_command = ArgumentParser(description=function.__doc__)
+        of_command.add_argument("--config", action=ActionConfigFile, help="YAML file with the arguments")
+        names[function.__name__] = of_command.add_function_arguments(function, as_positional=function is report)
+        commands.add_subcommand(function.__name__, of_command)  # type: ignore[no-untyped-call]
     settings = parser.instantiate_classes(parser.parse_args(arguments))
+    chosen = settings[settings.subcommand]
+    values = {name: chosen[name] for name in names[settings.subcommand]}
     try:
-        failures = benchmark(**{name: settings["benchmark"][name] for name in names})
-    except ValueError as error:
+        if settings.subcommand == "benchmark":
+            return 1 if benchmark(**values) else 0
+        report(**values)
+    except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
-    return 1 if failures else 0
+    return 0
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def build_model(run: Run) -> AnomalibModule:
     constructor = model_class(run.choice.model)
     size = run.protocol.image_size
     arguments: dict[str, Any] = {
-        "post_processor": PostProcessor(enable_normalization=False),
+        "post_processor": PostProcessor(enable_normalization=False, enable_thresholding=False),
         "evaluator": ClassEvaluator(val_metrics=[], test_metrics=benchmark_metrics()),
         "visualizer": False,
     }

@@ -1,0 +1,147 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Put a run on one page."""
+
+# No `from __future__ import annotations`: jsonargparse reads the types of the arguments.
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from rich.console import Console
+from sklearn.metrics import roc_auc_score
+
+from anomalib_hgad.results import write_whole
+
+from . import figures
+from .examples import example, worst
+from .latents import Sample, project, sample_latents
+from .run_files import RunFiles, read_run
+
+PAGE = "report.html"
+COLUMNS = {
+    "image_AUROC": "image AUROC",
+    "image_F1Score": "image F1",
+    "pixel_AUROC": "pixel AUROC",
+    "pixel_AUPRO": "AUPRO",
+    "pixel_F1Score": "pixel F1",
+    "ClassAccuracy": "class right",
+}
+"""Figures in the table, and their headings."""
+
+
+def report(run: Path, compare: Path | None = None, output: Path | None = None) -> Path:
+    """Write one HTML page on a tested run of Hgad: what it decided, how well, and why.
+
+    The page holds all it shows; it needs no network.
+
+    Args:
+        run: Folder of the run, with ``predictions.csv`` in it.
+        compare: Folder of another run on the same data, whose log-likelihoods stand beside; of a single Gaussian
+            (``--model.prior single_gaussian``), say.
+        output: The file. ``None`` is ``report.html`` in the folder of the run.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: If a file of the run or a tested image is missing.
+        ValueError: If the run is not of Hgad, or if its test had no ground truth.
+    """
+    files = read_run(run)
+    others = None if compare is None else read_run(compare)
+    page = render(files, others)
+    path = output or run / PAGE
+    write_whole(path, lambda file: file.write(page))
+    Console().print(f"Report: {path}")
+    return path
+
+
+def render(run: RunFiles, other: RunFiles | None) -> str:
+    """Make the page.
+
+    Args:
+        run: The run.
+        other: One to compare it with.
+
+    Returns:
+        HTML.
+    """
+    environment = Environment(
+        loader=PackageLoader("anomalib_hgad.report", "."),
+        autoescape=True,  # names of folders and files come from outside
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
+    sample = sample_latents(run)
+    normal = [row for row in run.predictions if not row.gt_label]
+    anomalous = [row for row in run.predictions if row.gt_label]
+    return environment.get_template("page.html").render(
+        title=run.folder.resolve().name if run.folder.name == "latest" else run.folder.name,
+        made=datetime.now(tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        run=run,
+        columns={key: name for key, name in COLUMNS.items() if run.results["pooled"].get(key) is not None},
+        normal_count=len(normal),
+        anomalous_count=len(anomalous),
+        false_alarms=sum(bool(row.pred_label) for row in normal),
+        misses=sum(row.pred_label is False for row in anomalous),
+        histograms=score_histograms(run),
+        roc=figures.roc_curves({name: run.of_class(name) for name in run.class_names}),
+        likelihoods=likelihood_histograms(
+            {"this run": sample} | ({"compared": sample_latents(other)} if other else {})
+        ),
+        compared=None if other is None else other.folder,
+        latents=latent_figure(run, sample),
+        confusion=confusion_figure(run),
+        missed=[example(run, row) for row in worst(run.predictions, anomalous=True)],
+        alarmed=[example(run, row) for row in worst(run.predictions, anomalous=False)],
+        settings=settings_of(run),
+    )
+
+
+def score_histograms(run: RunFiles) -> Markup:
+    """Image scores of every class."""
+    panels = {}
+    for name in run.class_names:
+        rows = run.of_class(name)
+        normal = np.array([figures.score(row) for row in rows if not row.gt_label])
+        anomalous = np.array([figures.score(row) for row in rows if row.gt_label])
+        panels[name] = (normal, anomalous)
+    return figures.histograms(panels, "image score, before post-processing", run.threshold)
+
+
+def likelihood_histograms(samples: dict[str, Sample]) -> Markup | None:
+    """Log-likelihoods of normal and anomalous positions; ``None`` where no masks tell them apart."""
+    panels = {}
+    for name, sample in samples.items():
+        if len(sample.normal) and len(sample.anomalous):
+            truth = np.repeat([1, 0], [len(sample.normal), len(sample.anomalous)])
+            auroc = roc_auc_score(truth, np.concatenate([sample.normal, sample.anomalous]))
+            prior = f"{name}: AUROC of positions {100 * auroc:.1f} %"
+            panels[prior] = (sample.normal, sample.anomalous)
+    return figures.histograms(panels, "log-likelihood of a position, nats per dimension", None) if panels else None
+
+
+def latent_figure(run: RunFiles, sample: Sample) -> Markup:
+    """Latent space of the finest level, with the main centres of the classes."""
+    positions, centers = project(sample)
+    return figures.latent_space(positions, sample.predictions, centers, run.class_names)
+
+
+def confusion_figure(run: RunFiles) -> Markup | None:
+    """Confusion of the inferred classes; ``None`` if there is one class alone, or none was inferred."""
+    if len(run.class_names) == 1 or not any(row.pred_class_name for row in run.predictions):
+        return None
+    return figures.confusion(run.predictions, run.class_names)
+
+
+def settings_of(run: RunFiles) -> dict[str, Any]:
+    """Settings of the model that the report shows; without the places of files, which are those of one machine."""
+    hidden = {"backbone_weights", "feature_cache", "pre_trained", "seed"}  # loading a checkpoint sets three of them
+    return {name: value for name, value in run.model.hparams.items() if name not in hidden}

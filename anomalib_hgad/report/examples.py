@@ -1,0 +1,117 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The images that a run got wrong by most: image, mask, map and decision."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from anomalib.data.utils import read_image
+from anomalib.visualization.image.functional import overlay_image, visualize_anomaly_map
+from PIL import Image, ImageChops, ImageFilter
+
+from anomalib_hgad.predictions import Prediction
+
+from .figures import score
+from .run_files import RunFiles
+
+COUNT = 6
+"""Images shown of each kind of error."""
+
+SIDE = 256
+"""Pixels of the longer side of a picture."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image on the page.
+
+    Attributes:
+        row: What was said of it.
+        name: Its file, without the folders that are common to all.
+        score: The score by which it was chosen.
+        wrong: Whether the decision was wrong; ``None`` if there was no threshold.
+        image: Picture of it, as a data address.
+        mask: Picture of its mask on it; ``None`` if there is none.
+        map: Picture of its anomaly map on it.
+    """
+
+    row: Prediction
+    name: str
+    score: float
+    wrong: bool | None
+    image: str
+    mask: str | None
+    map: str
+
+
+def worst(predictions: Sequence[Prediction], anomalous: bool) -> list[Prediction]:
+    """Anomalous images with the lowest scores, or normal ones with the highest.
+
+    Args:
+        predictions: Decisions of a test.
+        anomalous: Which of both.
+
+    Returns:
+        At most :data:`COUNT`, worst first.
+    """
+    of_kind = [row for row in predictions if row.gt_label == anomalous]
+    return sorted(of_kind, key=score, reverse=not anomalous)[:COUNT]
+
+
+@torch.no_grad()
+def example(run: RunFiles, row: Prediction) -> Example:
+    """Predict an image once more, and draw it.
+
+    Args:
+        run: The run.
+        row: What was said of the image.
+
+    Returns:
+        What the page shows of it.
+    """
+    tensor = read_image(row.image_path, as_tensor=True)
+    anomaly_map = run.model(tensor.unsqueeze(0)).anomaly_map.squeeze()
+    image = Image.open(row.image_path).convert("RGB")
+    image.thumbnail((SIDE, SIDE))
+    # Post-processed maps are between 0 and 1 with the threshold at 0.5: a colour means the same in all pictures.
+    has_scale = run.threshold is not None
+    heat = visualize_anomaly_map(anomaly_map, colormap=True, normalize=not has_scale).convert("RGB")
+    root = common_folder(run.predictions)
+    return Example(
+        row=row,
+        name=Path(row.image_path).absolute().relative_to(root).as_posix(),
+        score=score(row),
+        wrong=None if row.pred_label is None else row.pred_label != row.gt_label,
+        image=data_address(image),
+        mask=data_address(outlined(image, Path(row.mask_path))) if row.mask_path else None,
+        map=data_address(overlay_image(image, heat.resize(image.size), alpha=0.5)),
+    )
+
+
+def common_folder(predictions: Sequence[Prediction]) -> Path:
+    """Deepest folder that all images are in."""
+    parents = [set(Path(row.image_path).absolute().parents) for row in predictions]
+    return max(set.intersection(*parents), key=lambda folder: len(folder.parts))
+
+
+def outlined(image: Image.Image, mask_path: Path) -> Image.Image:
+    """Image with the edge of its mask drawn in red."""
+    mask = Image.open(mask_path).convert("L").point(lambda value: 255 * (value > 0)).resize(image.size)
+    edge = ImageChops.difference(mask.filter(ImageFilter.MaxFilter(3)), mask.filter(ImageFilter.MinFilter(3)))
+    result = image.copy()
+    result.paste((230, 30, 50), mask=edge)
+    return result
+
+
+def data_address(image: Image.Image) -> str:
+    """A picture that stands in the page itself."""
+    data = io.BytesIO()
+    image.convert("RGB").save(data, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"

@@ -1,0 +1,91 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a training of Hgad and its test have left in the folder of a run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anomalib_hgad.checkpoint import VERSIONS
+from anomalib_hgad.lightning_model import Hgad
+from anomalib_hgad.predictions import Prediction, read_predictions
+
+CHECKPOINT = Path("weights") / "lightning" / "model.ckpt"
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A run that was tested.
+
+    Attributes:
+        folder: Its folder.
+        model: The trained model, ready to predict.
+        predictions: The decision on every test image.
+        results: Figures of the classes, their mean, and of all images pooled.
+        versions: Versions of the packages that made it.
+    """
+
+    folder: Path
+    model: Hgad
+    predictions: list[Prediction]
+    results: dict[str, Any]
+    versions: dict[str, str]
+
+    @property
+    def class_names(self) -> list[str]:
+        """Classes of the tested images."""
+        return list(self.results["classes"])
+
+    @property
+    def threshold(self) -> float | None:
+        """Threshold of the raw image scores; ``None`` if the run has none."""
+        post_processor = self.model.post_processor
+        threshold = float("nan") if post_processor is None else float(post_processor.image_threshold)
+        return None if threshold != threshold else threshold  # noqa: PLR0124  # nan
+
+    def of_class(self, name: str) -> list[Prediction]:
+        """Decisions on the images of a class."""
+        return [prediction for prediction in self.predictions if prediction.class_name in {name, None}]
+
+
+def read_run(folder: Path) -> RunFiles:
+    """Read a run.
+
+    Args:
+        folder: Folder that ``anomalib train`` or ``Engine.train`` has made, with ``predictions.csv`` in it.
+
+    Returns:
+        The run.
+
+    Raises:
+        FileNotFoundError: If a file of it, or a tested image, is missing.
+        ValueError: If it is not of Hgad, or its test knew of no file or no ground truth.
+    """
+    predictions = read_predictions(folder)
+    checkpoint = folder / CHECKPOINT
+    results = folder / "results.json"
+    for path in (checkpoint, results):
+        if not path.is_file():
+            msg = f"{path} is missing. Expected the folder of a run that was trained and tested."
+            raise FileNotFoundError(msg)
+    if not predictions or any(prediction.gt_label is None for prediction in predictions):
+        msg = f"{folder}: the tested images have no ground truth, or there are none. A report needs both."
+        raise ValueError(msg)
+    if gone := [row.image_path for row in predictions if not Path(row.image_path).is_file()]:
+        msg = f"{len(gone)} of {len(predictions)} tested images are gone, such as {gone[0]}. Paths are relative to the "
+        msg += "folder that the test ran in: start the report there."
+        raise FileNotFoundError(msg)
+    model = Hgad.load_from_checkpoint(checkpoint, map_location="cpu")
+    return RunFiles(
+        folder=folder,
+        model=model.eval(),
+        predictions=predictions,
+        results=json.loads(results.read_text(encoding="utf-8")),
+        versions=torch.load(checkpoint, map_location="cpu", weights_only=True)[VERSIONS],
+    )
