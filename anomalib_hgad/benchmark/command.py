@@ -34,6 +34,7 @@ def benchmark(
     image_size: int = 256,
     backbone_weights: dict[str, str] = {},  # noqa: B006
     output: Path = Path("results/benchmark"),
+    only: list[str] | None = None,
 ) -> int:
     """Train and test anomalib models on the same classes, and write tables of their figures.
 
@@ -49,6 +50,7 @@ def benchmark(
         image_size: Side of the square that images are resized to.
         backbone_weights: Local files with backbone weights by timm's name, in place of downloads.
         output: Folder for the tables and for the files of every run.
+        only: Rows to run; ``None`` runs all.
 
     Returns:
         Number of runs that failed.
@@ -57,7 +59,7 @@ def benchmark(
         ValueError: If a setting is wrong, or if a run of the folder was made with other settings.
     """
     protocol = Protocol(data, image_size, max_epochs, backbone_weights, setting)
-    plan = make_plan(models, protocol, seeds)
+    plan = make_plan(models, protocol, seeds, only)
     console = Console()
     failed = []
     missing = [run for run in plan if finished(run, output) is None]
@@ -68,13 +70,18 @@ def benchmark(
         if finished(run, output) is None:
             failed.append(run)
             console.print(f"  failed with exit status {status}: {folder / LOG}")
-        write_summary(summarise([record for run in plan if (record := finished(run, output)) is not None]), output)
-    summary = summarise([record for run in plan if (record := finished(run, output)) is not None])
+        write_summary(summarise(records(plan, output)), output)
+    summary = summarise(records(plan, output))
     write_summary(summary, output)
     console.print(Markdown(summary.markdown))
     if failed:
         console.print(f"{len(failed)} of {len(plan)} runs failed: {', '.join(run.title for run in failed)}")
     return len(failed)
+
+
+def records(plan: list[Run], output: Path) -> list[dict[str, Any]]:
+    """What the finished runs of a plan came to."""
+    return [record for run in plan if (record := finished(run, output)) is not None]
 
 
 def run_in_own_process(run: Run, folder: Path) -> int:

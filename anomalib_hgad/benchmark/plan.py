@@ -115,19 +115,22 @@ def model_class(name: str) -> type[AnomalibModule]:
     return found
 
 
-def make_plan(models: dict[str, ModelChoice], protocol: Protocol, seeds: Sequence[int]) -> list[Run]:
+def make_plan(
+    models: dict[str, ModelChoice], protocol: Protocol, seeds: Sequence[int], only: Sequence[str] | None = None
+) -> list[Run]:
     """List the runs of a benchmark, seed after seed, so that an early stop leaves whole tables.
 
     Args:
         models: The models by the name of their row.
         protocol: Data and training.
         seeds: Seeds, each for every model.
+        only: Rows that are run; ``None`` for all.
 
     Returns:
         The runs.
 
     Raises:
-        ValueError: If a model, an argument of one, or a class is unknown, or if there is nothing to run.
+        ValueError: If a row, a model, an argument of one, or a class is unknown, or if there is nothing to run.
     """
     if not models or not seeds:
         msg = f"Expected at least one model and one seed, got {len(models)} models and {len(seeds)} seeds."
@@ -141,8 +144,12 @@ def make_plan(models: dict[str, ModelChoice], protocol: Protocol, seeds: Sequenc
             msg = f"{choice.model} of row {name!r} has no argument {', '.join(unknown)}. It has: "
             msg += f"{', '.join(sorted(known))}."
             raise ValueError(msg)
+    if unknown := sorted(set(only or []) - set(models)):
+        msg = f"only: no row {', '.join(unknown)}. The rows are {', '.join(models)}."
+        raise ValueError(msg)
+    rows = {name: choice for name, choice in models.items() if only is None or name in only}
     classes = MultiClass(**protocol.data).class_names
-    runs = [Run(name, choice, protocol, seed) for seed in seeds for name, choice in models.items()]
+    runs = [Run(name, choice, protocol, seed) for seed in seeds for name, choice in rows.items()]
     if protocol.setting == "separate":
         runs = [replace(run, only_class=name) for run in runs for name in classes]
     return runs

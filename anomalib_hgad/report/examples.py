@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from .run_files import RunFiles
 
 COUNT = 6
 """Images shown of each kind of error."""
+
+OF_CLASS = 3
+"""Most of them that are of one class: a hard class hides no other."""
 
 SIDE = 256
 """Pixels of the longer side of a picture."""
@@ -59,10 +63,16 @@ def worst(predictions: Sequence[Prediction], anomalous: bool) -> list[Prediction
         anomalous: Which of both.
 
     Returns:
-        At most :data:`COUNT`, worst first.
+        At most :data:`COUNT`, and :data:`OF_CLASS` of a class, worst first.
     """
-    of_kind = [row for row in predictions if row.gt_label == anomalous]
-    return sorted(of_kind, key=score, reverse=not anomalous)[:COUNT]
+    of_kind = sorted((row for row in predictions if row.gt_label == anomalous), key=score, reverse=not anomalous)
+    of_class: Counter[str | None] = Counter()
+    chosen = []
+    for row in of_kind:
+        of_class[row.class_name] += 1
+        if of_class[row.class_name] <= OF_CLASS:
+            chosen.append(row)
+    return chosen[:COUNT]
 
 
 @torch.no_grad()

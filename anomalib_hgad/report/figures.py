@@ -118,7 +118,7 @@ def roc_curves(of_classes: dict[str, Sequence[Prediction]]) -> Markup:
                 label = f"{name}  {100 * roc_auc_score(truth, scores):.1f}"
                 axis.plot(false_positive, true_positive, color=colour, label=label)
         axis.set(xlabel="false positives", ylabel="true positives", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-        axis.legend(title="AUROC, %", fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+        axis.legend(title="AUROC, %", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return svg[0]
 
 
@@ -162,7 +162,7 @@ def latent_space(
         )
         axis.scatter([], [], marker="x", color="#777", label="anomalous image")
         axis.set(xticks=[], yticks=[])
-        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+        axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return svg[0]
 
 
