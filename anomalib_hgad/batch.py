@@ -113,13 +113,18 @@ class ClassImageBatch(ImageBatch):
             items: The items to batch. Images of unequal sizes are resized to the largest.
 
         Returns:
-            The batch. A field that any item lacks is ``None``.
+            The batch. A field that any item lacks is ``None``; of masks' files, which normal images have none of, those
+            that are missing are empty.
         """
+        mask_paths = [item.mask_path or "" for item in items]
         for field in fields(ClassImageItem):
             if any(getattr(item, field.name) is None for item in items):
                 for item in items:
                     setattr(item, field.name, None)
-        return super().collate(items)
+        batch = super().collate(items)
+        if any(mask_paths):
+            batch.mask_path = mask_paths
+        return batch
 
     @classmethod
     def from_image_batch(cls, batch: ImageBatch) -> ClassImageBatch:
