@@ -19,9 +19,8 @@ from anomalib.models import Padim, Stfpm
 from safetensors.torch import save_file
 
 from anomalib_hgad import main as cli
-from anomalib_hgad.benchmark import command, execution
 from anomalib_hgad.benchmark.execution import build_model, local_weights
-from anomalib_hgad.benchmark.plan import ModelChoice, Protocol, Run, make_plan
+from anomalib_hgad.benchmark.plan import ModelChoice, Protocol, make_plan
 from anomalib_hgad.benchmark.summary import summarise
 from tests import trees
 from tests.light import LIGHT
@@ -45,24 +44,6 @@ def weights(tmp_path: Path) -> Path:
     path = tmp_path / "resnet18.safetensors"
     save_file(timm.create_model("resnet18").state_dict(), path)
     return path
-
-
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Runs take place here, where anomalib is loaded already; gives their titles."""
-    titles: list[str] = []
-
-    def run_here(run: Run, folder: Path) -> int:
-        titles.append(run.title)
-        command.write_json(run.settings, folder / execution.SETTINGS)
-        try:
-            execution.main(folder)
-        except ValueError:
-            return 1
-        return 0
-
-    monkeypatch.setattr(command, "run_in_own_process", run_here)
-    return titles
 
 
 def protocol(root: Path, **changes: object) -> Protocol:

@@ -1,0 +1,170 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What it costs not to know the class, and what a threshold from normal images alone keeps.
+
+``look_alikes``: one class is split at random into two labels. Nobody can tell them apart, so that the class cannot be
+inferred; figures with the class given and inferred stand side by side.
+
+``threshold``: the model sees no defect before the test. The threshold comes from a fifth of each class's training
+images, which are held out for it; the false-positive rate is that of the normal test images, which nothing has seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from anomalib.engine import Engine
+
+from anomalib_hgad import Hgad, MultiClass, NormalPostProcessor
+from anomalib_hgad.normal_threshold import normal_threshold
+from anomalib_hgad.predictions import Prediction, read_predictions
+from anomalib_hgad.results import write_json
+
+RATES = (0.05, 0.1, 0.2)
+
+
+def train_and_test(arguments: argparse.Namespace, root: Path, folder: Path, **changes: Any) -> Engine:
+    """One training with the setting of docs/results.md, and its test."""
+    data = changes.pop("data", {})
+    module = Hgad(
+        backbone="resnet18",
+        backbone_weights=arguments.weights,
+        layers=["layer3"],
+        image_size=arguments.image_size,
+        coupling_blocks=arguments.coupling_blocks,
+        condition_dim=128,
+        lr=1e-3,
+        seed=arguments.seed,
+        visualizer=False,
+        **changes,
+    )
+    datamodule = MultiClass(root=root, train_batch_size=8, eval_batch_size=8, num_workers=0, **data)
+    engine = Engine(
+        max_epochs=arguments.epochs,
+        check_val_every_n_epoch=arguments.epochs,
+        default_root_dir=folder,
+        devices=1,
+        logger=False,
+        enable_progress_bar=False,
+    )
+    engine.fit(module, datamodule=datamodule)
+    engine.test(module, datamodule=datamodule)
+    return engine
+
+
+def look_alikes(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Image and pixel AUROC in percent, class given and inferred, of each label and their mean."""
+    root = split_at_random(arguments.data, arguments.split, folder / "data", arguments.seed)
+    engine = train_and_test(arguments, root, folder)
+    results = json.loads((Path(engine.trainer.default_root_dir) / "results.json").read_text())
+    names = {
+        f"{source}, {level}": f"class_{source}_{level}_AUROC"
+        for level in ("image", "pixel")
+        for source in ("given", "inferred")
+    }
+    rows = results["classes"] | {"mean": results["mean"]}
+    return {
+        "split": arguments.split,
+        "AUROC": {row: {name: figures[key] for name, key in names.items()} for row, figures in rows.items()},
+        "class right": {row: figures["ClassAccuracy"] for row, figures in rows.items()},
+    }
+
+
+def split_at_random(data: Path, split: str, root: Path, seed: int) -> Path:
+    """Link all classes into another folder, one of them as two halves, each image of it in one of them."""
+    rng = np.random.default_rng(seed)
+    for class_folder in sorted(path for path in data.iterdir() if path.is_dir()):
+        for path in sorted(path for path in class_folder.rglob("*") if path.is_file()):
+            relative = path.relative_to(class_folder)
+            if relative.parts[0] == "ground_truth":
+                continue
+            half = f"_{'ab'[rng.integers(2)]}" if class_folder.name == split else ""
+            links = {root / f"{class_folder.name}{half}" / relative: path}
+            mask = class_folder / "ground_truth" / relative.parent.name / f"{path.stem}_mask.png"
+            if relative.parts[0] == "test" and mask.is_file():
+                links[root / f"{class_folder.name}{half}" / mask.relative_to(class_folder)] = mask
+            for link, target in links.items():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(target.resolve())
+    return root
+
+
+def threshold(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """False-positive rates asked for and found, and the share of anomalies that are found at them."""
+    engine = train_and_test(
+        arguments,
+        arguments.data,
+        folder,
+        post_processor=NormalPostProcessor(RATES[0]),
+        data={"val_split_mode": "from_train", "val_split_ratio": 0.2},
+    )
+    tested = read_predictions(Path(engine.trainer.default_root_dir))
+    scores = validation_scores(engine)
+    rates = {}
+    for rate in RATES:
+        limit = float(normal_threshold(scores, rate))
+        rates[str(rate)] = {"threshold": limit} | {
+            kind: {name: share_above(rows, limit) for name, rows in by_class(tested, anomalous=anomalous).items()}
+            for kind, anomalous in (("false positives", False), ("anomalies found", True))
+        }
+    return {
+        "validation images": len(scores),
+        "normal test images": sum(not row.gt_label for row in tested),
+        "rates": rates,
+    }
+
+
+@torch.no_grad()
+def validation_scores(engine: Engine) -> torch.Tensor:
+    """Raw scores of the normal images that were held out for the threshold."""
+    module = engine.model.eval()
+    loader = engine.trainer.datamodule.val_dataloader()
+    return torch.cat([module.model.predict(module.pre_processor(batch.image))[0].pred_score for batch in loader])
+
+
+def by_class(rows: list[Prediction], *, anomalous: bool) -> dict[str, list[Prediction]]:
+    """Images of one kind by class, and all of them."""
+    of_kind = [row for row in rows if row.gt_label == anomalous]
+    names = sorted({str(row.class_name) for row in of_kind})
+    return {name: [row for row in of_kind if row.class_name == name] for name in names} | {"all": of_kind}
+
+
+def share_above(rows: list[Prediction], limit: float) -> float:
+    """Share of images whose raw score is above a threshold."""
+    return sum(row.raw_score > limit for row in rows if row.raw_score is not None) / len(rows)
+
+
+PARTS = {"look_alikes": look_alikes, "threshold": threshold}
+
+
+def main(command: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder whose subfolders are classes in MVTec layout")
+    parser.add_argument("--weights", type=Path, required=True, help="weights of timm's resnet18")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--split", default="aws_cookie", help="class that is split at random into two labels")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--image_size", type=int, default=256)
+    parser.add_argument("--coupling_blocks", type=int, default=8)
+    parser.add_argument("--json", type=Path, help="file to write the results to; other parts in it are kept")
+    arguments = parser.parse_args(command)
+    results = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.is_file() else {}
+    for name in arguments.only:
+        with tempfile.TemporaryDirectory() as folder:
+            results[name] = PARTS[name](arguments, Path(folder))
+        print(name, json.dumps(results[name], indent=1))
+        if arguments.json:
+            write_json(results, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
