@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .normal_threshold import NormalPostProcessor
     from .torch_model import HgadModel
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["Hgad", "HgadModel", "MultiClass", "NormalPostProcessor", "__version__"]
 

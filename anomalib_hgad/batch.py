@@ -32,6 +32,7 @@ class NumpyClassImageItem(NumpyImageItem):
     class_given_map: np.ndarray | None = None
     class_inferred_score: np.ndarray | None = None
     class_inferred_map: np.ndarray | None = None
+    novelty: np.ndarray | None = None
 
 
 @dataclass
@@ -48,6 +49,7 @@ class NumpyClassImageBatch(NumpyImageBatch):
     class_given_map: np.ndarray | None = None
     class_inferred_score: np.ndarray | None = None
     class_inferred_map: np.ndarray | None = None
+    novelty: np.ndarray | None = None
 
 
 @dataclass
@@ -58,10 +60,11 @@ class ClassImageItem(ImageItem):
         class_index: True class, int64 scalar, or ``None`` when unknown.
         class_name: Name of the true class.
         pred_class_index: Class inferred by the model, int64 scalar.
-        pred_class_name: Name of the inferred class.
+        pred_class_name: Name of the inferred class, or ``"unknown"``.
         class_given_score, class_inferred_score: Image score with the true and with the inferred class before the
             post-processing, scalar.
         class_given_map, class_inferred_map: The anomaly map that belongs to it, shape (height, width).
+        novelty: How much less typical the image is than normal ones of its class, in standard deviations, scalar.
     """
 
     numpy_class: ClassVar[type[NumpyClassImageItem]] = NumpyClassImageItem
@@ -74,6 +77,7 @@ class ClassImageItem(ImageItem):
     class_given_map: torch.Tensor | None = None
     class_inferred_score: torch.Tensor | None = None
     class_inferred_map: torch.Tensor | None = None
+    novelty: torch.Tensor | None = None
 
 
 @dataclass
@@ -84,10 +88,12 @@ class ClassImageBatch(ImageBatch):
         class_index: True classes, int64, shape (B,), or ``None`` when unknown.
         class_name: Names of the true classes.
         pred_class_index: Classes inferred by the model, int64, shape (B,).
-        pred_class_name: Names of the inferred classes.
+        pred_class_name: Names of the inferred classes, or ``"unknown"``.
         class_given_score, class_inferred_score: Image scores with the true and with the inferred class before the
             post-processing, shape (B,).
         class_given_map, class_inferred_map: The anomaly maps that belong to it, shape (B, height, width).
+        novelty: How much less typical the images are than normal ones of their class, in standard deviations, shape
+            (B,).
     """
 
     item_class: ClassVar[type[ClassImageItem]] = ClassImageItem
@@ -101,6 +107,7 @@ class ClassImageBatch(ImageBatch):
     class_given_map: torch.Tensor | None = None
     class_inferred_score: torch.Tensor | None = None
     class_inferred_map: torch.Tensor | None = None
+    novelty: torch.Tensor | None = None
 
     @classmethod
     def collate(cls, items: list[ClassImageItem]) -> ClassImageBatch:

@@ -110,10 +110,11 @@ class NormalConstants(Callback):
         was_training = model.training
         model.eval()
         training = self._scores(trainer, pl_module, None)
-        held_out = NormalScores() if pl_module.calibrate else None
-        if pl_module.calibrate and pl_module.held_out is not None:
+        held_out = NormalScores()
+        if pl_module.held_out is not None:
             held_out = self._scores(trainer, pl_module, pl_module.held_out)
-        model.calibration.update(training, held_out, model.anomaly_map_generator)
+        model.calibration.update(training, held_out if pl_module.calibrate else None, model.anomaly_map_generator)
+        model.novelty.update(training, held_out)
         model.train(was_training)
         self._step_of_constants = trainer.global_step
 

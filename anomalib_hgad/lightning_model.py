@@ -43,6 +43,7 @@ from .export import FoldedExport
 from .feature_cache import FeatureCache
 from .feature_dataset import FeatureBatch
 from .loss import total_loss
+from .novelty import NOVELTY_LIMIT, UNKNOWN
 from .schedule import TrainingCourse, make_optimizer
 from .settings import check_choice, check_share
 from .torch_model import HgadModel, PriorKind
@@ -443,11 +444,15 @@ class Hgad(FoldedExport, AnomalibModule):
         chosen = given if given is not None and self.class_source == "given" else inferred
         batch.update(pred_score=chosen.pred_score, anomaly_map=chosen.anomaly_map)
         batch.update(class_inferred_score=inferred.pred_score, class_inferred_map=inferred.anomaly_map.squeeze(1))
+        batch.update(novelty=inferred.novelty)
         if given is not None:
             batch.update(class_given_score=given.pred_score, class_given_map=given.anomaly_map.squeeze(1))
         if self.model.num_classes == len(self.class_names):
             pred_class_index = inferred.class_posterior.argmax(dim=-1)
-            names = [self.class_names[index] for index in pred_class_index.tolist()]
+            names = [
+                UNKNOWN if novelty > NOVELTY_LIMIT else self.class_names[index]
+                for index, novelty in zip(pred_class_index.tolist(), inferred.novelty.tolist(), strict=True)
+            ]
             batch.update(pred_class_index=pred_class_index, pred_class_name=names)
         return batch
 

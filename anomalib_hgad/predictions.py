@@ -31,6 +31,7 @@ class Prediction:
         pred_label: Whether it was found anomalous.
         pred_score: Post-processed score.
         raw_score: Score before that, with the class inferred.
+        novelty: How much less typical it is than normal images of its class, in standard deviations.
     """
 
     image_path: str
@@ -41,6 +42,7 @@ class Prediction:
     pred_label: bool | None
     pred_score: float | None
     raw_score: float | None
+    novelty: float | None
 
 
 def predictions_of_batch(batch: ImageBatch) -> list[Prediction]:
@@ -61,6 +63,7 @@ def predictions_of_batch(batch: ImageBatch) -> list[Prediction]:
         "pred_label": _column(batch, "pred_label", len(paths)),
         "pred_score": _column(batch, "pred_score", len(paths)),
         "raw_score": _column(batch, "class_inferred_score", len(paths)),
+        "novelty": _column(batch, "novelty", len(paths)),
     }
     return [
         Prediction(str(path), **{name: values[row] for name, values in columns.items()})
@@ -120,6 +123,6 @@ def _parsed(row: dict[str, str]) -> Prediction:
     values: dict[str, Any] = {name: text or None for name, text in row.items()}
     for name in ("gt_label", "pred_label"):
         values[name] = None if values[name] is None else values[name] == "True"
-    for name in ("pred_score", "raw_score"):
+    for name in ("pred_score", "raw_score", "novelty"):
         values[name] = None if values[name] is None else float(values[name])
     return Prediction(**values)

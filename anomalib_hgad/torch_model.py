@@ -21,6 +21,7 @@ from .calibration import ScoreCalibration
 from .encoder import PyramidEncoder
 from .flow import ConditionalFlow, Latents
 from .loss import HgadLosses, class_log_likelihood, hgad_losses, negative_entropy
+from .novelty import NoveltyScale
 from .prior import HierarchicalGaussianMixture
 
 PriorKind = Literal["hierarchical", "fixed_centers", "single_gaussian"]
@@ -40,11 +41,14 @@ class HgadPrediction(NamedTuple):
         anomaly_map: Scores of the pixels on the same scale, shape (B, 1, height, width). The image score is their
             largest.
         class_posterior: Probabilities of the classes as the model infers them, shape (B, K).
+        novelty: How much less typical the images are than normal ones of their class, in standard deviations of those,
+            shape (B,).
     """
 
     pred_score: torch.Tensor
     anomaly_map: torch.Tensor
     class_posterior: torch.Tensor
+    novelty: torch.Tensor
 
 
 class LevelReading(NamedTuple):
@@ -114,6 +118,7 @@ class HgadModel(nn.Module):
         )
         self.priors: nn.ModuleList
         self.calibration: ScoreCalibration
+        self.novelty: NoveltyScale
         self.anomaly_map_generator: AnomalyMapGenerator
         self.set_num_classes(num_classes)
 
@@ -132,6 +137,7 @@ class HgadModel(nn.Module):
             num_classes = 1
         self.priors = nn.ModuleList(self._new_prior(num_classes, dim) for dim in self.encoder.out_dims)
         self.calibration = ScoreCalibration(num_classes, len(self.flows))
+        self.novelty = NoveltyScale(num_classes)
         score: ScoreKind = "log_likelihood" if num_classes == 1 and self.score == "product" else self.score
         self.anomaly_map_generator = AnomalyMapGenerator(score, self.image_size)
 
@@ -255,33 +261,33 @@ class HgadModel(nn.Module):
         weights, candidates = posterior.topk(min(CANDIDATE_CLASSES, self.num_classes), dim=-1)
         weights = weights / weights.sum(dim=-1, keepdim=True)
         size = images.shape[-2:]
-        inferred = HgadPrediction(*self._scores(readings, candidates, weights, size), posterior)
+        inferred = self._prediction(readings, candidates, weights, posterior, size)
         if class_index is None:
             return inferred, None
         true_class = self.mixture_class_index(class_index).unsqueeze(-1)
         certain = torch.ones_like(true_class, dtype=posterior.dtype)
-        return inferred, HgadPrediction(*self._scores(readings, true_class, certain, size), posterior)
+        return inferred, self._prediction(readings, true_class, certain, posterior, size)
 
-    def _scores(
+    def _prediction(
         self,
         readings: Sequence[LevelReading],
         class_index: torch.Tensor,
         class_weights: torch.Tensor,
+        posterior: torch.Tensor,
         size: Sequence[int],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image scores, shape (B,), and anomaly maps, shape (B, 1, height, width), on the common scale.
-
-        The classes that an image may show and their probabilities have shape (B, J).
-        """
+    ) -> HgadPrediction:
+        """Predict under the classes that an image may show, shape (B, J), most probable first, and their weights."""
+        levels = self.level_scores(readings, class_index)
         anomaly_map = self.anomaly_map_generator(
-            self.level_scores(readings, class_index),
+            levels,
             self.calibration.max_log_likelihood[class_index],
             self.calibration.max_negative_entropy[class_index],
             class_weights,
             size,
         )
         anomaly_map = self.calibration(anomaly_map, class_index, class_weights)
-        return anomaly_map.amax(dim=(-3, -2, -1)), anomaly_map
+        pred_score = anomaly_map.amax(dim=(-3, -2, -1))
+        return HgadPrediction(pred_score, anomaly_map, posterior, self.novelty(levels, class_index))
 
     @torch.no_grad()
     def forward(self, images: torch.Tensor) -> InferenceBatch:

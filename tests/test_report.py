@@ -19,6 +19,7 @@ from anomalib.engine import Engine
 
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad import main as cli
+from anomalib_hgad.novelty import NOVELTY_LIMIT, UNKNOWN
 from anomalib_hgad.predictions import Prediction, read_predictions, write_predictions
 from anomalib_hgad.report import examples, figures
 from anomalib_hgad.report.latents import Sample, project, sample_latents
@@ -146,7 +147,8 @@ def test_decisions_of_a_test(run: Path, data: Path) -> None:
         assert Path(row.image_path).is_file()
         assert row.gt_label == ("/crack/" in row.image_path)
         assert (row.mask_path is not None) == (row.gt_label and row.class_name != "washer")
-        assert row.pred_class_name in CLASSES
+        assert row.pred_class_name in {*CLASSES, UNKNOWN}
+        assert (row.pred_class_name == UNKNOWN) == (row.novelty > NOVELTY_LIMIT)
         assert 0 <= row.pred_score <= 1
         assert row.pred_label == (row.pred_score > 0.5)
     model = Hgad.load_from_checkpoint(run / CHECKPOINT)
@@ -165,6 +167,7 @@ def test_decisions_are_read_as_they_were_written(tmp_path: Path) -> None:
             pred_label=None,
             pred_score=0.1 + 0.2,
             raw_score=None,
+            novelty=None,
         ),
         Prediction(
             image_path='"c".png',
@@ -175,6 +178,7 @@ def test_decisions_are_read_as_they_were_written(tmp_path: Path) -> None:
             pred_label=True,
             pred_score=1.0,
             raw_score=-3.5,
+            novelty=0.25,
         ),
     ]
     write_predictions(rows, tmp_path)
@@ -203,7 +207,7 @@ def test_images_that_are_gone(run: Path, tmp_path: Path) -> None:
 
 
 def prediction(path: str, name: str, *, anomalous: bool, score: float) -> Prediction:
-    return Prediction(path, None, name, name, anomalous, score > 0.5, score, score)
+    return Prediction(path, None, name, name, anomalous, score > 0.5, score, score, 0.0)
 
 
 def test_worst_errors_leave_room_for_other_classes() -> None:

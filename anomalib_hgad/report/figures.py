@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from anomalib_hgad.novelty import UNKNOWN
 from anomalib_hgad.predictions import Prediction
 
 NORMAL, ANOMALOUS = "#2f6f9f", "#d1495b"
@@ -177,15 +178,16 @@ def confusion(rows: Sequence[Prediction], class_names: Sequence[str]) -> Markup:
         SVG.
     """
     names = list(class_names)
-    counts = np.zeros((len(names), len(names)), dtype=int)
+    inferred = [*names, *([UNKNOWN] if any(row.pred_class_name == UNKNOWN for row in rows) else [])]
+    counts = np.zeros((len(names), len(inferred)), dtype=int)
     for row in rows:
-        if row.class_name in names and row.pred_class_name in names:
-            counts[names.index(row.class_name), names.index(row.pred_class_name)] += 1
+        if row.class_name in names and row.pred_class_name in inferred:
+            counts[names.index(row.class_name), inferred.index(row.pred_class_name)] += 1
     side = max(3.2, 0.42 * len(names) + 1.6)
     with drawing(side + 0.6, side) as (figure, svg):
         axis = figure.subplots()
         axis.imshow(counts / counts.sum(axis=1, keepdims=True).clip(min=1), cmap="Blues", vmin=0, vmax=1)
-        axis.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
+        axis.set_xticks(range(len(inferred)), inferred, rotation=40, ha="right", fontsize=8)
         axis.set_yticks(range(len(names)), names, fontsize=8)
         axis.set(xlabel="inferred", ylabel="true")
         for (row_index, column), count in np.ndenumerate(counts):

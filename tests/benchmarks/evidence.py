@@ -8,6 +8,9 @@ inferred; figures with the class given and inferred stand side by side.
 
 ``threshold``: the model sees no defect before the test. The threshold comes from a fifth of each class's training
 images, which are held out for it; the false-positive rate is that of the normal test images, which nothing has seen.
+
+``unknown``: each class in turn is left out of the training. Its normal images are told from the normal test images of
+the known classes by their novelty, and neither is a defect.
 """
 
 from __future__ import annotations
@@ -20,10 +23,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from anomalib.data import AnomalibDataset
 from anomalib.engine import Engine
+from sklearn.metrics import roc_auc_score
 
 from anomalib_hgad import Hgad, MultiClass, NormalPostProcessor
 from anomalib_hgad.normal_threshold import normal_threshold
+from anomalib_hgad.novelty import NOVELTY_LIMIT
 from anomalib_hgad.predictions import Prediction, read_predictions
 from anomalib_hgad.results import write_json
 
@@ -129,6 +135,38 @@ def validation_scores(engine: Engine) -> torch.Tensor:
     return torch.cat([module.model.predict(module.pre_processor(batch.image))[0].pred_score for batch in loader])
 
 
+def unknown(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """AUROC of the novelty, and the shares of images that are called unknown, with each class left out in turn."""
+    names = MultiClass(root=arguments.data).class_names
+    results = {}
+    for left_out in names:
+        known = [name for name in names if name != left_out]
+        engine = train_and_test(arguments, arguments.data, folder / left_out, data={"categories": known})
+        tested = read_predictions(Path(engine.trainer.default_root_dir))
+        others = MultiClass(root=arguments.data, categories=[left_out], num_workers=0)
+        others.setup()
+        seen = {
+            "known, normal": [row.novelty for row in tested if not row.gt_label],
+            "known, anomalous": [row.novelty for row in tested if row.gt_label],
+            "unknown, normal": novelties(engine, others.train_data),
+        }
+        truth = np.repeat([0, 1], [len(seen["known, normal"]), len(seen["unknown, normal"])])
+        results[left_out] = {
+            "AUROC": float(roc_auc_score(truth, seen["known, normal"] + seen["unknown, normal"])),
+            "called unknown": {name: float(np.mean(np.array(values) > NOVELTY_LIMIT)) for name, values in seen.items()},
+            "novelty": {name: np.quantile(values, [0, 0.5, 1]).tolist() for name, values in seen.items()},
+        }
+    return results
+
+
+@torch.no_grad()
+def novelties(engine: Engine, dataset: AnomalibDataset) -> list[float]:
+    """Novelty of all images of a set."""
+    module = engine.model.eval()
+    images = (dataset[index].image.unsqueeze(0) for index in range(len(dataset)))
+    return [module.model.predict(module.pre_processor(image))[0].novelty.item() for image in images]
+
+
 def by_class(rows: list[Prediction], *, anomalous: bool) -> dict[str, list[Prediction]]:
     """Images of one kind by class, and all of them."""
     of_kind = [row for row in rows if row.gt_label == anomalous]
@@ -141,7 +179,7 @@ def share_above(rows: list[Prediction], limit: float) -> float:
     return sum(row.raw_score > limit for row in rows if row.raw_score is not None) / len(rows)
 
 
-PARTS = {"look_alikes": look_alikes, "threshold": threshold}
+PARTS = {"look_alikes": look_alikes, "threshold": threshold, "unknown": unknown}
 
 
 def main(command: list[str] | None = None) -> None:

@@ -1,0 +1,82 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Whether an image is of a product that the model was never trained on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from anomalib_hgad.anomaly_map import LevelScores
+from anomalib_hgad.calibration import NormalScores
+from anomalib_hgad.novelty import NoveltyScale, typicality
+
+RNG = np.random.default_rng(0)
+
+
+def levels(*log_likelihoods: np.ndarray) -> list[LevelScores]:
+    return [
+        LevelScores(torch.from_numpy(level), torch.zeros(level.shape[:2], dtype=torch.float64), (1, level.shape[1]))
+        for level in log_likelihoods
+    ]
+
+
+def scores(values: dict[int, list[float]]) -> NormalScores:
+    """Images of classes whose positions all have one value."""
+    result = NormalScores()
+    for index, of_class in values.items():
+        for value in of_class:
+            result.add(levels(np.full((1, 3, 1), value)), torch.tensor([index]))
+    return result
+
+
+def test_typicality_against_numpy() -> None:
+    fine, coarse = RNG.normal(size=(2, 9, 3)), RNG.normal(size=(2, 5, 3))
+    expected = (np.median(fine, axis=1) + np.median(coarse, axis=1)) / 2
+    assert np.allclose(typicality(levels(fine, coarse)), expected)
+
+
+def test_a_defect_moves_it_less_than_another_product() -> None:
+    normal = RNG.normal(size=(1, 101, 1))
+    defect, other = normal.copy(), normal - 3
+    defect[:, :20] -= 100
+    typical, of_defect, of_other = (typicality(levels(values)).item() for values in (normal, defect, other))
+    assert typical - of_defect < 1
+    assert typical - of_other == pytest.approx(3)
+
+
+def test_scale_by_hand() -> None:
+    """Squares of 10 and 20 over 4 + 6 degrees of freedom are 3 in common."""
+    first, second = [0.0, 1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 4.0, 4.0, 5.0, 7.0, 4.0]
+    assert (np.var(first) * 5, np.var(second) * 7) == (10, 20)
+    scale = NoveltyScale(2).double()
+    scale.update(scores({0: [100.0]}), scores({0: first, 1: second}))
+    assert torch.allclose(scale.location, torch.tensor([2.0, 4.0]).double())
+    common = 30 / 10
+    variances = [(10 + 5 * common) / 10 * (1 + 1 / 5), (20 + 5 * common) / 12 * (1 + 1 / 7)]
+    assert np.allclose(scale.spread.numpy(), np.sqrt(variances))
+    novelty = scale(levels(np.full((1, 3, 2), 0.5)), torch.tensor([[1, 0]]))
+    assert novelty.item() == pytest.approx((4 - 0.5) / variances[1] ** 0.5)
+
+
+def test_training_images_stand_in_for_held_out_ones() -> None:
+    scale = NoveltyScale(3)
+    scale.update(scores({0: [100.0], 1: [5.0]}), scores({0: [1.0, 3.0]}))
+    assert scale.location.tolist() == [2.0, 5.0, 3.5]  # a class of nothing: the mean of the others
+
+
+def test_a_few_images_call_nothing_unknown() -> None:
+    scale = NoveltyScale(2)
+    scale.update(NormalScores(), scores({0: [1.0, 2.0, 3.0], 1: [4.0]}))
+    assert scale(levels(np.full((1, 3, 1), -1e6)), torch.tensor([[0]])).item() == 0
+
+
+def test_images_that_are_all_alike_and_none_at_all() -> None:
+    scale = NoveltyScale(1)
+    scale.update(NormalScores(), NormalScores())
+    assert (scale.location.item(), scale.spread.item()) == (0, 1)
+    scale.update(scores({0: [2.0] * 11}), NormalScores())
+    assert scale.spread.item() == pytest.approx(1e-3)
+    assert torch.isfinite(scale(levels(np.full((1, 3, 1), 2.5)), torch.tensor([[0]]))).all()
