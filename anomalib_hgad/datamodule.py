@@ -19,6 +19,7 @@ from anomalib_hgad.class_setup import SUBSETS, check_and_mark_masks, set_up_clas
 from anomalib_hgad.class_sources import FolderNames, sources_of_datamodules, sources_of_dataset, sources_of_folders
 from anomalib_hgad.dataset import ClassPart, MaskBatchSampler, MultiClassDataset
 from anomalib_hgad.dataset_checks import check_pictures, picture_folder_name
+from anomalib_hgad.pseudo_labels import Labels, PseudoLabels
 
 
 class MultiClass(AnomalibDataModule):
@@ -80,6 +81,17 @@ class MultiClass(AnomalibDataModule):
             Defaults to ``None``, likewise.
         seed: Seed of the random splits.
             Defaults to ``None``.
+        labels: ``"given"``, by the names above; ``"cluster"`` finds classes by clustering the training images, whatever
+            folder they are in; ``"references"`` takes the class whose reference images an image resembles most.
+            Defaults to ``"given"``.
+        num_clusters: Number of clusters. ``None`` chooses it.
+            Defaults to ``None``.
+        references: Folder with a subfolder of a few reference images for each class.
+            Defaults to ``None``.
+        label_backbone: timm model that describes the images, for clusters and references.
+            Defaults to ``"resnet18"``.
+        label_weights: Local file with its weights. ``None`` downloads them.
+            Defaults to ``None``.
 
     Raises:
         ValueError: If not exactly one form is chosen, if an argument does not go with it, or if a class is named twice.
@@ -121,6 +133,11 @@ class MultiClass(AnomalibDataModule):
         val_split_mode: ValSplitMode | str | None = None,
         val_split_ratio: float | None = None,
         seed: int | None = None,
+        labels: Labels = "given",
+        num_clusters: int | None = None,
+        references: str | Path | None = None,
+        label_backbone: str = "resnet18",
+        label_weights: str | Path | None = None,
     ) -> None:
         super().__init__(train_batch_size, eval_batch_size, num_workers)
         of_each_class = {
@@ -151,12 +168,16 @@ class MultiClass(AnomalibDataModule):
                 f"datamodules={datamodules}, dataset={dataset!r}, root={root!r}. Give just one of them."
             )
             raise ValueError(msg)
+        self.pseudo_labels = PseudoLabels(labels, num_clusters, references, label_backbone, label_weights)
+        self._pseudo_names: list[str] = self.pseudo_labels.reference_names if labels == "references" else []
         self._name = picture_folder_name([source.datamodule for source in self.sources])
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes; a class's position is its ``class_index``."""
-        return [source.name for source in self.sources]
+        """Names of the classes; a class's position is its ``class_index``. Clusters have names after :meth:`setup`."""
+        if self.pseudo_labels.kind == "given":
+            return [source.name for source in self.sources]
+        return list(self._pseudo_names)
 
     @property
     def name(self) -> str:
@@ -224,6 +245,9 @@ class MultiClass(AnomalibDataModule):
         for subset, its_parts in parts.items():
             if its_parts:
                 setattr(self, subset, MultiClassDataset(its_parts))
+        if self.pseudo_labels.kind != "given":
+            samples = [getattr(self, subset).samples for subset in SUBSETS if parts[subset]]
+            self._pseudo_names = self.pseudo_labels.label(samples)
         if parts["test_data"]:
             check_pictures(self.test_data.samples["image_path"], self.name)
 

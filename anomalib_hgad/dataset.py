@@ -49,7 +49,7 @@ class MultiClassDataset(AnomalibDataset):
 
     ``samples`` has a row for each image: the children's ``image_path``, ``split``, ``label_index`` and ``mask_path``,
     then ``class_index``, ``class_name`` and ``has_masks``, then ``part`` and ``row``, which say where to read it. Rows
-    can be reordered and left out, as anomalib's ``subsample`` does.
+    can be reordered and left out, as anomalib's ``subsample`` does, and given another class.
 
     Args:
         parts: The classes. A class may be there more than once.
@@ -101,7 +101,8 @@ class MultiClassDataset(AnomalibDataset):
         values = {field.name: getattr(item, field.name) for field in fields(ImageItem)}
         if not part.has_masks:  # some datasets make up zero masks
             values["gt_mask"] = None
-        return ClassImageItem(**values, class_index=torch.tensor(part.class_index), class_name=part.class_name)
+        class_index = torch.tensor(int(sample.class_index))
+        return ClassImageItem(**values, class_index=class_index, class_name=sample.class_name)
 
     def __add__(self, other_dataset: AnomalibDataset) -> MultiClassDataset:
         """Put the images of another :class:`MultiClassDataset` behind these.

@@ -148,8 +148,8 @@ def make_plan(
         msg = f"only: no row {', '.join(unknown)}. The rows are {', '.join(models)}."
         raise ValueError(msg)
     rows = {name: choice for name, choice in models.items() if only is None or name in only}
-    classes = MultiClass(**protocol.data).class_names
+    datamodule = MultiClass(**protocol.data)  # checks the settings of the data
     runs = [Run(name, choice, protocol, seed) for seed in seeds for name, choice in rows.items()]
     if protocol.setting == "separate":
-        runs = [replace(run, only_class=name) for run in runs for name in classes]
+        runs = [replace(run, only_class=name) for run in runs for name in datamodule.class_names]
     return runs

@@ -11,6 +11,9 @@ images, which are held out for it; the false-positive rate is that of the normal
 
 ``unknown``: each class in turn is left out of the training. Its normal images are told from the normal test images of
 the known classes by their novelty, and neither is a defect.
+
+``unlabelled``: the folders' names are not used. Classes are clusters of the images, in a number that is found, or come
+from three reference images of each; how well they agree with the folders, and the figures of a training with the former.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import numpy as np
 import torch
 from anomalib.data import AnomalibDataset
 from anomalib.engine import Engine
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import adjusted_rand_score, roc_auc_score
 
 from anomalib_hgad import Hgad, MultiClass, NormalPostProcessor
 from anomalib_hgad.normal_threshold import normal_threshold
@@ -34,6 +37,7 @@ from anomalib_hgad.predictions import Prediction, read_predictions
 from anomalib_hgad.results import write_json
 
 RATES = (0.05, 0.1, 0.2)
+REFERENCES = 3
 
 
 def train_and_test(arguments: argparse.Namespace, root: Path, folder: Path, **changes: Any) -> Engine:
@@ -159,6 +163,48 @@ def unknown(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return results
 
 
+def unlabelled(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Agreement of found classes with the folders, and image AUROC by folder of a model that was trained with them."""
+    references = folder / "references"
+    for class_folder in sorted(path for path in arguments.data.iterdir() if path.is_dir()):
+        for path in sorted((class_folder / "train/good").iterdir())[:REFERENCES]:
+            link = references / class_folder.name / path.name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path.resolve())
+    data = {"labels": "references", "references": references, "label_weights": arguments.weights}
+    labelled = MultiClass(root=arguments.data, num_workers=0, **data)
+    labelled.setup()
+    data = {"labels": "cluster", "label_weights": arguments.weights}
+    engine = train_and_test(arguments, arguments.data, folder, data=data)
+    found = engine.trainer.datamodule
+    tested = read_predictions(Path(engine.trainer.default_root_dir))
+    aurocs = {}
+    for name in sorted({folder_of(row.image_path, arguments.data) for row in tested}):
+        of_folder = [row for row in tested if folder_of(row.image_path, arguments.data) == name]
+        truth, scores = [bool(row.gt_label) for row in of_folder], [row.raw_score for row in of_folder]
+        aurocs[name] = float(roc_auc_score(truth, scores))
+    return {
+        "references right": float(
+            np.mean(labelled.test_data.samples["class_name"] == folders(labelled, arguments.data))
+        ),
+        "clusters": len(found.class_names),
+        "adjusted Rand index": adjusted_rand_score(
+            folders(found, arguments.data), found.test_data.samples["class_index"]
+        ),
+        "image AUROC": aurocs | {"mean": float(np.mean(list(aurocs.values())))},
+    }
+
+
+def folders(datamodule: MultiClass, root: Path) -> list[str]:
+    """Folder of every test image."""
+    return [folder_of(path, root) for path in datamodule.test_data.samples["image_path"]]
+
+
+def folder_of(path: str, root: Path) -> str:
+    """Name of the subfolder that an image is in."""
+    return Path(path).resolve().relative_to(root.resolve()).parts[0]
+
+
 @torch.no_grad()
 def novelties(engine: Engine, dataset: AnomalibDataset) -> list[float]:
     """Novelty of all images of a set."""
@@ -179,7 +225,7 @@ def share_above(rows: list[Prediction], limit: float) -> float:
     return sum(row.raw_score > limit for row in rows if row.raw_score is not None) / len(rows)
 
 
-PARTS = {"look_alikes": look_alikes, "threshold": threshold, "unknown": unknown}
+PARTS = {"look_alikes": look_alikes, "threshold": threshold, "unknown": unknown, "unlabelled": unlabelled}
 
 
 def main(command: list[str] | None = None) -> None:
