@@ -56,7 +56,8 @@ def predictions_of_batch(batch: ImageBatch) -> list[Prediction]:
     """
     paths = batch.image_path or []
     columns = {
-        "mask_path": [path or None for path in batch.mask_path or [None] * len(paths)],
+        # anomalib's batches make a text of every path, also of none.
+        "mask_path": [None if path in {"", "None"} else path for path in batch.mask_path or [""] * len(paths)],
         "class_name": _column(batch, "class_name", len(paths)),
         "pred_class_name": _column(batch, "pred_class_name", len(paths)),
         "gt_label": _column(batch, "gt_label", len(paths)),

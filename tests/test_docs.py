@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,12 @@ import yaml
 from anomalib.cli import AnomalibCLI
 from safetensors.torch import load_file
 
-from anomalib_hgad import lightning_model
+from anomalib_hgad import lightning_model, pseudo_labels
 from anomalib_hgad import main as cli
 from anomalib_hgad.demo import __main__ as demo
 from anomalib_hgad.demo import distill
 from tests import trees
-from tests.benchmarks import convergence, deployment
+from tests.benchmarks import convergence, deployment, evidence
 from tests.benchmarks import run as benchmarks
 from tests.light import LIGHT
 
@@ -38,10 +39,12 @@ EPOCH = [
     "--trainer.check_val_every_n_epoch=1",
 ]
 FEW_BATCHES = [f"--trainer.limit_{stage}_batches=2" for stage in ("train", "val", "test")]
+SMALL = ["--image_size=64", "--coupling_blocks=2", "--epochs=1"]
 BENCHMARKS = {
     "tests/benchmarks/run.py": (benchmarks.main, ["--only=roofline"]),
-    "tests/benchmarks/convergence.py": (convergence.main, ["--seeds=0", "--image_size=64", "--coupling_blocks=2"]),
+    "tests/benchmarks/convergence.py": (convergence.main, ["--seeds=0", *SMALL[:2]]),
     "tests/benchmarks/deployment.py": (deployment.main, []),
+    "tests/benchmarks/evidence.py": (evidence.main, ["--only=look_alikes", *SMALL]),
 }
 
 
@@ -60,6 +63,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: lis
         trees.mvtec_class(tmp_path / "datasets/MVTecAD" / category, train=2)
     for name in ("bolt", "nut"):
         trees.mvtec_class(tmp_path / "datasets/products" / name, train=2)
+        trees.write_image(tmp_path / "datasets/references" / name / "1.png")
         trees.folder_class(tmp_path / "datasets/parts" / name)
     trees.visa_class(tmp_path / "datasets/visa", "candle")
     trees.btech_class(tmp_path / "datasets/BTech", "01")
@@ -73,6 +77,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: lis
     names = initializer.__code__.co_varnames[1 : initializer.__code__.co_argcount]
     defaults = dict(zip(names, initializer.__defaults__, strict=True)) | LIGHT
     monkeypatch.setattr(initializer, "__defaults__", tuple(defaults[name] for name in names))
+    monkeypatch.setattr(pseudo_labels, "PyramidEncoder", partial(pseudo_labels.PyramidEncoder, pre_trained=False))
     monkeypatch.setattr(deployment, "COMPRESSIONS", {"OpenVINO FP32": None})
     monkeypatch.chdir(tmp_path)
     return tmp_path

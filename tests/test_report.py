@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 
 from anomalib_hgad import Hgad, MultiClass
@@ -118,6 +119,19 @@ def test_figures_of_the_page_are_those_of_the_test(page: str, run: Path) -> None
     with (run / "results.csv").open(newline="", encoding="utf-8") as file:
         mean = next(row for row in csv.DictReader(file) if row["class"] == "mean")
     assert f"<b>{100 * float(mean['image_AUROC']):.1f} %</b>" in page
+
+
+def test_one_class_of_a_plain_datamodule(data: Path, tmp_path: Path) -> None:
+    """No labels, no class to infer: the page leaves out what there is not."""
+    engine = Engine(default_root_dir=tmp_path, max_epochs=1, accelerator="cpu", enable_progress_bar=False, logger=False)
+    datamodule = MVTecAD(data, category="bolt", train_batch_size=4, eval_batch_size=4, num_workers=0)
+    engine.train(Hgad(**LIGHT, seed=0, visualizer=False), datamodule=datamodule)
+    run = Path(engine.trainer.default_root_dir)
+    assert cli.main(["report", str(run), "--output", str(tmp_path / "pages/one.html")]) == 0
+    text = (tmp_path / "pages/one.html").read_text(encoding="utf-8")
+    assert "Hgad on 1 class:" in text
+    assert "Inferred classes" not in text
+    assert text.count("<svg") == 4
 
 
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])

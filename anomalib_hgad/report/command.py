@@ -83,7 +83,7 @@ def render(run: RunFiles, other: RunFiles | None) -> str:
     normal = [row for row in run.predictions if not row.gt_label]
     anomalous = [row for row in run.predictions if row.gt_label]
     return environment.get_template("page.html").render(
-        title=run.folder.resolve().name if run.folder.name == "latest" else run.folder.name,
+        title=" / ".join(run.folder.resolve().parts[-2:]),  # dataset and version
         made=datetime.now(tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         run=run,
         columns={key: name for key, name in COLUMNS.items() if run.results["pooled"].get(key) is not None},

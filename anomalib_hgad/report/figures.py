@@ -141,7 +141,7 @@ def latent_space(
         axis = figure.subplots()
         for name, colour in zip(class_names, colours(len(class_names)), strict=True):
             for anomalous, marker in ((False, "o"), (True, "x")):
-                chosen = [row.class_name == name and row.gt_label == anomalous for row in rows]
+                chosen = [row.class_name in {name, None} and row.gt_label == anomalous for row in rows]
                 axis.scatter(
                     positions[chosen, 0],
                     positions[chosen, 1],

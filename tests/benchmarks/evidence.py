@@ -13,7 +13,7 @@ images, which are held out for it; the false-positive rate is that of the normal
 the known classes by their novelty, and neither is a defect.
 
 ``unlabelled``: the folders' names are not used. Classes are clusters of the images, in a number that is found, or come
-from three reference images of each; how well they agree with the folders, and the figures of a training with the former.
+from three reference images of each. How well they agree with the folders, and the figures of a training with clusters.
 """
 
 from __future__ import annotations
