@@ -58,10 +58,11 @@ def register(module: ModuleType) -> None:
 class _RegisteringLoader:
     """Loads a module as its own loader does, and then registers what waits for it.
 
-    A module of ours may be the one that imports anomalib. Its import has to end first: registering imports it too.
+    A module of ours may be the one that imports anomalib, and anomalib.models imports anomalib.data. The outermost of
+    these imports has to end first: registering imports all of them.
     """
 
-    own_imports = 0
+    imports_under_way = 0
     waiting: ClassVar[list[ModuleType]] = []
 
     def __init__(self, loader: Loader) -> None:
@@ -77,15 +78,14 @@ class _RegisteringLoader:
         cls = type(self)
         if module.__spec__ is not None:
             module.__spec__.loader = module.__loader__ = self.loader
-        own = module.__name__ not in ADDITIONS
-        cls.own_imports += own
+        cls.imports_under_way += 1
         try:
             self.loader.exec_module(module)
         finally:
-            cls.own_imports -= own
-        if not own:
+            cls.imports_under_way -= 1
+        if module.__name__ in ADDITIONS:
             cls.waiting.append(module)
-        while cls.waiting and not cls.own_imports:
+        while cls.waiting and not cls.imports_under_way:
             register(cls.waiting.pop(0))
 
 
