@@ -26,7 +26,7 @@ from tests.benchmarks.measure import device, median_seconds, seconds_of
 from tests.trees import mvtec_class
 
 CLASSES = ("bolt", "nut", "washer")
-IMAGES_OF_CLASS = 16
+IMAGES_OF_CLASS = 8
 BACKBONE_OF_CACHE: dict[str, Any] = {"backbone": "tf_efficientnet_b6", "layers": ["blocks.4"]}
 FLOWS_OF_CACHE = {
     "8 blocks, P 128": {"coupling_blocks": 8, "condition_dim": 128},
