@@ -29,6 +29,9 @@ NOVELTY_LIMIT = 6.0
 LEAST_FREEDOM = 10
 """Fewest degrees of freedom that say something of a spread: images of all classes less one of each class."""
 
+VAGUE_SPREAD = 1e6
+"""Spread in nats per dimension where there are fewer: no image is novel then."""
+
 
 def typicality(levels: Sequence[LevelScores]) -> torch.Tensor:
     """How likely most of an image is: median over the positions of a = log p(x|k) / D, mean over the levels.
@@ -81,7 +84,7 @@ class NoveltyScale(nn.Module):
         """Set the scale.
 
         The spread of a class is drawn towards that of all classes, which counts as much as :data:`PRIOR_IMAGES` images.
-        With less than :data:`LEAST_FREEDOM` it is infinite: the novelty is 0, and no image is called unknown.
+        With less than :data:`LEAST_FREEDOM` it is so large that no image is called unknown.
 
         Args:
             training: Scores of the images that the model was trained on.
@@ -101,7 +104,7 @@ class NoveltyScale(nn.Module):
             [(values - mean).square().sum() for values, mean in zip(of_classes, location, strict=True)]
         )
         freedom = (counts - 1).clamp(min=0).sum()
-        common = squares.sum() / freedom if freedom >= LEAST_FREEDOM else torch.tensor(torch.inf)
+        common = squares.sum() / freedom if freedom >= LEAST_FREEDOM else squares.new_tensor(VAGUE_SPREAD**2)
         variance = (squares + PRIOR_IMAGES * common) / (counts + PRIOR_IMAGES)
         # A new image differs from the mean of n by its own deviation and by that of the mean.
         variance = variance * (1 + 1 / counts.clamp(min=1))
