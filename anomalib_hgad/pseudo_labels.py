@@ -81,7 +81,7 @@ class PseudoLabels:
 
     @property
     def reference_names(self) -> list[str]:
-        """Names of the classes of the reference images: the subfolders that hold some."""
+        """Names of the classes of the reference images: the subfolders."""
         folder = Path(str(self.references))
         if not folder.is_dir():
             msg = f"references: no folder at {folder}. Expected one with a subfolder of images for each class."

@@ -61,10 +61,8 @@ def sample_latents(run: RunFiles) -> Sample:
     for name in run.class_names:
         for anomalous in (False, True):
             of_kind = [row for row in run.of_class(name) if row.gt_label == anomalous]
-            chosen += [of_kind[index * len(of_kind) // IMAGES_OF_KIND] for index in range(IMAGES_OF_KIND)] * bool(
-                of_kind
-            )
-    chosen = list(dict.fromkeys(chosen))
+            count = min(len(of_kind), IMAGES_OF_KIND)
+            chosen += [of_kind[index * len(of_kind) // count] for index in range(count)]
     latents, normal, anomalous_positions = [], [], []
     for row in chosen:
         z, log_likelihood, grid, centers = finest_level(run.model, row)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class RunFiles:
         """Threshold of the raw image scores; ``None`` if the run has none."""
         post_processor = self.model.post_processor
         threshold = float("nan") if post_processor is None else float(post_processor.image_threshold)
-        return None if threshold != threshold else threshold  # noqa: PLR0124  # nan
+        return None if math.isnan(threshold) else threshold
 
     def of_class(self, name: str) -> list[Prediction]:
         """Decisions on the images of a class."""

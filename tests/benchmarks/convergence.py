@@ -14,6 +14,7 @@ import argparse
 import json
 import logging
 import statistics
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from einops import rearrange
 from sklearn.metrics import roc_auc_score
 from torchvision.transforms.v2 import Transform
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.anomaly_map import class_posterior
 from anomalib_hgad.calibration import NormalScores
@@ -35,6 +38,7 @@ from anomalib_hgad.normal_pass import feature_statistics
 from anomalib_hgad.position import position_code
 from anomalib_hgad.schedule import TrainingCourse, make_optimizer
 from anomalib_hgad.torch_model import HgadModel
+from tests.benchmarks.results_model import results_model
 
 logger = logging.getLogger(__name__)
 
@@ -216,15 +220,7 @@ def run(arguments: argparse.Namespace) -> dict[str, dict[str, object]]:
     size = (arguments.image_size, arguments.image_size)
 
     def new_module(seed: int) -> Hgad:
-        module = Hgad(
-            backbone="resnet18",
-            backbone_weights=arguments.weights,
-            layers=["layer3"],
-            image_size=arguments.image_size,
-            coupling_blocks=arguments.coupling_blocks,
-            condition_dim=128,
-            seed=seed,
-        )
+        module = results_model(arguments, seed=seed)
         module.model.set_num_classes(len(datamodule.class_names))
         return module
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,14 @@ from anomalib.data import AnomalibDataset
 from anomalib.engine import Engine
 from sklearn.metrics import adjusted_rand_score, roc_auc_score
 
-from anomalib_hgad import Hgad, MultiClass, NormalPostProcessor
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from anomalib_hgad import MultiClass, NormalPostProcessor
 from anomalib_hgad.normal_threshold import normal_threshold
 from anomalib_hgad.novelty import NOVELTY_LIMIT
 from anomalib_hgad.predictions import Prediction, read_predictions
 from anomalib_hgad.results import write_json
+from tests.benchmarks.results_model import results_model
 
 RATES = (0.05, 0.1, 0.2)
 REFERENCES = 3
@@ -43,18 +47,7 @@ REFERENCES = 3
 def train_and_test(arguments: argparse.Namespace, root: Path, folder: Path, **changes: Any) -> Engine:
     """One training with the setting of docs/results.md, and its test."""
     data = changes.pop("data", {})
-    module = Hgad(
-        backbone="resnet18",
-        backbone_weights=arguments.weights,
-        layers=["layer3"],
-        image_size=arguments.image_size,
-        coupling_blocks=arguments.coupling_blocks,
-        condition_dim=128,
-        lr=1e-3,
-        seed=arguments.seed,
-        visualizer=False,
-        **changes,
-    )
+    module = results_model(arguments, lr=1e-3, seed=arguments.seed, visualizer=False, **changes)
     datamodule = MultiClass(root=root, train_batch_size=8, eval_batch_size=8, num_workers=0, **data)
     engine = Engine(
         max_epochs=arguments.epochs,
@@ -70,7 +63,7 @@ def train_and_test(arguments: argparse.Namespace, root: Path, folder: Path, **ch
 
 
 def look_alikes(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Image and pixel AUROC in percent, class given and inferred, of each label and their mean."""
+    """Image and pixel AUROC, class given and inferred, of each label and their mean."""
     root = split_at_random(arguments.data, arguments.split, folder / "data", arguments.seed)
     engine = train_and_test(arguments, root, folder)
     results = json.loads((Path(engine.trainer.default_root_dir) / "results.json").read_text())
