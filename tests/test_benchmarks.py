@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from anomalib.data import ImageItem
 from torch import nn
 
 from anomalib_hgad.flow import ConditionalFlow
 from anomalib_hgad.loss import hgad_losses
 from anomalib_hgad.prior import HierarchicalGaussianMixture
-from tests.benchmarks import convergence, images, measure, models, run
+from tests.benchmarks import convergence, images, measure, models, run, transfer
+from tests.benchmarks.image_sets import WithSyntheticAnomalies
 from tests.benchmarks.literal import literal_latents, literal_loss
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -99,3 +101,42 @@ def test_convergence_compares_variants(
     assert of_variants[0]["held_out_log_likelihood"] != of_variants[1]["held_out_log_likelihood"]
     assert all(0 < of_variant["image_AUROC"] < 100 for of_variant in of_variants)
     assert "| whitened | 1 |" in capsys.readouterr().out
+
+
+def test_settings_are_judged_without_test_images(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On real images, small: two settings with features of their own, and every class has its figures."""
+    file = tmp_path / "transfer.json"
+    weights = shared_data / "weights/resnet18_timm_stem_l123.safetensors"
+    arguments = f"--data {shared_data / 'data'} --weights {weights} --seeds 0 --epochs 1 --image_size 64"
+    arguments += " --coupling_blocks 2 --settings default one_scale"
+    transfer.main([*arguments.split(), "--json", str(file)])
+    results = json.loads(file.read_text())
+    first, second = (results[name]["runs"][0] for name in ("default", "one_scale"))
+    assert first["synthetic"] != second["synthetic"]
+    assert all(0 < image < 100 and 0 < pixel < 100 for image, pixel in first["synthetic"].values())
+    assert {name for name, (_, pixel) in first["test"].items() if pixel is None} == {"aws_alien"}
+    assert "| one_scale |" in capsys.readouterr().out
+
+
+def test_synthetic_anomalies_are_where_the_mask_says() -> None:
+    """Away from the mask, the image is the normal one; on it, it is another."""
+
+    class Grey:
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, _index: int) -> ImageItem:
+            return ImageItem(image=torch.full((3, 64, 64), 0.5), gt_label=torch.tensor(False))  # noqa: FBT003
+
+    normal, *anomalous = (WithSyntheticAnomalies(Grey())[index] for index in range(3))
+    assert not normal.gt_label
+    assert not normal.gt_mask.any()
+    for item in anomalous:
+        changed = (item.image - normal.image).abs().amax(dim=0) > 1e-6
+        assert item.gt_label
+        assert item.gt_mask.any()
+        assert not changed[~item.gt_mask.bool()].any()
+        assert changed[item.gt_mask.bool()].float().mean() > 0.5
+    assert not torch.equal(anomalous[0].gt_mask, anomalous[1].gt_mask)

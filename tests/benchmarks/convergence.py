@@ -19,18 +19,12 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from anomalib.data import AnomalibDataset
 from einops import rearrange
-from sklearn.metrics import roc_auc_score
-from torchvision.transforms.v2 import Transform
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from anomalib_hgad import Hgad, MultiClass
-from anomalib_hgad.anomaly_map import class_posterior
-from anomalib_hgad.calibration import NormalScores
+from anomalib_hgad import Hgad
 from anomalib_hgad.coupling import couple, coupling_weights
 from anomalib_hgad.flow import ConditionalFlow, whiten
 from anomalib_hgad.loss import HgadLosses, hgad_losses, total_loss
@@ -38,11 +32,10 @@ from anomalib_hgad.normal_pass import feature_statistics
 from anomalib_hgad.position import position_code
 from anomalib_hgad.schedule import TrainingCourse, make_optimizer
 from anomalib_hgad.torch_model import HgadModel
+from tests.benchmarks.image_sets import BATCH, Images, aurocs, encode, split_data
 from tests.benchmarks.results_model import results_model
 
 logger = logging.getLogger(__name__)
-
-BATCH = 8
 
 
 @dataclass
@@ -80,32 +73,6 @@ VARIANTS = {
     "whitened_15": Variant(epochs=15),
     "literal_60": Variant(epochs=60, features="literal"),
 }
-
-
-@dataclass
-class Images:
-    """Features of all images of a set, and what is known of the images."""
-
-    features: list[torch.Tensor]
-    class_index: torch.Tensor
-    anomalous: np.ndarray
-    masks: list[np.ndarray | None]
-
-    def batch(self, rows: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-        return [level[rows] for level in self.features], self.class_index[rows]
-
-
-@torch.no_grad()
-def encode(model: HgadModel, dataset: AnomalibDataset, transform: Transform) -> Images:
-    """Features of all images."""
-    levels, classes, anomalous, masks = [], [], [], []
-    for item in (dataset[index] for index in range(len(dataset))):
-        levels.append(model.encoder(transform(item.image).unsqueeze(0)))
-        classes.append(int(item.class_index))
-        anomalous.append(bool(item.gt_label))
-        masks.append(None if item.gt_mask is None else item.gt_mask.numpy().astype(bool))
-    features = [torch.cat(of_level) for of_level in zip(*levels, strict=True)]
-    return Images(features, torch.tensor(classes), np.array(anomalous), masks)
 
 
 def prepare_flows(model: HgadModel, train: Images, variant: Variant) -> None:
@@ -188,33 +155,6 @@ def log_likelihood(model: HgadModel, normal: Images) -> float:
     return torch.stack(of_classes).mean().item()
 
 
-@torch.no_grad()
-def auroc(model: HgadModel, train: Images, test: Images, size: tuple[int, int]) -> tuple[float, float]:
-    """Image and pixel AUROC in percent, mean over the classes, class inferred; maxima from the training images."""
-    training = NormalScores()
-    for rows in torch.arange(len(train.class_index)).split(BATCH):
-        features, classes = train.batch(rows)
-        training.add(model.level_scores(model.read(features), classes.unsqueeze(-1)), classes)
-    model.calibration.update(training, None, model.anomaly_map_generator)
-    maps = []
-    for rows in torch.arange(len(test.class_index)).split(BATCH):
-        readings = model.read(test.batch(rows)[0])
-        inferred = class_posterior([reading.class_logits for reading in readings]).argmax(dim=-1, keepdim=True)
-        levels = model.level_scores(readings, inferred)
-        maxima = model.calibration.max_log_likelihood[inferred], model.calibration.max_negative_entropy[inferred]
-        maps.append(model.anomaly_map_generator(levels, *maxima, torch.ones(len(rows), 1), size).squeeze(1))
-    maps_of_all = torch.cat(maps).numpy()
-    images, pixels = [], []
-    for index in range(model.num_classes):
-        rows = np.flatnonzero(test.class_index.numpy() == index)
-        images.append(roc_auc_score(test.anomalous[rows], maps_of_all[rows].max(axis=(1, 2))))
-        masks = [test.masks[row] for row in rows]
-        if all(mask is not None for mask in masks):
-            truth = np.concatenate([mask.ravel() for mask in masks])
-            pixels.append(roc_auc_score(truth, maps_of_all[rows].ravel()))
-    return 100 * statistics.mean(images), 100 * statistics.mean(pixels)
-
-
 def run(arguments: argparse.Namespace) -> dict[str, dict[str, object]]:
     """All variants with all seeds."""
     size = (arguments.image_size, arguments.image_size)
@@ -224,11 +164,7 @@ def run(arguments: argparse.Namespace) -> dict[str, dict[str, object]]:
         module.model.set_num_classes(len(datamodule.class_names))
         return module
 
-    resize, normalise = Hgad.configure_pre_processor(size).transform.transforms
-    augmentations = dict.fromkeys(("train_augmentations", "val_augmentations", "test_augmentations"), resize)
-    datamodule = MultiClass(root=arguments.data, **augmentations)
-    datamodule.setup()
-    held_out = datamodule.hold_out(0.2)
+    datamodule, held_out, normalise = split_data(arguments.data, size)
     encoder = new_module(0).model
     sets = [encode(encoder, data, normalise) for data in (datamodule.train_data, held_out, datamodule.test_data)]
     train, normal, test = sets
@@ -239,13 +175,13 @@ def run(arguments: argparse.Namespace) -> dict[str, dict[str, object]]:
             module = new_module(seed)
             seconds = train_model(module, train, VARIANTS[name])
             module.model.eval()
-            image_auroc, pixel_auroc = auroc(module.model, train, test, size)
+            of_images, of_pixels = zip(*aurocs(module.model, train, test, size), strict=True)
             runs.append(
                 {
                     "seed": seed,
                     "held_out_log_likelihood": log_likelihood(module.model, normal),
-                    "image_AUROC": image_auroc,
-                    "pixel_AUROC": pixel_auroc,
+                    "image_AUROC": statistics.mean(of_images),
+                    "pixel_AUROC": statistics.mean(auroc for auroc in of_pixels if auroc is not None),
                     "seconds_per_epoch": seconds,
                 }
             )

@@ -16,17 +16,17 @@ def results_model(arguments: argparse.Namespace, **changes: Any) -> Hgad:
 
     Args:
         arguments: A command's ``weights``, ``image_size`` and ``coupling_blocks``.
-        **changes: Further arguments of the model.
+        **changes: Other arguments of the model, or further ones.
 
     Returns:
         The model.
     """
-    return Hgad(
-        backbone="resnet18",
-        backbone_weights=arguments.weights,
-        layers=["layer3"],
-        image_size=arguments.image_size,
-        coupling_blocks=arguments.coupling_blocks,
-        condition_dim=128,
-        **changes,
-    )
+    setting: dict[str, Any] = {
+        "backbone": "resnet18",
+        "backbone_weights": arguments.weights,
+        "layers": ["layer3"],
+        "image_size": arguments.image_size,
+        "coupling_blocks": arguments.coupling_blocks,
+        "condition_dim": 128,
+    }
+    return Hgad(**setting | changes)

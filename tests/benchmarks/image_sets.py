@@ -1,0 +1,128 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Images whose features are computed once, for benchmarks that train one model in many ways."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from anomalib.data import ImageItem
+from anomalib.data.utils.generators.perlin import PerlinAnomalyGenerator
+from lightning.pytorch import seed_everything
+from sklearn.metrics import roc_auc_score
+from torchvision.transforms.v2 import Transform
+
+from anomalib_hgad import Hgad, MultiClass
+from anomalib_hgad.anomaly_map import class_posterior
+from anomalib_hgad.calibration import NormalScores
+from anomalib_hgad.torch_model import HgadModel
+
+BATCH = 8
+HELD_OUT = 0.2
+
+
+class Items(Protocol):
+    """Some images."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> ImageItem: ...
+
+
+class WithSyntheticAnomalies:
+    """Normal images, and each of them again with anomalies of Perlin noise as anomalib makes them.
+
+    Args:
+        normal: The images.
+        copies: How often each is seen with an anomaly.
+    """
+
+    def __init__(self, normal: Items, copies: int = 2) -> None:
+        self.normal = normal
+        self.copies = copies
+        self.add_anomaly = PerlinAnomalyGenerator(probability=1)
+
+    def __len__(self) -> int:
+        return (1 + self.copies) * len(self.normal)
+
+    def __getitem__(self, index: int) -> ImageItem:
+        item = self.normal[index % len(self.normal)]
+        if index < len(self.normal):
+            return item.update(in_place=False, gt_mask=torch.zeros(item.image.shape[1:]), gt_label=torch.tensor(0))
+        seed_everything(index, verbose=False)
+        mask = torch.zeros(1)
+        while not mask.any():  # some noise stays below the threshold everywhere
+            image, mask = self.add_anomaly(item.image)
+        return item.update(in_place=False, image=image, gt_mask=mask.squeeze(0), gt_label=torch.tensor(1))
+
+
+@dataclass
+class Images:
+    """Features of all images of a set, and what is known of the images."""
+
+    features: list[torch.Tensor]
+    class_index: torch.Tensor
+    anomalous: np.ndarray
+    masks: list[np.ndarray | None]
+
+    def batch(self, rows: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        return [level[rows] for level in self.features], self.class_index[rows]
+
+
+@torch.no_grad()
+def encode(model: HgadModel, items: Items, transform: Transform) -> Images:
+    """Features of all images."""
+    levels, classes, anomalous, masks = [], [], [], []
+    for item in (items[index] for index in range(len(items))):
+        levels.append(model.encoder(transform(item.image).unsqueeze(0)))
+        classes.append(int(item.class_index))
+        anomalous.append(bool(item.gt_label))
+        masks.append(None if item.gt_mask is None else item.gt_mask.numpy().astype(bool))
+    features = [torch.cat(of_level) for of_level in zip(*levels, strict=True)]
+    return Images(features, torch.tensor(classes), np.array(anomalous), masks)
+
+
+def split_data(data: Path, size: tuple[int, int]) -> tuple[MultiClass, Items, Transform]:
+    """Images of the given size, a fifth of each class's normal training images held out, and the normalisation."""
+    resize, normalise = Hgad.configure_pre_processor(size).transform.transforms
+    augmentations = dict.fromkeys(("train_augmentations", "val_augmentations", "test_augmentations"), resize)
+    datamodule = MultiClass(root=data, **augmentations)
+    datamodule.setup()
+    return datamodule, datamodule.hold_out(HELD_OUT), normalise
+
+
+@torch.no_grad()
+def aurocs(model: HgadModel, train: Images, test: Images, size: tuple[int, int]) -> list[tuple[float, float | None]]:
+    """Image and pixel AUROC of the classes in percent, class inferred; the maps' maxima are those of training images.
+
+    There is no pixel AUROC of a class with images that have no mask.
+    """
+    training = NormalScores()
+    for rows in torch.arange(len(train.class_index)).split(BATCH):
+        features, classes = train.batch(rows)
+        training.add(model.level_scores(model.read(features), classes.unsqueeze(-1)), classes)
+    model.calibration.update(training, None, model.anomaly_map_generator)
+    maps = []
+    for rows in torch.arange(len(test.class_index)).split(BATCH):
+        readings = model.read(test.batch(rows)[0])
+        inferred = class_posterior([reading.class_logits for reading in readings]).argmax(dim=-1, keepdim=True)
+        levels = model.level_scores(readings, inferred)
+        maxima = model.calibration.max_log_likelihood[inferred], model.calibration.max_negative_entropy[inferred]
+        maps.append(model.anomaly_map_generator(levels, *maxima, torch.ones(len(rows), 1), size).squeeze(1))
+    maps_of_all = torch.cat(maps).numpy()
+    of_classes = []
+    for index in range(model.num_classes):
+        rows = np.flatnonzero(test.class_index.numpy() == index)
+        image = 100 * float(roc_auc_score(test.anomalous[rows], maps_of_all[rows].max(axis=(1, 2))))
+        masks = [test.masks[row] for row in rows]
+        pixel = None
+        if all(mask is not None for mask in masks):
+            truth = np.concatenate([mask.ravel() for mask in masks])
+            pixel = 100 * float(roc_auc_score(truth, maps_of_all[rows].ravel()))
+        of_classes.append((image, pixel))
+    return of_classes

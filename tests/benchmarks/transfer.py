@@ -1,0 +1,104 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Which settings are better than the default one on most products, found without a test image.
+
+A fifth of each class's normal training images is held out. They, and the same images with synthetic anomalies, take the
+place of a test: AUROC of both, class by class. The figures on the test images stand beside them and choose nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from anomalib_hgad.results import write_json
+from tests.benchmarks.convergence import Variant, train_model
+from tests.benchmarks.image_sets import Images, WithSyntheticAnomalies, aurocs, encode, split_data
+from tests.benchmarks.results_model import results_model
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "lambda_2_10": {"mutual_information_weight": 10},
+    "log_likelihood": {"score": "log_likelihood"},
+    "one_scale": {"scales": [1.0]},
+    "layers_2_3": {"layers": ["layer2", "layer3"], "scales": [1.0]},
+}
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All settings with all seeds: AUROC on synthetic anomalies and on the test images, by class."""
+    size = (arguments.image_size, arguments.image_size)
+    datamodule, held_out, normalise = split_data(arguments.data, size)
+    parts = {
+        "train": datamodule.train_data,
+        "synthetic": WithSyntheticAnomalies(held_out),
+        "test": datamodule.test_data,
+    }
+    encoded: dict[str, Images] = {}
+    encoded_by: dict[str, Any] = {}
+    results: dict[str, Any] = {}
+    for name in arguments.settings:
+        runs = []
+        for seed in arguments.seeds:
+            module = results_model(arguments, **{"lr": 1e-3, "seed": seed} | SETTINGS[name])
+            model = module.model
+            encoder = {key: SETTINGS[name].get(key) for key in ("layers", "scales")}
+            if not encoded or encoder != encoded_by:
+                encoded = {part: encode(model, items, normalise) for part, items in parts.items()}
+                encoded_by = encoder
+            model.set_num_classes(len(datamodule.class_names))
+            seconds = train_model(module, encoded["train"], Variant(arguments.epochs, lr=module.lr))
+            model.eval()
+            runs.append({"seed": seed, "seconds_per_epoch": seconds})
+            for part in ("synthetic", "test"):
+                of_classes = aurocs(model, encoded["train"], encoded[part], size)
+                runs[-1][part] = dict(zip(datamodule.class_names, of_classes, strict=True))
+        results[name] = {"settings": SETTINGS[name], "runs": runs}
+        print(table(results), flush=True)
+        if arguments.json:
+            write_json(results, arguments.json)
+    return results
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown: image / pixel AUROC on synthetic anomalies of every class, mean over the seeds; test images beside."""
+    names = list(next(iter(results.values()))["runs"][0]["synthetic"])
+    lines = [f"| setting | {' | '.join(names)} | mean | test images |", "|---|" + (len(names) + 2) * "---:|"]
+    for name, result in results.items():
+        cells = [figures([a_run["synthetic"][of_class] for a_run in result["runs"]]) for of_class in names]
+        cells += [
+            figures([row for a_run in result["runs"] for row in a_run[part].values()]) for part in ("synthetic", "test")
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def figures(rows: list[tuple[float, float | None]]) -> str:
+    """Means of image and pixel AUROC."""
+    images, pixels = zip(*rows, strict=True)
+    with_masks = [pixel for pixel in pixels if pixel is not None]
+    return f"{statistics.mean(images):.1f} / {statistics.mean(with_masks):.1f}"
+
+
+def main(command: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder whose subfolders are classes in MVTec layout")
+    parser.add_argument("--weights", type=Path, required=True, help="weights of timm's resnet18")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--image_size", type=int, default=256)
+    parser.add_argument("--coupling_blocks", type=int, default=8)
+    parser.add_argument("--json", type=Path, help="file to write the results to")
+    run(parser.parse_args(command))
+
+
+if __name__ == "__main__":
+    main()
