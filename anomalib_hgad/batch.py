@@ -64,7 +64,7 @@ class ClassImageItem(ImageItem):
         class_given_score, class_inferred_score: Image score with the true and with the inferred class before the
             post-processing, scalar.
         class_given_map, class_inferred_map: The anomaly map that belongs to it, shape (height, width).
-        novelty: How much less typical the image is than normal ones of its class, in standard deviations, scalar.
+        novelty: How much less typical the image is than normal ones of its class; above 1 it is unknown. Scalar.
     """
 
     numpy_class: ClassVar[type[NumpyClassImageItem]] = NumpyClassImageItem
@@ -92,8 +92,8 @@ class ClassImageBatch(ImageBatch):
         class_given_score, class_inferred_score: Image scores with the true and with the inferred class before the
             post-processing, shape (B,).
         class_given_map, class_inferred_map: The anomaly maps that belong to it, shape (B, height, width).
-        novelty: How much less typical the images are than normal ones of their class, in standard deviations, shape
-            (B,).
+        novelty: How much less typical the images are than normal ones of their class; above 1 they are unknown.
+            Shape (B,).
     """
 
     item_class: ClassVar[type[ClassImageItem]] = ClassImageItem

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from scipy.stats import t as student_t
 from torch import nn
 
 from .anomaly_map import LevelScores
@@ -23,14 +24,14 @@ from .precision import no_autocast
 UNKNOWN = "unknown"
 """What an image is called whose class the model does not know."""
 
-NOVELTY_LIMIT = 6.0
-"""Novelty above which an image is of an unknown product, in standard deviations of normal images."""
+NOVELTY_LIMIT = 1.0
+"""Novelty above which an image is of an unknown product."""
 
-LEAST_FREEDOM = 10
-"""Fewest degrees of freedom that say something of a spread: images of all classes less one of each class."""
+FALSE_UNKNOWN_RATE = 1e-6
+"""Share of normal images of known products above the limit, if their typicality is normally distributed."""
 
-VAGUE_SPREAD = 1e6
-"""Spread in nats per dimension where there are fewer: no image is novel then."""
+WIDE_MARGIN = 1e6
+"""Margin in nats per dimension where no class has two images to take one from: no image is novel then."""
 
 
 def typicality(levels: Sequence[LevelScores]) -> torch.Tensor:
@@ -55,16 +56,17 @@ class NoveltyScale(nn.Module):
 
     Attributes:
         location: Mean typicality of a class's normal images, in nats per dimension, shape (K,).
-        spread: Their standard deviation, positive, shape (K,).
+        margin: How far below it only a share of :data:`FALSE_UNKNOWN_RATE` of them is, in nats per dimension, positive,
+            shape (K,).
     """
 
     location: torch.Tensor
-    spread: torch.Tensor
+    margin: torch.Tensor
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.register_buffer("location", torch.zeros(num_classes))
-        self.register_buffer("spread", torch.ones(num_classes))
+        self.register_buffer("margin", torch.ones(num_classes))
 
     def forward(self, levels: Sequence[LevelScores], class_index: torch.Tensor) -> torch.Tensor:
         """Novelty of images under the first of their classes.
@@ -74,17 +76,17 @@ class NoveltyScale(nn.Module):
             class_index: Classes that these are of, the most probable one first, int64, shape (B, J).
 
         Returns:
-            (location - typicality) / spread, higher is less known, shape (B,).
+            (location - typicality) / margin, higher is less known, shape (B,).
         """
         with no_autocast(self.location):
             first = class_index[:, 0]
-            return (self.location[first] - typicality(levels)[:, 0]) / self.spread[first]
+            return (self.location[first] - typicality(levels)[:, 0]) / self.margin[first]
 
     def update(self, training: NormalScores, held_out: NormalScores) -> None:
         """Set the scale.
 
-        The spread of a class is drawn towards that of all classes, which counts as much as :data:`PRIOR_IMAGES` images.
-        With less than :data:`LEAST_FREEDOM` it is so large that no image is called unknown.
+        The variance of a class is drawn towards that of all classes, which counts as much as :data:`PRIOR_IMAGES`
+        images. How far from the mean of n images a new one is, over that deviation, follows Student's t.
 
         Args:
             training: Scores of the images that the model was trained on.
@@ -103,10 +105,15 @@ class NoveltyScale(nn.Module):
         squares = torch.stack(
             [(values - mean).square().sum() for values, mean in zip(of_classes, location, strict=True)]
         )
-        freedom = (counts - 1).clamp(min=0).sum()
-        common = squares.sum() / freedom if freedom >= LEAST_FREEDOM else squares.new_tensor(VAGUE_SPREAD**2)
-        variance = (squares + PRIOR_IMAGES * common) / (counts + PRIOR_IMAGES)
+        freedom = (counts - 1).clamp(min=0)
+        if not freedom.sum():
+            self.location.copy_(location)
+            self.margin.fill_(WIDE_MARGIN)
+            return
+        variance = (squares + PRIOR_IMAGES * squares.sum() / freedom.sum()) / (freedom + PRIOR_IMAGES)
         # A new image differs from the mean of n by its own deviation and by that of the mean.
-        variance = variance * (1 + 1 / counts.clamp(min=1))
+        deviation = (variance * (1 + 1 / counts.clamp(min=1))).sqrt()
+        limits = student_t.isf(FALSE_UNKNOWN_RATE, (freedom + PRIOR_IMAGES).clamp(max=freedom.sum()).numpy())
         self.location.copy_(location)
-        self.spread.copy_(variance.sqrt().clamp(min=1e-3))  # images that are all alike
+        # Images that are all alike have no deviation.
+        self.margin.copy_(torch.from_numpy(limits) * deviation.clamp(min=1e-3))

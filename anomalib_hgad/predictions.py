@@ -31,7 +31,7 @@ class Prediction:
         pred_label: Whether it was found anomalous.
         pred_score: Post-processed score.
         raw_score: Score before that, with the class inferred.
-        novelty: How much less typical it is than normal images of its class, in standard deviations.
+        novelty: How much less typical it is than normal images of its class; above 1 it is called unknown.
     """
 
     image_path: str

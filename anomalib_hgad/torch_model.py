@@ -41,8 +41,8 @@ class HgadPrediction(NamedTuple):
         anomaly_map: Scores of the pixels on the same scale, shape (B, 1, height, width). The image score is their
             largest.
         class_posterior: Probabilities of the classes as the model infers them, shape (B, K).
-        novelty: How much less typical the images are than normal ones of their class, in standard deviations of those,
-            shape (B,).
+        novelty: How much less typical the images are than normal ones of their class, 1 is the most that is taken
+            for one of its products, shape (B,).
     """
 
     pred_score: torch.Tensor

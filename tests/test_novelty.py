@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from anomalib_hgad import novelty
 from anomalib_hgad.anomaly_map import LevelScores
 from anomalib_hgad.calibration import NormalScores
 from anomalib_hgad.novelty import NOVELTY_LIMIT, NoveltyScale, typicality
@@ -48,17 +49,36 @@ def test_a_defect_moves_it_less_than_another_product() -> None:
 
 
 def test_scale_by_hand() -> None:
-    """Squares of 10 and 20 over 4 + 6 degrees of freedom are 3 in common."""
+    """Squares of 10 and 20 over 4 + 6 degrees of freedom are 3 in common, which counts as 5 images.
+
+    So 9 and, as there are no more, 10 degrees tell the variances; Student's t is above 10.72 and 9.75 once in 10^6.
+    """
     first, second = [0.0, 1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 4.0, 4.0, 5.0, 7.0, 4.0]
     assert (np.var(first) * 5, np.var(second) * 7) == (10, 20)
     scale = NoveltyScale(2).double()
     scale.update(scores({0: [100.0]}), scores({0: first, 1: second}))
     assert torch.allclose(scale.location, torch.tensor([2.0, 4.0]).double())
-    common = 30 / 10
-    variances = [(10 + 5 * common) / 10 * (1 + 1 / 5), (20 + 5 * common) / 12 * (1 + 1 / 7)]
-    assert np.allclose(scale.spread.numpy(), np.sqrt(variances))
-    novelty = scale(levels(np.full((1, 3, 2), 0.5)), torch.tensor([[1, 0]]))
-    assert novelty.item() == pytest.approx((4 - 0.5) / variances[1] ** 0.5)
+    variances = np.array([(10 + 5 * 3) / 9 * (1 + 1 / 5), (20 + 5 * 3) / 11 * (1 + 1 / 7)])
+    assert np.allclose(scale.margin.numpy(), np.array([10.7202, 9.7520]) * np.sqrt(variances), rtol=1e-5)
+    novelty_of_image = scale(levels(np.full((1, 3, 2), 0.5)), torch.tensor([[1, 0]]))
+    assert novelty_of_image.item() == pytest.approx((4 - 0.5) / scale.margin[1].item())
+
+
+@pytest.mark.parametrize("images_of_class", [2, 4, 40])
+def test_rate_of_false_unknowns_holds_for_few_images_and_many(
+    monkeypatch: pytest.MonkeyPatch, images_of_class: int
+) -> None:
+    """Drawn numbers, and a rate that can be counted: 1000 times three classes, one new image of each."""
+    monkeypatch.setattr(novelty, "FALSE_UNKNOWN_RATE", 0.02)
+    rng = np.random.default_rng(3)
+    called = []
+    for _ in range(1000):
+        typicalities = rng.normal(5, 2, size=(3, images_of_class + 1))
+        scale = NoveltyScale(3).double()
+        scale.update(NormalScores(), scores({k: list(row[1:]) for k, row in enumerate(typicalities)}))
+        new = levels(np.repeat(typicalities[:, 0], 3).reshape(3, 3, 1))
+        called += (scale(new, torch.arange(3).unsqueeze(-1)) > NOVELTY_LIMIT).tolist()
+    assert np.mean(called) == pytest.approx(0.02, abs=0.008)  # three standard deviations of the count
 
 
 def test_training_images_stand_in_for_held_out_ones() -> None:
@@ -67,17 +87,17 @@ def test_training_images_stand_in_for_held_out_ones() -> None:
     assert scale.location.tolist() == [2.0, 5.0, 3.5]  # a class of nothing: the mean of the others
 
 
-def test_a_few_images_call_nothing_unknown() -> None:
+def test_single_images_call_nothing_unknown() -> None:
     scale = NoveltyScale(2)
-    scale.update(NormalScores(), scores({0: [1.0, 2.0, 3.0], 1: [4.0]}))
-    assert torch.isfinite(scale.spread).all()
-    assert scale(levels(np.full((1, 3, 1), -1e6)), torch.tensor([[0]])).item() < NOVELTY_LIMIT
+    scale.update(NormalScores(), scores({0: [1.0], 1: [4.0]}))
+    assert torch.isfinite(scale.margin).all()
+    assert scale(levels(np.full((1, 3, 1), -1e5)), torch.tensor([[0]])).item() < NOVELTY_LIMIT
 
 
 def test_images_that_are_all_alike_and_none_at_all() -> None:
     scale = NoveltyScale(1)
     scale.update(NormalScores(), NormalScores())
-    assert (scale.location.item(), scale.spread.item()) == (0, 1)
+    assert (scale.location.item(), scale.margin.item()) == (0, 1)
     scale.update(scores({0: [2.0] * 11}), NormalScores())
-    assert scale.spread.item() == pytest.approx(1e-3)
+    assert scale.margin.item() == pytest.approx(9.752e-3, rel=1e-4)
     assert torch.isfinite(scale(levels(np.full((1, 3, 1), 2.5)), torch.tensor([[0]]))).all()
