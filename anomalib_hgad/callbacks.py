@@ -76,8 +76,8 @@ class NormalConstants(Callback):
         """Set the whitening of the flows."""
         if pl_module.whiten and not pl_module.model.whitened:
             images = normal_images(trainer, pl_module)
-            dims = pl_module.model.encoder.out_dims
-            statistics = feature_statistics(map(pl_module.features, images), dims, pl_module.device)
+            flows = pl_module.model.feature_flows
+            statistics = feature_statistics(map(pl_module.features, images), flows, pl_module.device)
             pl_module.model.set_whitening(statistics)
 
     def on_validation_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:

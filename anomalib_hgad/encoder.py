@@ -19,8 +19,10 @@ from typing import cast
 import timm
 import torch
 from anomalib.models.components import TimmFeatureExtractor
+from einops import rearrange
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import FeatureInfo, load_state_dict
+from timm.layers.patch_embed import PatchEmbed
+from timm.models import FeatureInfo, VisionTransformer, load_state_dict
 from timm.models.efficientnet import EfficientNetFeatures
 from timm.models.mobilenetv3 import MobileNetV3Features
 from torch import nn
@@ -141,12 +143,15 @@ class PyramidEncoder(nn.Module):
         scales: Sizes of the pyramid's images relative to the input.
         pre_trained: Download the weights of timm's hub. Ignored when ``backbone_weights`` is given.
         backbone_weights: Local weights file.
+        tokens: Take all tokens of a Vision Transformer in place of a map of its patches: the class token first, then
+            those that are no patch, then the patches.
 
     Attributes:
         out_dims: D of each level.
 
     Raises:
-        ValueError: If there is no such backbone or layer, or if a scale is not positive.
+        ValueError: If there is no such backbone or layer, if a scale is not positive, or if the backbone has no class
+            token but tokens are asked for.
         FileNotFoundError: If there is no file of weights at the given path.
         RuntimeError: If the weights cannot be downloaded.
     """
@@ -158,6 +163,7 @@ class PyramidEncoder(nn.Module):
         scales: Sequence[float],
         pre_trained: bool = True,
         backbone_weights: str | Path | None = None,
+        tokens: bool = False,
     ) -> None:
         super().__init__()
         if not layers or not scales or min(scales) <= 0:
@@ -172,13 +178,17 @@ class PyramidEncoder(nn.Module):
             if layer not in known:
                 msg = f"{backbone} has no layer {layer!r}. Available: {', '.join(known)}."
                 raise ValueError(msg)
+        if tokens:
+            _check_class_token(backbone)
         self.scales = list(scales)
+        self.tokens = tokens
         try:
             self.extractor = TimmFeatureExtractor(
                 backbone,
                 sorted(layers, key=known.index),
                 pre_trained=pre_trained and backbone_weights is None,
-                output_fmt="NCHW",
+                output_fmt="NLC" if tokens else "NCHW",
+                return_class_token=tokens,
             )
         except Exception as error:
             if not pre_trained or backbone_weights is not None:
@@ -205,13 +215,46 @@ class PyramidEncoder(nn.Module):
             images: Normalised images, shape (B, 3, height, width).
 
         Returns:
-            Feature maps, one of shape (B, D, H, W) for every scale and, within a scale, every layer.
+            Features, one tensor of shape (B, D, H, W) for every scale and, within a scale, every layer; T tokens have
+            the shape (B, D, 1, T).
         """
         levels: list[torch.Tensor] = []
         for scale in self.scales:
             scaled = images if scale == 1 else _resize(images, scale)
             levels.extend(self.extractor(scaled).values())
-        return levels
+        return [rearrange(level, "b t d -> b d 1 t") for level in levels] if self.tokens else levels
+
+    def check_image_size(self, image_size: tuple[int, int]) -> None:
+        """Check that the backbone takes images of a size at all scales; a Vision Transformer cuts them into patches.
+
+        Args:
+            image_size: Height and width.
+
+        Raises:
+            ValueError: If it does not.
+        """
+        backbone = self.extractor.feature_extractor
+        patches = getattr(getattr(backbone, "model", backbone), "patch_embed", None)
+        if not isinstance(patches, PatchEmbed):
+            return
+        for scale in self.scales:
+            size = _scaled(image_size, scale)
+            if patches.strict_img_size and size != list(patches.img_size):
+                msg = f"{self.extractor.backbone} takes images of {' x '.join(map(str, patches.img_size))} pixels "
+                msg += f"alone, got image_size={image_size} at scale {scale}. Set image_size to that, and scales=[1.0]."
+                raise ValueError(msg)
+            if any(length % patch for length, patch in zip(size, patches.patch_size, strict=True)):
+                msg = f"{self.extractor.backbone} cuts images into patches of {patches.patch_size[0]} pixels: expected "
+                msg += f"image_size={image_size} times scale {scale} to be a multiple of that."
+                raise ValueError(msg)
+
+
+def _check_class_token(backbone: str) -> None:
+    model = timm.create_model(backbone.split(".", maxsplit=1)[0])
+    if getattr(model, "cls_token", None) is None or not isinstance(model, VisionTransformer):
+        msg = f"{backbone} has no class token beside its patch tokens. Expected a Vision Transformer, such as "
+        msg += "vit_small_patch14_dinov2 or deit_small_distilled_patch16_224."
+        raise ValueError(msg)
 
 
 def _cut_after(backbone: nn.Module, layers: Sequence[str]) -> None:
@@ -221,5 +264,8 @@ def _cut_after(backbone: nn.Module, layers: Sequence[str]) -> None:
 
 
 def _resize(images: torch.Tensor, scale: float) -> torch.Tensor:
-    size = [int(length * scale) for length in images.shape[-2:]]
-    return F.interpolate(images, size=size, mode="bilinear", align_corners=True)
+    return F.interpolate(images, size=_scaled(images.shape[-2:], scale), mode="bilinear", align_corners=True)
+
+
+def _scaled(size: Sequence[int], scale: float) -> list[int]:
+    return [int(length * scale) for length in size]

@@ -90,7 +90,7 @@ def content_key(
         [(library, version(library)) for library in LIBRARIES],
         [(type(reader).__qualname__, repr(reader.augmentations)) for images in datasets for reader in readers(images)],
         repr(transform),
-        (encoder.extractor.backbone, encoder.extractor.layers, encoder.scales, precision),
+        (encoder.extractor.backbone, encoder.extractor.layers, encoder.scales, encoder.tokens, precision),
         list(digests),
     ]
     digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)

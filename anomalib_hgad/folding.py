@@ -10,7 +10,6 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from .flow import FoldedFlow
 from .torch_model import HgadModel
 
 
@@ -29,6 +28,6 @@ def fold(model: HgadModel, image_size: tuple[int, int] | None = None) -> HgadMod
     folded = deepcopy(model).eval().requires_grad_(requires_grad=False)
     image = torch.zeros(1, 3, *(image_size or model.image_size), device=model.calibration.location.device)
     grids = [level.shape[2:] for level in folded.encoder(image)]
-    flows = zip(folded.conditional_flows, grids, strict=True)
-    folded.flows = nn.ModuleList(FoldedFlow(flow, *grid) for flow, grid in flows)
+    flows = zip(folded.feature_flows, grids, strict=True)
+    folded.flows = nn.ModuleList(flow.folded(*grid) for flow, grid in flows)
     return folded

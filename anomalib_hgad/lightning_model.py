@@ -42,6 +42,7 @@ from .evaluator import ClassEvaluator
 from .export import FoldedExport
 from .feature_cache import FeatureCache
 from .feature_dataset import FeatureBatch
+from .flows import FlowKind
 from .loss import total_loss
 from .novelty import NOVELTY_LIMIT, UNKNOWN
 from .schedule import TrainingCourse, make_optimizer
@@ -59,8 +60,8 @@ ClassSource = Literal["inferred", "given"]
 class Hgad(FoldedExport, AnomalibModule):
     """HGAD: one model that inspects many product classes.
 
-    A frozen backbone gives features of several levels. For each level a conditional normalizing flow maps them,
-    position by position, to latents; their prior is a mixture of classes, each of them a mixture of Gaussians. Train
+    A frozen backbone gives features of several levels. For each level a normalizing flow maps them to latents; their
+    prior is a mixture of classes, each of them a mixture of Gaussians. Train
     it on :class:`~anomalib_hgad.MultiClass`, or on any other anomalib datamodule, which is one class.
 
     The classes come from the datamodule when training starts, and are kept in the checkpoint.
@@ -84,12 +85,20 @@ class Hgad(FoldedExport, AnomalibModule):
             Defaults to ``None``.
         num_centers: Gaussian centres of a class (M).
             Defaults to ``10``.
+        flow: Family of the flows: ``"cflow"``, position by position with a code of the position, as in the paper;
+            ``"fastflow"``, convolutions over the feature maps; ``"semantic"``, of the class token of a Vision
+            Transformer, for anomalies of what an image shows: its anomaly maps have one value everywhere.
+            Defaults to ``"cflow"``.
         coupling_blocks: Coupling blocks of a level's flow.
-            Defaults to ``12``.
-        condition_dim: Length of the position code, a multiple of 4.
-            Defaults to ``256``.
+            Defaults to ``None``, the family's own: 12, 8 and 4.
         clamp_alpha: Clamp of the log-scales of the coupling blocks.
-            Defaults to ``1.9``.
+            Defaults to ``None``, the family's own: 1.9, 2 and 3.
+        condition_dim: Length of the position code of ``"cflow"``, a multiple of 4.
+            Defaults to ``256``.
+        kernel_sizes: Widths of the convolutions of ``"fastflow"``, in turn.
+            Defaults to ``(3, 1)``.
+        hidden_ratio: Hidden channels of its couplings, relative to the channels that they look at.
+            Defaults to ``1.0``.
         whiten: Whiten the features, as a part of the flow, by constants from the training images. The paper does not,
             and learns slower.
             Defaults to ``True``.
@@ -168,9 +177,12 @@ class Hgad(FoldedExport, AnomalibModule):
         backbone_weights: str | Path | None = None,
         num_classes: int | None = None,
         num_centers: int = 10,
-        coupling_blocks: int = 12,
+        flow: FlowKind = "cflow",
+        coupling_blocks: int | None = None,
+        clamp_alpha: float | None = None,
         condition_dim: int = 256,
-        clamp_alpha: float = 1.9,
+        kernel_sizes: Sequence[int] = (3, 1),
+        hidden_ratio: float = 1.0,
         whiten: bool = True,
         prior: PriorKind = "hierarchical",
         inter_weight: float = 1.0,
@@ -211,6 +223,7 @@ class Hgad(FoldedExport, AnomalibModule):
         check_share(first_stage=first_stage, warmup=warmup)
         check_share(label_smoothing=label_smoothing, calibration_share=calibration_share)
         check_choice(ClassSource, class_source=class_source)
+        check_choice(FlowKind, flow=flow)
         check_choice(PriorKind, prior=prior)
         check_choice(ScoreKind, score=score)
         self.num_classes = num_classes
@@ -233,9 +246,12 @@ class Hgad(FoldedExport, AnomalibModule):
             backbone_weights=backbone_weights,
             num_classes=num_classes or 1,
             num_centers=num_centers,
+            flow=flow,
             coupling_blocks=coupling_blocks,
-            condition_dim=condition_dim,
             clamp_alpha=clamp_alpha,
+            condition_dim=condition_dim,
+            kernel_sizes=kernel_sizes,
+            hidden_ratio=hidden_ratio,
             prior=prior,
             score=score,
         )

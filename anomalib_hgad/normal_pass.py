@@ -10,13 +10,13 @@ from typing import Any, cast
 
 import torch
 from anomalib.models import AnomalibModule
-from einops import rearrange
 from lightning.pytorch import Callback, Trainer
 from torch import distributed
 from torch.utils.data import DataLoader, Dataset
 
 from .batch import ClassImageBatch
 from .feature_dataset import FeatureBatch
+from .flows import FeatureFlow
 
 
 def normal_images(
@@ -89,23 +89,23 @@ def ordered_batches(
 
 
 def feature_statistics(
-    levels_of_batches: Iterable[list[torch.Tensor]], dims: Sequence[int], device: torch.device
+    levels_of_batches: Iterable[list[torch.Tensor]], flows: Sequence[FeatureFlow], device: torch.device
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Mean and covariance of the channels of every level, over the batches of all processes.
+    """Mean and covariance of the vectors that the flows model, over the batches of all processes.
 
     Args:
-        levels_of_batches: For every batch of this process the feature maps of the levels, shapes (B, D, H, W).
-        dims: D of every level.
+        levels_of_batches: For every batch of this process the features of the levels, shapes (B, D, H, W).
+        flows: The flow of every level.
         device: Where the processes exchange tensors.
 
     Returns:
         Mean, shape (D,), and covariance, shape (D, D), of every level, in float64.
     """
     # A process may have no images: it takes part in the sums all the same.
-    sums = [torch.zeros(dim + 1, dim + 1, dtype=torch.float64, device=device) for dim in dims]
+    sums = [torch.zeros(flow.dim + 1, flow.dim + 1, dtype=torch.float64, device=device) for flow in flows]
     for levels in levels_of_batches:
-        for moment, level in zip(sums, levels, strict=True):
-            rows = rearrange(level.double(), "b d h w -> (b h w) d")
+        for moment, flow, level in zip(sums, flows, levels, strict=True):
+            rows = flow.vectors(level).flatten(0, 1).double()
             rows = torch.cat((torch.ones_like(rows[:, :1]), rows), dim=1)
             moment.add_(rows.T @ rows)  # count and sums in the first row, products below
     statistics = []

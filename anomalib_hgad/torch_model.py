@@ -3,7 +3,8 @@
 
 """HGAD as a torch module: images -> features -> flow -> mixture -> losses or scores.
 
-Dimensions: B images, H x W grid of a level, n = H*W, D its channels, K classes, J of them, L levels.
+Dimensions: B images, H x W grid of a level, D its channels, n its latent vectors (H*W where each position has one), K
+classes, J of them, L levels.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import nn
 from .anomaly_map import AnomalyMapGenerator, LevelScores, ScoreKind, class_posterior
 from .calibration import ScoreCalibration
 from .encoder import PyramidEncoder
-from .flow import ConditionalFlow, Latents
+from .flows import FeatureFlow, FlowKind, Latents, make_flow
 from .loss import HgadLosses, class_log_likelihood, hgad_losses, negative_entropy
 from .novelty import NoveltyScale
 from .prior import HierarchicalGaussianMixture
@@ -55,16 +56,14 @@ class LevelReading(NamedTuple):
     """What a level says about some images before a class is chosen.
 
     Attributes:
-        latents: z, shape (B, n, D), and log |det J|, shape (B, n).
+        latents: z, shape (B, n, D), log |det J|, shape (B, n), and their grid.
         negative_entropy: e, in nats, at most 0, shape (B, n).
         class_logits: Logits of the image's class, those of the positions summed, shape (B, K).
-        grid: (H, W).
     """
 
     latents: Latents
     negative_entropy: torch.Tensor
     class_logits: torch.Tensor
-    grid: tuple[int, int]
 
 
 class HgadModel(nn.Module):
@@ -79,9 +78,13 @@ class HgadModel(nn.Module):
         backbone_weights: Local file with the weights of the backbone, instead of a download.
         num_classes: K.
         num_centers: M, centres of a class.
-        coupling_blocks: Coupling blocks of a level's flow.
-        condition_dim: P, length of the position code.
+        flow: Family of the flows: ``"cflow"``, position by position with a position code; ``"fastflow"``, convolutions;
+            ``"semantic"``, of the class token of a Vision Transformer.
+        coupling_blocks: Coupling blocks of a level's flow. ``None`` is the family's own number, as is the next one.
         clamp_alpha: Clamp of the log-scales of the coupling.
+        condition_dim: P, length of the position code of ``"cflow"``.
+        kernel_sizes: Widths of the convolutions of ``"fastflow"``, in turn.
+        hidden_ratio: Hidden channels of its couplings, relative to the channels that they look at.
         prior: ``"hierarchical"``; ``"fixed_centers"`` keeps the main centres where they start; ``"single_gaussian"``
             is one standard Gaussian for all classes, as in CFLOW-AD, and knows no classes.
         score: What the map is made of, see :class:`~anomalib_hgad.anomaly_map.AnomalyMapGenerator`. With one class the
@@ -101,9 +104,12 @@ class HgadModel(nn.Module):
         backbone_weights: str | Path | None = None,
         num_classes: int = 1,
         num_centers: int = 10,
-        coupling_blocks: int = 12,
+        flow: FlowKind = "cflow",
+        coupling_blocks: int | None = None,
+        clamp_alpha: float | None = None,
         condition_dim: int = 256,
-        clamp_alpha: float = 1.9,
+        kernel_sizes: Sequence[int] = (3, 1),
+        hidden_ratio: float = 1.0,
         prior: PriorKind = "hierarchical",
         score: ScoreKind = "product",
     ) -> None:
@@ -112,9 +118,12 @@ class HgadModel(nn.Module):
         self.num_centers = num_centers
         self.score = score
         self.image_size = image_size
-        self.encoder = PyramidEncoder(backbone, layers, scales, pre_trained, backbone_weights)
+        tokens = flow == "semantic"
+        self.encoder = PyramidEncoder(backbone, layers, scales, pre_trained, backbone_weights, tokens=tokens)
+        self.encoder.check_image_size(image_size)
         self.flows = nn.ModuleList(
-            ConditionalFlow(dim, coupling_blocks, condition_dim, clamp_alpha) for dim in self.encoder.out_dims
+            make_flow(flow, dim, coupling_blocks, clamp_alpha, condition_dim, kernel_sizes, hidden_ratio)
+            for dim in self.encoder.out_dims
         )
         self.priors: nn.ModuleList
         self.calibration: ScoreCalibration
@@ -148,21 +157,21 @@ class HgadModel(nn.Module):
     @property
     def whitened(self) -> bool:
         """Whether the flows whiten the features."""
-        return all(bool(flow.whitened) for flow in self.conditional_flows)
+        return all(bool(flow.whitened) for flow in self.feature_flows)
 
     def set_whitening(self, statistics: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Let the flows whiten the features.
 
         Args:
-            statistics: Mean of the channels of every level, shape (D,), and their covariance, shape (D, D).
+            statistics: Mean of the vectors of every level, shape (D,), and their covariance, shape (D, D).
         """
-        for flow, (mean, covariance) in zip(self.conditional_flows, statistics, strict=True):
+        for flow, (mean, covariance) in zip(self.feature_flows, statistics, strict=True):
             flow.set_whitening(mean, covariance)
 
     @property
-    def conditional_flows(self) -> list[ConditionalFlow]:
+    def feature_flows(self) -> list[FeatureFlow]:
         """The flows of the levels."""
-        return [cast("ConditionalFlow", flow) for flow in self.flows]
+        return [cast("FeatureFlow", flow) for flow in self.flows]
 
     @property
     def _priors(self) -> list[HierarchicalGaussianMixture]:
@@ -198,7 +207,7 @@ class HgadModel(nn.Module):
         """
         class_index = self.mixture_class_index(class_index)
         levels = []
-        for level, flow, prior in zip(features, self.conditional_flows, self._priors, strict=True):
+        for level, flow, prior in zip(features, self.feature_flows, self._priors, strict=True):
             latents = flow(level)
             levels.append(hgad_losses(prior, latents.z, latents.log_det, class_index, label_smoothing))
         return HgadLosses(*(torch.stack(terms).sum() for terms in zip(*levels, strict=True)))
@@ -214,12 +223,11 @@ class HgadModel(nn.Module):
             What each level says.
         """
         readings = []
-        for level, flow, prior in zip(features, self.conditional_flows, self._priors, strict=True):
+        for level, flow, prior in zip(features, self.feature_flows, self._priors, strict=True):
             latents = flow(level)
             energies = prior.class_energies(latents.z)
             class_logits = (energies + prior.class_log_priors()).log_softmax(dim=-1).sum(dim=1)
-            grid = (level.shape[2], level.shape[3])
-            readings.append(LevelReading(latents, negative_entropy(energies), class_logits, grid))
+            readings.append(LevelReading(latents, negative_entropy(energies), class_logits))
         return readings
 
     @torch.no_grad()
@@ -235,10 +243,10 @@ class HgadModel(nn.Module):
         """
         levels = []
         for reading, prior in zip(readings, self._priors, strict=True):
-            z, log_det = reading.latents
+            z, log_det, grid = reading.latents
             log_densities = prior.intra_class_log_density(z, class_index)
             log_likelihoods = class_log_likelihood(log_densities, log_det.unsqueeze(-1), dim=z.shape[-1])
-            levels.append(LevelScores(log_likelihoods, reading.negative_entropy, reading.grid))
+            levels.append(LevelScores(log_likelihoods, reading.negative_entropy, grid))
         return levels
 
     @torch.no_grad()

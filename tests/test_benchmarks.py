@@ -13,7 +13,7 @@ import torch
 from anomalib.data import ImageItem
 from torch import nn
 
-from anomalib_hgad.flow import ConditionalFlow
+from anomalib_hgad.flows import ConditionalFlow
 from anomalib_hgad.loss import hgad_losses
 from anomalib_hgad.prior import HierarchicalGaussianMixture
 from tests.benchmarks import convergence, images, measure, models, run, transfer
@@ -64,7 +64,8 @@ def test_literal_loss_is_that_of_the_package() -> None:
     for parameter in prior.parameters():
         nn.init.normal_(parameter)
     features, y = torch.randn(3, 6, 2, 3).double(), torch.tensor([2, 0, 1])
-    losses = hgad_losses(prior, *flow(features), y)
+    latents = flow(features)
+    losses = hgad_losses(prior, latents.z, latents.log_det, y)
     expected = losses.inter + 100 * losses.mutual_information + losses.entropy + losses.intra + losses.likelihood
     actual = literal_loss(prior, *literal_latents(flow, features), y.repeat_interleave(6))
     assert actual.item() == pytest.approx(expected.item(), rel=1e-9)

@@ -12,9 +12,9 @@ import torch
 from anomalib.models.components.flow import AllInOneBlock
 from torch import nn
 
-from anomalib_hgad.flow import ConditionalFlow, FoldedFlow
+from anomalib_hgad.flows.conditional import ConditionalFlow, FoldedFlow
+from anomalib_hgad.flows.position import position_code
 from anomalib_hgad.normal_pass import feature_statistics
-from anomalib_hgad.position import position_code
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -29,7 +29,7 @@ def randomize(module: nn.Module) -> None:
         if parameter.requires_grad:
             parameter.data.add_(0.3 * torch.randn_like(parameter))
     for block in module.modules():
-        if isinstance(block, AllInOneBlock):
+        if isinstance(block, AllInOneBlock) and block.w_perm.ndim == 2:
             left, _, right = torch.linalg.svd(block.w_perm.data)
             block.w_perm.data = left @ right
             block.w_perm_inv.data = (left @ right).T.contiguous()
@@ -75,7 +75,7 @@ def test_position_code_is_the_sine_cosine_code(length: int, height: int, width: 
 def test_inverse_returns_the_features(dim: int, whitened: bool) -> None:
     flow = make_flow(dim, whitened, blocks=6)
     features = 2 * torch.randn(2, dim, 3, 4, dtype=torch.float64)
-    torch.testing.assert_close(flow.inverse(flow(features).z, 3, 4), features, rtol=0, atol=1e-9)
+    torch.testing.assert_close(flow.inverse(flow(features).z, torch.zeros_like(features)), features, rtol=0, atol=1e-9)
 
 
 @BOTH_STATES
@@ -158,7 +158,8 @@ def test_whitening_of_a_channel_that_never_varies_is_bounded() -> None:
 
 def test_feature_statistics_against_numpy() -> None:
     batches = [[torch.randn(b, 3, 4, 5) + 2, torch.randn(b, 2, 2, 2)] for b in (2, 3, 1)]
-    for level, (mean, covariance) in enumerate(feature_statistics(batches, [3, 2], torch.device("cpu"))):
+    flows = [ConditionalFlow(dim, 1, 4) for dim in (3, 2)]
+    for level, (mean, covariance) in enumerate(feature_statistics(batches, flows, torch.device("cpu"))):
         rows = np.concatenate([b[level].permute(0, 2, 3, 1).flatten(0, 2).numpy() for b in batches]).astype(np.float64)
         np.testing.assert_allclose(mean, rows.mean(axis=0), rtol=1e-10)
         np.testing.assert_allclose(covariance, np.cov(rows.T, bias=True), rtol=1e-8, atol=1e-10)
@@ -194,7 +195,7 @@ def test_folded_flow_gives_the_same_latents(dim: int, whitened: bool) -> None:
     features = torch.randn(3, dim, 2, 3, dtype=torch.float64)
     expected = flow(features)
     folded = FoldedFlow(flow, 2, 3)
-    for actual, latents in zip(folded(features), expected, strict=True):
+    for actual, latents in zip(folded(features)[:2], expected[:2], strict=True):
         assert not actual.requires_grad
         torch.testing.assert_close(actual, latents, rtol=0, atol=1e-12)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from anomalib_hgad.flow import FoldedFlow
+from anomalib_hgad.flows.conditional import FoldedFlow
 from anomalib_hgad.folding import fold
 from anomalib_hgad.torch_model import HgadModel
 

@@ -187,7 +187,7 @@ def test_losses_are_the_sum_over_the_levels(model: HgadModel) -> None:
     expected = np.zeros(5)
     for features, flow, prior in zip(model.encoder(images), model.flows, model.priors, strict=True):
         latents = flow(features)
-        expected += [term.item() for term in hgad_losses(prior, *latents, y, label_smoothing=0.1)]
+        expected += [term.item() for term in hgad_losses(prior, latents.z, latents.log_det, y, label_smoothing=0.1)]
     np.testing.assert_allclose([term.item() for term in losses], expected, rtol=1e-4)
 
 
@@ -205,7 +205,7 @@ def test_a_training_step_on_the_sum_raises_the_likelihood_of_every_level(model: 
     def of_levels() -> list[float]:
         latents = [flow(features) for flow, features in zip(model.flows, model.encoder(images), strict=True)]
         rows = zip(model.priors, latents, strict=True)
-        return [hgad_losses(prior, *both, y).intra.item() for prior, both in rows]
+        return [hgad_losses(prior, of_level.z, of_level.log_det, y).intra.item() for prior, of_level in rows]
 
     before = of_levels()
     model.losses(model.encoder(images), y).intra.backward()

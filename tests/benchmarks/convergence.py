@@ -20,16 +20,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from einops import rearrange
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anomalib_hgad import Hgad
-from anomalib_hgad.coupling import couple, coupling_weights
-from anomalib_hgad.flow import ConditionalFlow, whiten
+from anomalib_hgad.flows import ConditionalFlow
+from anomalib_hgad.flows.base import whiten
+from anomalib_hgad.flows.coupling import couple, coupling_weights
+from anomalib_hgad.flows.position import position_code
 from anomalib_hgad.loss import HgadLosses, hgad_losses, total_loss
 from anomalib_hgad.normal_pass import feature_statistics
-from anomalib_hgad.position import position_code
 from anomalib_hgad.schedule import TrainingCourse, make_optimizer
 from anomalib_hgad.torch_model import HgadModel
 from tests.benchmarks.image_sets import BATCH, Images, aurocs, encode, split_data
@@ -78,7 +78,7 @@ VARIANTS = {
 def prepare_flows(model: HgadModel, train: Images, variant: Variant) -> None:
     """Constants and starting values that come from the training images."""
     if variant.features != "literal":
-        statistics_of_levels = feature_statistics([train.features], model.encoder.out_dims, torch.device("cpu"))
+        statistics_of_levels = feature_statistics([train.features], model.feature_flows, torch.device("cpu"))
         if variant.features == "standardised":
             statistics_of_levels = [(mean, cov.diagonal().diag()) for mean, cov in statistics_of_levels]
         model.set_whitening(statistics_of_levels)
@@ -91,7 +91,7 @@ def prepare_flows(model: HgadModel, train: Images, variant: Variant) -> None:
 def scale_blocks(flow: ConditionalFlow, features: torch.Tensor) -> None:
     """Data-dependent start of the global scales and offsets, block after block."""
     code = position_code(flow.condition_dim, *features.shape[2:], like=features)
-    rows = whiten(rearrange(features, "b d h w -> b (h w) d"), flow.folded_weights(*features.shape[2:]))
+    rows = whiten(flow.vectors(features), flow.whitening, flow.whitening_bias)
     for block in flow.blocks.module_list:
         weights = coupling_weights(block, code)
         unmixed = weights._replace(mixing=torch.eye(rows.shape[-1]), mixing_bias=torch.zeros(rows.shape[-1]))
@@ -112,7 +112,7 @@ def losses_of_some_positions(
         positions = level.shape[2] * level.shape[3]
         drawn = torch.randperm(positions)[: max(1, round(share * positions))]
         weights = flow.folded_weights(*level.shape[2:])
-        rows = whiten(rearrange(level, "b d h w -> b (h w) d")[:, drawn], weights)
+        rows = whiten(flow.vectors(level)[:, drawn], weights.whitening, weights.whitening_bias)
         blocks = [block._replace(position_bias=block.position_bias[drawn]) for block in weights.blocks]
         z, log_det = couple(rows, blocks, weights.clamp_alpha)
         levels.append(hgad_losses(prior, z, log_det + weights.whitening_log_det, classes))

@@ -16,8 +16,8 @@ import torch
 from einops import rearrange
 from torch.nn import functional as F
 
-from anomalib_hgad.flow import ConditionalFlow
-from anomalib_hgad.position import position_code
+from anomalib_hgad.flows import ConditionalFlow
+from anomalib_hgad.flows.position import position_code
 from anomalib_hgad.prior import HierarchicalGaussianMixture
 
 

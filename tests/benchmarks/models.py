@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from anomalib_hgad.flow import ConditionalFlow, FoldedFlow
+from anomalib_hgad.flows.conditional import ConditionalFlow, FoldedFlow
 from anomalib_hgad.loss import hgad_losses
 from anomalib_hgad.prior import HierarchicalGaussianMixture
 from anomalib_hgad.schedule import make_optimizer
@@ -61,12 +61,12 @@ def flow() -> dict[str, Any]:
     return {"what": what, "ratios": ratios, "medians": medians}
 
 
-def backward_of(flow: nn.Module, latents: Callable[[], tuple[torch.Tensor, torch.Tensor]]) -> Callable[[], None]:
+def backward_of(flow: nn.Module, latents: Callable[[], tuple[Any, ...]]) -> Callable[[], None]:
     """Forward and backward pass of a standard Gaussian's likelihood."""
 
     def both() -> None:
         flow.zero_grad()
-        z, log_det = latents()
+        z, log_det, *_ = latents()
         (0.5 * z.square().sum(dim=-1) - log_det).mean().backward()
 
     return both
@@ -83,7 +83,8 @@ def step() -> dict[str, Any]:
     def ours() -> None:
         levels = []
         for flow, prior, level in zip(flows, priors, features, strict=True):
-            losses = hgad_losses(prior, *flow(level), class_index)
+            latents = flow(level)
+            losses = hgad_losses(prior, latents.z, latents.log_det, class_index)
             levels.append(torch.stack(losses))
         terms = torch.stack(levels).sum(dim=0)
         optimizer.zero_grad()

@@ -32,8 +32,9 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from anomalib_hgad.precision import full_precision, no_autocast
+
 from .position import PositionCode
-from .precision import full_precision, no_autocast
 
 CPU_ROWS = 2048
 """Rows that go through the blocks together on a CPU: what they become in a block fits into its cache."""

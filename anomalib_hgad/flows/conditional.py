@@ -19,26 +19,10 @@ from anomalib.models.components.flow import AllInOneBlock
 from einops import rearrange
 from FrEIA.framework import SequenceINN
 from torch import nn
-from torch.nn import functional as F
 
+from .base import FeatureFlow, Latents, whiten
 from .coupling import CouplingWeights, couple, coupling_weights
 from .position import position_code
-from .precision import full_precision, no_autocast
-
-RELATIVE_RIDGE = 0.01
-"""Variance added to every direction of the features before whitening, relative to their mean variance."""
-
-
-class Latents(NamedTuple):
-    """What the flow makes of a feature map.
-
-    Attributes:
-        z: Latent vectors, shape (B, H*W, D).
-        log_det: log |det J| of the flow at each position in nats, not divided by D, shape (B, H*W).
-    """
-
-    z: torch.Tensor
-    log_det: torch.Tensor
 
 
 class FlowWeights(NamedTuple):
@@ -69,29 +53,13 @@ def flow_latents(features: torch.Tensor, weights: FlowWeights) -> Latents:
     Returns:
         Latents z and log |det J|.
     """
-    rows = whiten(rearrange(features, "b d h w -> b (h w) d"), weights)
+    rows = whiten(FeatureFlow.vectors(features), weights.whitening, weights.whitening_bias)
     z, log_det = couple(rows, weights.blocks, weights.clamp_alpha)
-    return Latents(z, log_det + weights.whitening_log_det)
+    return Latents(z, log_det + weights.whitening_log_det, (features.shape[2], features.shape[3]))
 
 
-def whiten(rows: torch.Tensor, weights: FlowWeights) -> torch.Tensor:
-    """W (x - m).
-
-    Args:
-        rows: Feature vectors x, shape (B, n, D).
-        weights: Folded parameters.
-
-    Returns:
-        Whitened feature vectors, same shape, float32 or float64.
-    """
-    with no_autocast(rows):  # directions of small variance are small differences of the features
-        return F.linear(full_precision(rows), weights.whitening, weights.whitening_bias)
-
-
-class ConditionalFlow(nn.Module):
-    """Flow of one feature level.
-
-    Until :meth:`set_whitening` is called, features enter the coupling blocks as they are.
+class ConditionalFlow(FeatureFlow):
+    """Position-wise conditional flow of one feature level.
 
     Args:
         dim: D, at least 2.
@@ -99,26 +67,12 @@ class ConditionalFlow(nn.Module):
         condition_dim: P, a positive multiple of 4.
         clamp_alpha: Clamp of the log-scales.
 
-    Attributes:
-        feature_mean: m, subtracted from the features, shape (D,).
-        whitening: Symmetric W, which then multiplies them, shape (D, D).
-        whitening_log_det: log det W in nats, a part of log |det J|, scalar.
-        whitened: Whether they were set, bool scalar.
-
     Raises:
         ValueError: If an argument is out of range.
     """
 
-    feature_mean: torch.Tensor
-    whitening: torch.Tensor
-    whitening_log_det: torch.Tensor
-    whitened: torch.Tensor
-
     def __init__(self, dim: int, coupling_blocks: int = 12, condition_dim: int = 256, clamp_alpha: float = 1.9) -> None:
-        super().__init__()
-        if dim < 2:  # a coupling needs two halves
-            msg = f"A coupling block splits the channels in two: expected dim >= 2, got {dim}."
-            raise ValueError(msg)
+        super().__init__(dim)
         if coupling_blocks < 1:
             msg = f"Expected coupling_blocks >= 1, got {coupling_blocks}."
             raise ValueError(msg)
@@ -127,10 +81,6 @@ class ConditionalFlow(nn.Module):
             msg += f"multiple of 4, got {condition_dim}."
             raise ValueError(msg)
         self.condition_dim = condition_dim
-        self.register_buffer("feature_mean", torch.zeros(dim))
-        self.register_buffer("whitening", torch.eye(dim))
-        self.register_buffer("whitening_log_det", torch.tensor(0.0))
-        self.register_buffer("whitened", torch.tensor(False))  # noqa: FBT003
         self.blocks = SequenceINN(dim)
         for _ in range(coupling_blocks):
             self.blocks.append(
@@ -142,23 +92,6 @@ class ConditionalFlow(nn.Module):
                 global_affine_type="SOFTPLUS",
                 permute_soft=True,
             )
-
-    def set_whitening(self, mean: torch.Tensor, covariance: torch.Tensor) -> None:
-        """Whiten the features from now on: W = (C + r I)^(-1/2), r a hundredth of the mean variance.
-
-        The r keeps directions in which the training images hardly vary from outweighing all others.
-
-        Args:
-            mean: Mean of the channels over the training images, shape (D,).
-            covariance: Their covariance C, shape (D, D).
-        """
-        variances, directions = torch.linalg.eigh(covariance.double())
-        variances = variances.clamp(min=0)
-        scales = (variances + RELATIVE_RIDGE * variances.mean().clamp(min=1e-12)).rsqrt()
-        self.feature_mean.copy_(mean)
-        self.whitening.copy_((directions * scales) @ directions.T)
-        self.whitening_log_det.copy_(scales.log().sum())
-        self.whitened.fill_(value=True)
 
     def folded_weights(self, height: int, width: int) -> FlowWeights:
         """Fold the parameters for a grid, differentiably.
@@ -172,39 +105,35 @@ class ConditionalFlow(nn.Module):
         """
         code = position_code(self.condition_dim, height, width, like=self.feature_mean)
         blocks = [coupling_weights(block, code) for block in self._blocks]
-        offset = -(self.whitening @ self.feature_mean)
-        return FlowWeights(self.whitening, offset, self.whitening_log_det, blocks, self._blocks[0].clamp)
+        clamp_alpha = self._blocks[0].clamp
+        return FlowWeights(self.whitening, self.whitening_bias, self.whitening_log_det, blocks, clamp_alpha)
 
     @property
     def _blocks(self) -> list[AllInOneBlock]:
         return list(self.blocks.module_list)
 
     def forward(self, features: torch.Tensor) -> Latents:
-        """Map features to latents.
-
-        Args:
-            features: Feature map x, shape (B, D, H, W).
-
-        Returns:
-            Latents z and log |det J|.
-        """
+        """Map features to latents, as :meth:`FeatureFlow.forward`."""
         return flow_latents(features, self.folded_weights(*features.shape[2:]))
 
-    def inverse(self, z: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """Map latents back to features.
+    def inverse(self, z: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """Map latents back to features, as :meth:`FeatureFlow.inverse`; of the features the grid alone counts."""
+        height, width = features.shape[2:]
+        code = position_code(self.condition_dim, height, width, like=z).of_positions().repeat(z.shape[0], 1)
+        rows, _ = self.blocks(z.flatten(0, 1), [code], rev=True)
+        return rearrange(self.unwhiten(rows), "(b h w) d -> b d h w", h=height, w=width)
+
+    def folded(self, height: int, width: int) -> FoldedFlow:
+        """The flow for inference on one grid.
 
         Args:
-            z: Latent vectors, shape (B, H*W, D).
             height: H.
             width: W.
 
         Returns:
-            Feature map, shape (B, D, H, W).
+            Its folded form.
         """
-        code = position_code(self.condition_dim, height, width, like=z).of_positions().repeat(z.shape[0], 1)
-        rows, _ = self.blocks(z.flatten(0, 1), [code], rev=True)
-        features = torch.linalg.solve(self.whitening, rows.T).T + self.feature_mean
-        return rearrange(features, "(b h w) d -> b d h w", h=height, w=width)
+        return FoldedFlow(self, height, width)
 
 
 def _subnet(in_channels: int, out_channels: int) -> nn.Sequential:
