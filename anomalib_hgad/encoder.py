@@ -89,7 +89,7 @@ def available_layers(backbone: str) -> list[str]:
             raise ValueError(msg)
         return [f"blocks.{index}" for index in range(len(blocks))]
     info = cast("FeatureInfo", timm.create_model(architecture, features_only=True).feature_info)
-    return list(info.module_name())
+    return [entry["module"] for entry in info.info]
 
 
 def load_backbone_weights(module: nn.Module, path: str | Path) -> None:
@@ -258,7 +258,10 @@ def _check_class_token(backbone: str) -> None:
 
 
 def _cut_after(backbone: nn.Module, layers: Sequence[str]) -> None:
-    """Remove the stages behind the last layer that is used, where timm leaves them in: EfficientNets and their kin."""
+    """Remove the stages behind the last layer that is used, where timm leaves them in."""
+    if isinstance(backbone, VisionTransformer):
+        indices = [int(layer.rpartition(".")[2]) for layer in layers]
+        backbone.prune_intermediate_layers(indices, prune_norm=False, prune_head=True)
     if isinstance(backbone, EfficientNetFeatures | MobileNetV3Features):
         backbone.blocks = backbone.blocks[: max(int(layer.rpartition(".")[2]) for layer in layers) + 1]
 
