@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""HGAD, one anomaly model for many product classes, as an anomalib plugin.
+"""HGAD and UniAD, each one anomaly model for many product classes, as an anomalib plugin.
 
 The names are imported when they are first used: the hook that registers the plugin lives in this package, and every
 Python start loads it.
@@ -13,16 +13,19 @@ if TYPE_CHECKING:
     from .lightning_model import Hgad
     from .normal_threshold import NormalPostProcessor
     from .torch_model import HgadModel
+    from .uniad import UniAd, UniAdModel
 
 __version__ = "0.2.0"
 
-__all__ = ["Hgad", "HgadModel", "MultiClass", "NormalPostProcessor", "__version__"]
+__all__ = ["Hgad", "HgadModel", "MultiClass", "NormalPostProcessor", "UniAd", "UniAdModel", "__version__"]
 
 _HOMES = {
     "Hgad": "lightning_model",
     "HgadModel": "torch_model",
     "MultiClass": "datamodule",
     "NormalPostProcessor": "normal_threshold",
+    "UniAd": "uniad",
+    "UniAdModel": "uniad",
 }
 
 

@@ -23,22 +23,26 @@ if TYPE_CHECKING:
     from typing import ClassVar
 
 ADDITIONS = {
-    "anomalib.data": ("MultiClass", "anomalib_hgad.datamodule"),
-    "anomalib.models": ("Hgad", "anomalib_hgad.lightning_model"),
+    "anomalib.data": {"MultiClass": "anomalib_hgad.datamodule"},
+    "anomalib.models": {"Hgad": "anomalib_hgad.lightning_model", "UniAd": "anomalib_hgad.uniad.lightning_model"},
 }
-"""Class that a module of anomalib gets, and where it comes from."""
+"""Classes that a module of anomalib gets, and where they come from."""
 
 
 def register(module: ModuleType) -> None:
-    """Add our class to a module of anomalib, unless anomalib has one of that name itself.
+    """Add our classes to a module of anomalib, but those of whose name anomalib has one itself.
 
     Args:
         module: ``anomalib.data`` or ``anomalib.models``, just imported.
     """
+    for name, home in ADDITIONS[module.__name__].items():
+        _register_class(module, name, home)
+
+
+def _register_class(module: ModuleType, name: str, home: str) -> None:
     import warnings  # noqa: PLC0415
     from importlib import import_module  # noqa: PLC0415
 
-    name, home = ADDITIONS[module.__name__]
     if hasattr(module, name):
         if getattr(module, name).__module__ != home:
             warnings.warn(

@@ -10,26 +10,22 @@ https://arxiv.org/abs/2403.13349
 # No `from __future__ import annotations`: jsonargparse reads the types of the arguments for the config schema.
 
 import logging
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
-from anomalib import LearningType
 from anomalib.data import ImageBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
-from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch import Callback, LightningDataModule, seed_everything
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
-from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from .anomaly_map import ScoreKind
 from .batch import ClassImageBatch
@@ -38,26 +34,23 @@ from .checkpoint import describe, described_class_names
 from .class_catalog import claimed_class_names, datamodule_class_names, label_batch
 from .datamodule import MultiClass
 from .encoder import image_statistics
-from .evaluator import ClassEvaluator
 from .export import FoldedExport
 from .feature_cache import FeatureCache
 from .feature_dataset import FeatureBatch
 from .flows import FlowKind
 from .loss import total_loss
 from .novelty import NOVELTY_LIMIT, UNKNOWN
-from .schedule import TrainingCourse, make_optimizer
+from .plugin_model import PluginModel, resize_and_normalize
+from .schedule import TrainingCourse, make_optimizer, total_steps
 from .settings import check_choice, check_share
 from .torch_model import HgadModel, PriorKind
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_EPOCHS = 100
-"""Epochs of a training in the paper, where the user sets no end to it."""
-
 ClassSource = Literal["inferred", "given"]
 
 
-class Hgad(FoldedExport, AnomalibModule):
+class Hgad(FoldedExport, PluginModel, AnomalibModule):
     """HGAD: one model that inspects many product classes.
 
     A frozen backbone gives features of several levels. For each level a normalizing flow maps them to latents; their
@@ -166,6 +159,7 @@ class Hgad(FoldedExport, AnomalibModule):
     """
 
     model: HgadModel
+    default_epochs = 100
 
     def __init__(
         self,
@@ -276,42 +270,11 @@ class Hgad(FoldedExport, AnomalibModule):
         Returns:
             The pre-processor.
         """
-        transform = [Resize(image_size or (1024, 1024), antialias=True), Normalize(mean=list(mean), std=list(std))]
-        return PreProcessor(transform=Compose(transform))
-
-    @staticmethod
-    def configure_evaluator() -> ClassEvaluator:
-        """Figures of every class and their means."""
-        return ClassEvaluator()
+        return resize_and_normalize(image_size or (1024, 1024), mean, std)
 
     def configure_callbacks(self) -> list[Callback]:
         """anomalib's components, and what happens around the steps."""
         return [*super().configure_callbacks(), *self._callbacks]
-
-    @property
-    def learning_type(self) -> LearningType:
-        """Learns from normal images alone."""
-        return LearningType.ONE_CLASS
-
-    @property
-    def trainer_arguments(self) -> dict[str, Any]:
-        """No sanity check before training: it would validate a model without score constants."""
-        return {"num_sanity_val_steps": 0}
-
-    @property
-    def trainer(self) -> Trainer:
-        """The Lightning trainer."""
-        return cast("Trainer", super().trainer)
-
-    @trainer.setter
-    def trainer(self, trainer: Trainer | None) -> None:
-        # Lightning falls back to 1000 epochs where the user sets no end. `trainer_arguments` would override the user's
-        # own number, so the paper's is set here, where it is still known that there is none.
-        loop = getattr(trainer, "fit_loop", None)
-        if loop is not None and loop.max_epochs is None and loop.max_steps == -1:
-            timed = any(isinstance(callback, Timer) for callback in loop.trainer.callbacks)
-            loop.max_epochs = None if timed else DEFAULT_EPOCHS
-        AnomalibModule.trainer.fset(self, trainer)
 
     def setup(self, stage: str) -> None:
         """Take the classes from the data when training starts, and hold out images for the calibration.
@@ -387,12 +350,7 @@ class Hgad(FoldedExport, AnomalibModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _course(self) -> TrainingCourse:
-        steps = self.trainer.estimated_stepping_batches
-        if math.isinf(steps):
-            msg = "The learning rate falls over the whole training: expected an end of it, got max_epochs=-1. Set "
-            msg += "trainer.max_epochs or trainer.max_steps."
-            raise ValueError(msg)
-        return TrainingCourse(int(steps), self.warmup, self.first_stage)
+        return TrainingCourse(total_steps(self.trainer), self.warmup, self.first_stage)
 
     def features(self, batch: ClassImageBatch | FeatureBatch) -> list[torch.Tensor]:
         """Feature maps of the levels, shapes (B, D, H, W), of a batch of images or of features kept of them."""
@@ -505,18 +463,3 @@ class Hgad(FoldedExport, AnomalibModule):
             checkpoint["state_dict"] = self.state_dict()
             checkpoint["callbacks"] = {}  # among them the post-processor, with the thresholds of then
         self._set_class_names(names)
-
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> "Hgad":  # noqa: ANN401
-        """Load a model from a checkpoint, which holds the backbone's weights: nothing is downloaded, nothing seeded.
-
-        Args:
-            checkpoint_path: The checkpoint.
-            *args: As in :meth:`anomalib.models.AnomalibModule.load_from_checkpoint`.
-            **kwargs: As there.
-
-        Returns:
-            The model.
-        """
-        kwargs = {"pre_trained": False, "backbone_weights": None, "seed": None} | kwargs
-        return cast("Hgad", super().load_from_checkpoint(checkpoint_path, *args, **kwargs))

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lightning.pytorch import Trainer
 from torch import nn
 from torch.optim import Adam
 
@@ -58,6 +59,26 @@ class TrainingCourse:
             The stage.
         """
         return 1 if step < self.first_stage * self.total_steps else 2
+
+
+def total_steps(trainer: Trainer) -> int:
+    """Optimiser steps of a training.
+
+    Args:
+        trainer: The trainer, once it has the data.
+
+    Returns:
+        The number of steps.
+
+    Raises:
+        ValueError: If the training has no end.
+    """
+    steps = trainer.estimated_stepping_batches
+    if math.isinf(steps):
+        msg = "The learning rate falls over the whole training: expected an end of it, got max_epochs=-1. Set "
+        msg += "trainer.max_epochs or trainer.max_steps."
+        raise ValueError(msg)
+    return int(steps)
 
 
 def make_optimizer(

@@ -37,3 +37,18 @@ def check_choice(choices: Any, **settings: str) -> None:  # noqa: ANN401
         if value not in get_args(choices):
             msg = f"Expected {name} to be one of {', '.join(map(repr, get_args(choices)))}; got {value!r}."
             raise ValueError(msg)
+
+
+def check_positive(**numbers: float) -> None:
+    """Check that settings are above 0.
+
+    Args:
+        **numbers: The settings by name.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    for name, value in numbers.items():
+        if value <= 0:
+            msg = f"Expected {name} > 0, got {value}."
+            raise ValueError(msg)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Settings of a model that trains in a second, with a backbone that needs no download."""
+"""Settings of models that train in a second, with a backbone that needs no download."""
 
 from __future__ import annotations
 
@@ -15,4 +15,18 @@ LIGHT: dict[str, Any] = {
     "pre_trained": False,
     "coupling_blocks": 2,
     "condition_dim": 16,
+}
+
+LIGHT_UNIAD: dict[str, Any] = {
+    "backbone": "resnet18",
+    "layers": ["layer1", "layer2"],
+    "image_size": 32,
+    "pre_trained": False,
+    "grid_size": 4,
+    "hidden_dim": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "num_heads": 2,
+    "feedforward_dim": 16,
+    "neighborhood": 3,
 }

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +22,20 @@ from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 from anomalib_hgad import Hgad
 from anomalib_hgad.export import IN_FLOAT32
 from tests import trees
-from tests.light import LIGHT
+from tests.light import LIGHT, LIGHT_UNIAD
 
 ROOT = Path(__file__).parents[1]
-LIGHT_FLAGS = [
-    f"--model.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in LIGHT.items()
-]
+
+
+def flags(settings: dict[str, Any]) -> list[str]:
+    """Settings of a model on the command line."""
+    return [
+        f"--model.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in settings.items()
+    ]
+
+
+LIGHT_FLAGS = flags(LIGHT)
+LIGHT_FLAGS_BY_MODEL = {"Hgad": LIGHT_FLAGS, "UniAd": flags(LIGHT_UNIAD)}
 FAST_FLAGS = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
 
 
@@ -211,10 +220,11 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_config_trains(datasets: Path, config: Path) -> None:
+    model = yaml.safe_load(config.read_text())["model"]["class_path"]
     in_process(
         "train",
         f"--config={config}",
-        *LIGHT_FLAGS,
+        *LIGHT_FLAGS_BY_MODEL[model],
         "--data.num_workers=0",
         "--trainer.check_val_every_n_epoch=1",
         *FAST_FLAGS,
@@ -227,5 +237,5 @@ def test_config_trains(datasets: Path, config: Path) -> None:
 def test_configs_name_no_option_that_is_unknown_to_the_model() -> None:
     for config in (ROOT / "configs").glob("*.yaml"):
         settings = yaml.safe_load(config.read_text())
-        assert settings["model"]["class_path"] == "Hgad"
+        assert settings["model"]["class_path"] in LIGHT_FLAGS_BY_MODEL
         assert settings["data"]["class_path"] == "MultiClass"

@@ -21,14 +21,14 @@ import yaml
 from anomalib.cli import AnomalibCLI
 from safetensors.torch import load_file
 
-from anomalib_hgad import lightning_model, pseudo_labels
+from anomalib_hgad import Hgad, UniAd, pseudo_labels
 from anomalib_hgad import main as cli
 from anomalib_hgad.demo import __main__ as demo
 from anomalib_hgad.demo import distill
 from tests import trees
 from tests.benchmarks import convergence, deployment, evidence
 from tests.benchmarks import run as benchmarks
-from tests.light import LIGHT
+from tests.light import LIGHT, LIGHT_UNIAD
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,7 +58,7 @@ def commands(page: Path) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: list[str]) -> Path:
-    """A folder with all data that the pages name, and a model that is light by default."""
+    """A folder with all data that the pages name, and models that are light by default."""
     for category in ("bottle", "cable"):
         trees.mvtec_class(tmp_path / "datasets/MVTecAD" / category, train=2)
     for name in ("bolt", "nut"):
@@ -73,10 +73,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: lis
         config.write_text(
             re.sub(r"\n    (backbone|layers|image_size|train_batch_size|seed):.*", "", config.read_text())
         )
-    initializer = lightning_model.Hgad.__init__
-    names = initializer.__code__.co_varnames[1 : initializer.__code__.co_argcount]
-    defaults = dict(zip(names, initializer.__defaults__, strict=True)) | LIGHT
-    monkeypatch.setattr(initializer, "__defaults__", tuple(defaults[name] for name in names))
+    for model, light in ((Hgad, LIGHT), (UniAd, LIGHT_UNIAD)):
+        initializer = model.__init__
+        names = initializer.__code__.co_varnames[1 : initializer.__code__.co_argcount]
+        defaults = dict(zip(names, initializer.__defaults__, strict=True)) | light
+        monkeypatch.setattr(initializer, "__defaults__", tuple(defaults[name] for name in names))
     monkeypatch.setattr(pseudo_labels, "PyramidEncoder", partial(pseudo_labels.PyramidEncoder, pre_trained=False))
     monkeypatch.setattr(deployment, "COMPRESSIONS", {"OpenVINO FP32": None})
     monkeypatch.chdir(tmp_path)

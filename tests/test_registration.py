@@ -37,10 +37,13 @@ def test_found_by_every_name_without_an_import() -> None:
     python(
         """
 from anomalib.models import get_model, list_models
-assert "hgad" in {name.lower() for name in list_models()}
+assert {"hgad", "uni_ad"} <= {name.lower() for name in list_models()}
 light = dict(backbone="resnet18", layers=["layer1"], pre_trained=False, coupling_blocks=1, condition_dim=4)
 for name in ("hgad", "Hgad", {"class_path": "Hgad"}, {"class_path": "anomalib.models.Hgad"}):
     assert type(get_model(name, **light)).__name__ == "Hgad"
+light = dict(backbone="resnet18", layers=["layer1"], pre_trained=False, encoder_layers=1, decoder_layers=1)
+for name in ("uniad", "UniAd", "uni_ad", {"class_path": "UniAd"}, {"class_path": "anomalib.models.UniAd"}):
+    assert type(get_model(name, **light)).__name__ == "UniAd"
 from anomalib.data import get_datamodule
 datamodule = get_datamodule({"class_path": "MultiClass", "init_args": {"dataset": "MVTecAD", "categories": ["bottle"]}})
 assert datamodule.class_names == ["bottle"]
@@ -100,6 +103,7 @@ def test_steps_back_for_a_model_of_anomalibs_own() -> None:
     with pytest.warns(UserWarning, match="anomalib has a Hgad of its own now"):
         autoload.register(module)
     assert module.Hgad is own
+    assert module.UniAd.__module__ == "anomalib_hgad.uniad.lightning_model", "the others are registered all the same"
 
 
 def test_benchmark_runs_by_short_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,94 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the models of this package have in common as models of anomalib."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from anomalib import LearningType
+from anomalib.models.components import AnomalibModule
+from anomalib.pre_processing import PreProcessor
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
+from torchvision.transforms.v2 import Compose, Normalize, Resize
+
+from .described_export import DescribedExport
+from .evaluator import ClassEvaluator
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+def resize_and_normalize(size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> PreProcessor:
+    """Pre-processor of the images of a pre-trained backbone.
+
+    Args:
+        size: Height and width.
+        mean: Mean of the channels that the backbone was trained with.
+        std: Their standard deviation.
+
+    Returns:
+        The pre-processor.
+    """
+    return PreProcessor(
+        transform=Compose([Resize(size, antialias=True), Normalize(mean=list(mean), std=list(std))]),
+    )
+
+
+class PluginModel(DescribedExport):
+    """Base of the models beside :class:`anomalib.models.AnomalibModule`.
+
+    anomalib finds the direct subclasses of its own base alone: this one stands before it, and does not derive from it.
+    """
+
+    default_epochs: ClassVar[int]
+    """Epochs of a training in the paper, where the user sets no end to it."""
+
+    @staticmethod
+    def configure_evaluator() -> ClassEvaluator:
+        """Figures of every class and their means."""
+        return ClassEvaluator()
+
+    @property
+    def learning_type(self) -> LearningType:
+        """Learns from normal images alone."""
+        return LearningType.ONE_CLASS
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """No sanity check before training: it would validate a model that has seen no image."""
+        return {"num_sanity_val_steps": 0}
+
+    @property
+    def trainer(self) -> Trainer:
+        """The Lightning trainer."""
+        return cast("Trainer", super().trainer)
+
+    @trainer.setter
+    def trainer(self, trainer: Trainer | None) -> None:
+        # Lightning falls back to 1000 epochs where the user sets no end. `trainer_arguments` would override the user's
+        # own number, so the paper's is set here, where it is still known that there is none.
+        loop = getattr(trainer, "fit_loop", None)
+        if loop is not None and loop.max_epochs is None and loop.max_steps == -1:
+            timed = any(isinstance(callback, Timer) for callback in loop.trainer.callbacks)
+            loop.max_epochs = None if timed else self.default_epochs
+        AnomalibModule.trainer.fset(self, trainer)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401
+        """Load a model from a checkpoint, which holds the backbone's weights: nothing is downloaded, nothing seeded.
+
+        Args:
+            checkpoint_path: The checkpoint.
+            *args: As in :meth:`anomalib.models.AnomalibModule.load_from_checkpoint`.
+            **kwargs: As there.
+
+        Returns:
+            The model.
+        """
+        kwargs = {"pre_trained": False, "backbone_weights": None, "seed": None} | kwargs
+        return cast("Self", super().load_from_checkpoint(checkpoint_path, *args, **kwargs))
