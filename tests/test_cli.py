@@ -35,7 +35,12 @@ def flags(settings: dict[str, Any]) -> list[str]:
 
 
 LIGHT_FLAGS = flags(LIGHT)
-LIGHT_FLAGS_BY_MODEL = {"Hgad": LIGHT_FLAGS, "UniAd": flags(LIGHT_UNIAD)}
+LIGHT_FLAGS_BY_MODEL = {
+    "Hgad": LIGHT_FLAGS,
+    "UniAd": flags(LIGHT_UNIAD),
+    "Cflow": flags({"backbone": "resnet18", "layers": ["layer3"], "pre_trained": False, "coupling_blocks": 1}),
+    "Fastflow": flags({"backbone": "resnet18", "pre_trained": False, "flow_steps": 1}),
+}
 FAST_FLAGS = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
 
 
