@@ -20,7 +20,7 @@ from torch import nn
 from .anomaly_map import AnomalyMapGenerator, LevelScores, ScoreKind, class_posterior
 from .calibration import ScoreCalibration
 from .encoder import PyramidEncoder
-from .flows import FeatureFlow, FlowKind, Latents, make_flow
+from .flows import FAMILIES, FeatureFlow, FlowKind, Latents, make_flow
 from .loss import HgadLosses, class_log_likelihood, hgad_losses, negative_entropy
 from .novelty import NoveltyScale
 from .prior import HierarchicalGaussianMixture
@@ -118,7 +118,7 @@ class HgadModel(nn.Module):
         self.num_centers = num_centers
         self.score = score
         self.image_size = image_size
-        tokens = flow == "semantic"
+        tokens = FAMILIES[flow].of_tokens
         self.encoder = PyramidEncoder(backbone, layers, scales, pre_trained, backbone_weights, tokens=tokens)
         self.encoder.check_image_size(image_size)
         self.flows = nn.ModuleList(

@@ -15,7 +15,10 @@ from .semantic import SemanticFlow
 
 FlowKind = Literal["cflow", "fastflow", "semantic"]
 
-__all__ = ["ConditionalFlow", "FastFlow", "FeatureFlow", "FlowKind", "Latents", "SemanticFlow", "make_flow"]
+FAMILIES: dict[FlowKind, type[FeatureFlow]] = {"cflow": ConditionalFlow, "fastflow": FastFlow, "semantic": SemanticFlow}
+"""Classes of the families."""
+
+__all__ = ["FAMILIES", "ConditionalFlow", "FastFlow", "FeatureFlow", "FlowKind", "Latents", "SemanticFlow", "make_flow"]
 
 
 def make_flow(
@@ -46,8 +49,9 @@ def make_flow(
     """
     common = {"coupling_blocks": coupling_blocks, "clamp_alpha": clamp_alpha}
     given: dict[str, Any] = {name: value for name, value in common.items() if value is not None}
-    if kind == "cflow":
-        return ConditionalFlow(dim, condition_dim=condition_dim, **given)
-    if kind == "fastflow":
-        return FastFlow(dim, kernel_sizes=kernel_sizes, hidden_ratio=hidden_ratio, **given)
-    return SemanticFlow(dim, **given)
+    own: dict[FlowKind, dict[str, Any]] = {
+        "cflow": {"condition_dim": condition_dim},
+        "fastflow": {"kernel_sizes": kernel_sizes, "hidden_ratio": hidden_ratio},
+        "semantic": {},
+    }
+    return FAMILIES[kind](dim, **own[kind], **given)

@@ -8,7 +8,7 @@ Dimensions: B images, D channels, H x W grid of the features, n vectors of an im
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from einops import rearrange
@@ -73,6 +73,9 @@ class FeatureFlow(nn.Module):
     whitening: torch.Tensor
     whitening_log_det: torch.Tensor
     whitened: torch.Tensor
+
+    of_tokens: ClassVar[bool] = False
+    """Whether the features are the tokens of a Vision Transformer, and no map."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -40,6 +40,8 @@ class SemanticFlow(FeatureFlow):
         ValueError: If an argument is out of range.
     """
 
+    of_tokens = True
+
     def __init__(self, dim: int, coupling_blocks: int = 4, clamp_alpha: float = 3.0) -> None:
         super().__init__(dim)
         if coupling_blocks < 1:
