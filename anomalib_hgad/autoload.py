@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from typing import ClassVar
 
 ADDITIONS = {
-    "anomalib.data": ("MultiClass", "anomalib_hgad.datamodule"),
-    "anomalib.models": ("Hgad", "anomalib_hgad.lightning_model"),
+    "anomalib.data": {"Cifar10": "anomalib_hgad.cifar10", "MultiClass": "anomalib_hgad.datamodule"},
+    "anomalib.models": {"Hgad": "anomalib_hgad.lightning_model"},
 }
-"""Class that a module of anomalib gets, and where it comes from."""
+"""Classes that a module of anomalib gets, and where each comes from."""
 
 
 def register(module: ModuleType) -> None:
-    """Add our class to a module of anomalib, unless anomalib has one of that name itself.
+    """Add our classes to a module of anomalib, those left out of whose name anomalib has one itself.
 
     Args:
         module: ``anomalib.data`` or ``anomalib.models``, just imported.
@@ -38,21 +38,21 @@ def register(module: ModuleType) -> None:
     import warnings  # noqa: PLC0415
     from importlib import import_module  # noqa: PLC0415
 
-    name, home = ADDITIONS[module.__name__]
-    if hasattr(module, name):
-        if getattr(module, name).__module__ != home:
+    for name, home in ADDITIONS[module.__name__].items():
+        if hasattr(module, name):
+            if getattr(module, name).__module__ != home:
+                warnings.warn(
+                    f"anomalib has a {name} of its own now; the one of anomalib-hgad is {home}.{name}.",
+                    stacklevel=2,
+                )
+            continue
+        try:
+            setattr(module, name, getattr(import_module(home), name))
+        except Exception as error:  # noqa: BLE001 - a broken plugin must not break its host
             warnings.warn(
-                f"anomalib has a {name} of its own now; the one of anomalib-hgad is {home}.{name}.",
+                f"anomalib-hgad is installed, but {name} could not be registered ({type(error).__name__}: {error}).",
                 stacklevel=2,
             )
-        return
-    try:
-        setattr(module, name, getattr(import_module(home), name))
-    except Exception as error:  # noqa: BLE001 - a broken plugin must not break its host
-        warnings.warn(
-            f"anomalib-hgad is installed, but {name} could not be registered ({type(error).__name__}: {error}).",
-            stacklevel=2,
-        )
 
 
 class _RegisteringLoader:
