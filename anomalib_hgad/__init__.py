@@ -9,6 +9,7 @@ Python start loads it.
 
 TYPE_CHECKING = False  # typing's own would have to be imported at every Python start
 if TYPE_CHECKING:
+    from .cifar10 import Cifar10
     from .datamodule import MultiClass
     from .lightning_model import Hgad
     from .normal_threshold import NormalPostProcessor
@@ -17,9 +18,19 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-__all__ = ["Hgad", "HgadModel", "MultiClass", "NormalPostProcessor", "UniAd", "UniAdModel", "__version__"]
+__all__ = [
+    "Cifar10",
+    "Hgad",
+    "HgadModel",
+    "MultiClass",
+    "NormalPostProcessor",
+    "UniAd",
+    "UniAdModel",
+    "__version__",
+]
 
 _HOMES = {
+    "Cifar10": "cifar10",
     "Hgad": "lightning_model",
     "HgadModel": "torch_model",
     "MultiClass": "datamodule",

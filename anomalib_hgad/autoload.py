@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import ClassVar
 
 ADDITIONS = {
-    "anomalib.data": {"MultiClass": "anomalib_hgad.datamodule"},
+    "anomalib.data": {"Cifar10": "anomalib_hgad.cifar10", "MultiClass": "anomalib_hgad.datamodule"},
     "anomalib.models": {"Hgad": "anomalib_hgad.lightning_model", "UniAd": "anomalib_hgad.uniad.lightning_model"},
 }
 """Classes that a module of anomalib gets, and where they come from."""

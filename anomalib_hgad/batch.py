@@ -19,6 +19,9 @@ import numpy as np
 import torch
 from anomalib.data import ImageBatch, ImageItem, NumpyImageBatch, NumpyImageItem
 
+NO_CLASS = -1
+"""``class_index`` of an image of something else than the product classes of its data; for evaluation alone."""
+
 
 @dataclass
 class NumpyClassImageItem(NumpyImageItem):
@@ -57,8 +60,8 @@ class ClassImageItem(ImageItem):
     """An image and the product class it shows.
 
     Attributes:
-        class_index: True class, int64 scalar, or ``None`` when unknown.
-        class_name: Name of the true class.
+        class_index: True class, int64 scalar, :data:`NO_CLASS` for something else, or ``None`` when unknown.
+        class_name: Name of the true class, or of that something else.
         pred_class_index: Class inferred by the model, int64 scalar.
         pred_class_name: Name of the inferred class, or ``"unknown"``.
         class_given_score, class_inferred_score: Image score with the true and with the inferred class before the
@@ -85,8 +88,9 @@ class ClassImageBatch(ImageBatch):
     """A batch of images and the product classes they show.
 
     Attributes:
-        class_index: True classes, int64, shape (B,), or ``None`` when unknown.
-        class_name: Names of the true classes.
+        class_index: True classes, int64, shape (B,), with :data:`NO_CLASS` for something else; or ``None`` when
+            unknown.
+        class_name: Names of the true classes, or of that something else.
         pred_class_index: Classes inferred by the model, int64, shape (B,).
         pred_class_name: Names of the inferred classes, or ``"unknown"``.
         class_given_score, class_inferred_score: Image scores with the true and with the inferred class before the

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from lightning.pytorch import LightningDataModule
 
-from .batch import ClassImageBatch
+from .batch import NO_CLASS, ClassImageBatch
 from .feature_dataset import FeatureBatch
 
 _Batch = TypeVar("_Batch", ClassImageBatch, FeatureBatch)
@@ -62,7 +62,8 @@ def label_batch(batch: _Batch, known_names: Sequence[str], only_name: str | None
     """Set the class indices of a batch to the model's, by the names of the classes.
 
     Args:
-        batch: Batch in main memory. Without names its class indices are the model's already.
+        batch: Batch in main memory. Without names its class indices are the model's already. An image with a name and
+            the index :data:`~anomalib_hgad.batch.NO_CLASS` keeps both.
         known_names: Names of the model's classes.
         only_name: Class of all images where the batch does not say; ``None`` leaves such a batch without a class.
 
@@ -73,6 +74,9 @@ def label_batch(batch: _Batch, known_names: Sequence[str], only_name: str | None
         ValueError: If the model does not know a class.
     """
     names = batch.class_name
+    of_no_class = [False] * batch.batch_size
+    if names is not None and batch.class_index is not None:
+        of_no_class = (batch.class_index == NO_CLASS).tolist()
     if names is None and batch.class_index is not None:
         outside = (batch.class_index < 0) | (batch.class_index >= len(known_names))
         if outside.any():
@@ -84,7 +88,9 @@ def label_batch(batch: _Batch, known_names: Sequence[str], only_name: str | None
         names = [only_name] * batch.batch_size
     if names is None:
         return batch
-    check_known(names, known_names)
-    batch.class_index = torch.tensor([known_names.index(name) for name in names])
+    check_known((name for name, none in zip(names, of_no_class, strict=True) if not none), known_names)
+    batch.class_index = torch.tensor(
+        [NO_CLASS if none else known_names.index(name) for name, none in zip(names, of_no_class, strict=True)]
+    )
     batch.class_name = names
     return batch

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,11 @@ from anomalib_hgad.class_setup import SUBSETS, check_and_mark_masks, set_up_clas
 from anomalib_hgad.class_sources import FolderNames, sources_of_datamodules, sources_of_dataset, sources_of_folders
 from anomalib_hgad.dataset import ClassPart, MaskBatchSampler, MultiClassDataset
 from anomalib_hgad.dataset_checks import check_pictures, picture_folder_name
+from anomalib_hgad.hold_out import HoldOut
 from anomalib_hgad.pseudo_labels import Labels, PseudoLabels
 
 
-class MultiClass(AnomalibDataModule):
+class MultiClass(HoldOut, AnomalibDataModule):
     """Many product classes in one anomalib datamodule.
 
     Serves every anomalib model. Batches and items carry ``class_index`` and ``class_name``. Each class keeps its own
@@ -108,7 +108,6 @@ class MultiClass(AnomalibDataModule):
     """
 
     _is_setup: bool
-    _all_train_data: MultiClassDataset
     train_data: MultiClassDataset
 
     def __init__(
@@ -211,29 +210,6 @@ class MultiClass(AnomalibDataModule):
             self._all_train_data = self.train_data
         self.train_data = self._all_train_data
         self._update_augmentations()
-
-    def hold_out(self, share: float) -> MultiClassDataset | None:
-        """Take a share of every class's training images out of ``train_data``, until the next :meth:`setup`.
-
-        The images are spread evenly over the class's file names: the choice is the same for the same images.
-
-        Args:
-            share: Share of the images of each class. At least one image is taken, and at least one is left.
-
-        Returns:
-            The images taken out; ``None`` if there are none.
-        """
-        samples = self._all_train_data.samples
-        held_out: list[int] = []
-        for _, rows in samples.groupby("class_index"):
-            count = min(max(1, round(share * len(rows))), len(rows) - 1) if share else 0
-            held_out.extend(rows.index[[(2 * number + 1) * len(rows) // (2 * count) for number in range(count)]])
-        if not held_out:
-            return None
-        kept, taken = copy(self._all_train_data), copy(self._all_train_data)
-        kept.samples, taken.samples = samples.drop(index=held_out), samples.loc[held_out]
-        self.train_data = kept
-        return taken
 
     def _setup(self, _stage: str | None = None) -> None:
         parts: dict[str, list[ClassPart]] = {subset: [] for subset in SUBSETS}

@@ -20,19 +20,21 @@ from anomalib.metrics import AUPRO, AUROC, AnomalibMetric, Evaluator, F1Score, M
 from lightning.pytorch import LightningModule, Trainer
 from rich.console import Console
 from torch import distributed
-from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
+from .batch import NO_CLASS
 from .class_catalog import datamodule_class_names
+from .metric_values import between_0_and_1, rows_of, scaled_down
 from .predictions import Prediction, predictions_of_batch, write_predictions
 from .processes import are_repeated, everyones
 from .results import Results, results_table, write_results
 
-PIXEL_METRIC_SIZE = 256
-"""Maps and masks of larger images are scaled down to this side for pixel metrics, which keep all pixels in memory."""
-
 RAW_FIELDS = frozenset(f"class_{source}_{field}" for source in ("given", "inferred") for field in ("score", "map"))
 """Fields that no post-processor has brought between 0 and 1."""
+
+
+NEEDS_CLASS = frozenset({"class_index", "class_given_score", "class_given_map"})
+"""Fields that say nothing of an image of none of the classes."""
 
 
 class _ClassAccuracy(MeanMetric):
@@ -84,6 +86,7 @@ class ClassMetric:
 
     def __init__(self, metric: AnomalibMetric) -> None:
         self.fields = metric.fields
+        self.needs_class = not NEEDS_CLASS.isdisjoint(metric.fields)
         self.metric = metric.clone()
         self.metric.reset()
         # All processes see all images, see ClassEvaluator._update: there is nothing to exchange in the end.
@@ -118,7 +121,8 @@ class ClassEvaluator(Evaluator):
     classes), ``image_AUROC_pooled`` and ``image_AUROC_CLASS``, and so on for the others. After the test a table goes to
     the terminal; ``results.csv`` and ``results.json`` go into the results folder, and ``predictions.csv`` with the
     decision on every image. A class without anomalous images or without masks has no figure where none is defined; the
-    means are over those that have one. Of several processes all have the same figures, over all images, each of which
+    means are over those that have one. An image of none of the classes counts for all images pooled alone, and there
+    not for figures that need a class. Of several processes all have the same figures, over all images, each of which
     counts once.
 
     Args:
@@ -220,9 +224,9 @@ class ClassEvaluator(Evaluator):
     ) -> None:
         fields = {field for metric in metrics for field in metric.fields}
         values = {field: value for field in fields if (value := getattr(batch, field, None)) is not None}
-        values = {field: _between_0_and_1(value) if field in self._raw else value for field, value in values.items()}
-        values = {field: _scaled_down(value) for field, value in values.items()}
-        names = getattr(batch, "class_name", None) or [next(iter(self._by_class), "0")] * batch.batch_size
+        values = {field: between_0_and_1(value) if field in self._raw else value for field, value in values.items()}
+        values = {field: scaled_down(value) for field, value in values.items()}
+        names = self._class_names(batch)
         predictions = predictions_of_batch(batch)
         if distributed.is_available() and distributed.is_initialized():
             loader = loaders[loader_index] if isinstance(loaders, Sequence) else loaders
@@ -241,15 +245,29 @@ class ClassEvaluator(Evaluator):
             self._add(metrics, values, names)
             self._predictions.extend(predictions)
 
-    def _add(self, metrics: Sequence[AnomalibMetric], values: dict[str, torch.Tensor], names: Sequence[str]) -> None:
+    def _class_names(self, batch: ImageBatch) -> Sequence[str | None]:
+        """Class of every image; ``None`` for one of none of the classes."""
+        names = getattr(batch, "class_name", None)
+        if names is None:
+            only = next(iter(self._by_class), "0") if len(self._by_class) <= 1 else None
+            return [only] * batch.batch_size
+        if (class_index := getattr(batch, "class_index", None)) is None:
+            return list(names)
+        return [None if index == NO_CLASS else name for name, index in zip(names, class_index.tolist(), strict=True)]
+
+    def _add(
+        self, metrics: Sequence[AnomalibMetric], values: dict[str, torch.Tensor], names: Sequence[str | None]
+    ) -> None:
         """Add the values of some images and their classes."""
         if not names:
             return
+        with_class = rows_of(values, [name is not None for name in names])
         for metric in self._pooled:
-            metric.update(values)
+            metric.update(with_class if metric.needs_class else values)
         for name in dict.fromkeys(names):
-            rows = torch.tensor([other == name for other in names])
-            of_class = {field: value[rows.to(value.device)] for field, value in values.items()}
+            if name is None:
+                continue
+            of_class = rows_of(values, [other == name for other in names])
             for metric in self._by_class.setdefault(name, [ClassMetric(metric) for metric in metrics]):
                 metric.update(of_class)
 
@@ -269,25 +287,3 @@ class ClassEvaluator(Evaluator):
                 if value is not None:
                     self.log(name + suffix, value)
         return results
-
-
-def _between_0_and_1(values: torch.Tensor) -> torch.Tensor:
-    """Scores in their order, in float64, in which close ones stay apart.
-
-    torchmetrics takes a batch with values outside for logits, and brings this batch alone between 0 and 1.
-    """
-    values = values.double()
-    return 0.5 + 0.5 * values / (1 + values.abs())
-
-
-def _scaled_down(values: torch.Tensor) -> torch.Tensor:
-    """Maps and masks, shape (B, height, width), brought down to :data:`PIXEL_METRIC_SIZE`; other fields as they are."""
-    is_map = values.ndim >= 3  # batch, height, width
-    if not is_map or max(values.shape[-2:]) <= PIXEL_METRIC_SIZE:
-        return values
-    scale = PIXEL_METRIC_SIZE / max(values.shape[-2:])
-    size = [round(length * scale) for length in values.shape[-2:]]
-    maps = values.flatten(0, -3).unsqueeze(1)
-    if values.is_floating_point():
-        return F.interpolate(maps, size=size, mode="area").squeeze(1)
-    return F.interpolate(maps.float(), size=size, mode="nearest-exact").squeeze(1).to(values.dtype)

@@ -24,7 +24,6 @@ from platformdirs import user_cache_path
 from rich.progress import track
 from torch.utils.data import ConcatDataset
 
-from .dataset import MultiClassDataset
 from .feature_dataset import FeatureDataset
 from .feature_key import content_key, file_digest, image_size
 from .feature_store import FILE_BYTES, FileFeatures, MemoryFeatures, Shapes, check_folder, is_intact, write_shard
@@ -130,8 +129,8 @@ def _cacheable(
         msg = "the training images do not come from an anomalib datamodule alone"
         raise ValueError(msg)
     datasets = [images for images in (datamodule.train_data, module.held_out) if images is not None]
-    if module.model.num_classes > 1 and not all(isinstance(images, MultiClassDataset) for images in datasets):
-        msg = "the classes of the images are known only with anomalib_hgad.MultiClass"
+    if module.model.num_classes > 1 and not all("class_name" in images.samples for images in datasets):
+        msg = "the dataset does not tell the classes of its images before they are read"
         raise ValueError(msg)
     return datasets, image_size(datasets, _transform(module))
 

@@ -28,22 +28,22 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 
 from .anomaly_map import ScoreKind
-from .batch import ClassImageBatch
+from .batch import NO_CLASS, ClassImageBatch
 from .callbacks import ClassCheck, NamedImages, NormalConstants, RandomState
 from .checkpoint import describe, described_class_names
 from .class_catalog import claimed_class_names, datamodule_class_names, label_batch
-from .datamodule import MultiClass
 from .encoder import image_statistics
 from .export import FoldedExport
 from .feature_cache import FeatureCache
 from .feature_dataset import FeatureBatch
 from .flows import FlowKind
+from .hold_out import HoldOut
 from .loss import total_loss
 from .novelty import NOVELTY_LIMIT, UNKNOWN
 from .plugin_model import PluginModel, resize_and_normalize
 from .schedule import TrainingCourse, make_optimizer, total_steps
 from .settings import check_choice, check_share
-from .torch_model import HgadModel, PriorKind
+from .torch_model import HgadModel, HgadPrediction, PriorKind
 
 logger = logging.getLogger(__name__)
 
@@ -294,7 +294,7 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
             msg += "'product', got 'entropy'."
             raise ValueError(msg)
         self.held_out = None
-        if self.calibrate and self.model.num_classes > 1 and isinstance(self._datamodule, MultiClass):
+        if self.calibrate and self.model.num_classes > 1 and isinstance(self._datamodule, HoldOut):
             self.held_out = self._datamodule.hold_out(self.calibration_share)
 
     def _names_of_data(self) -> list[str]:
@@ -327,6 +327,9 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
 
         Returns:
             The batch.
+
+        Raises:
+            ValueError: If the model does not know a class, or if it is to train on an image of none.
         """
         del dataloader_idx
         if not isinstance(batch, ClassImageBatch | FeatureBatch):
@@ -334,7 +337,12 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
         names = claimed_class_names(self._datamodule)
         if self.trainer.state.fn == TrainerFn.FITTING and len(self.class_names) == 1:
             names = self.class_names
-        return label_batch(batch, self.class_names, only_name=names[0] if len(names) == 1 else None)
+        batch = label_batch(batch, self.class_names, only_name=names[0] if len(names) == 1 else None)
+        if self.trainer.training and batch.class_index is not None and (batch.class_index == NO_CLASS).any():
+            msg = f"Expected training images of the classes {', '.join(self.class_names)}, got images with class_index "
+            msg += f"{NO_CLASS}, which is for evaluation. Take them out of the training data."
+            raise ValueError(msg)
+        return batch
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, with warm-up and cosine by step."""
@@ -414,7 +422,7 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
         """
         del args, kwargs
         class_index = self.mixture_class_index(batch) if batch.class_index is not None else None
-        inferred, given = self.model.predict(batch.image, class_index)
+        inferred, given = self._predict(batch.image, class_index)
         chosen = given if given is not None and self.class_source == "given" else inferred
         batch.update(pred_score=chosen.pred_score, anomaly_map=chosen.anomaly_map)
         batch.update(class_inferred_score=inferred.pred_score, class_inferred_map=inferred.anomaly_map.squeeze(1))
@@ -429,6 +437,20 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
             ]
             batch.update(pred_class_index=pred_class_index, pred_class_name=names)
         return batch
+
+    def _predict(
+        self, images: torch.Tensor, class_index: torch.Tensor | None
+    ) -> tuple[HgadPrediction, HgadPrediction | None]:
+        """Predict with the class inferred and with it given, which is the same for an image of none."""
+        if class_index is None:
+            return self.model.predict(images)
+        inferred, given = self.model.predict(images, class_index.clamp(min=0))
+        rows = (class_index == NO_CLASS).nonzero().squeeze(-1)
+        if given is not None and len(rows):
+            given = HgadPrediction(
+                *(mine.index_copy(0, rows, other[rows]) for mine, other in zip(given, inferred, strict=True))
+            )
+        return inferred, given
 
     test_step = validation_step
     predict_step = validation_step

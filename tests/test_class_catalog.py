@@ -90,6 +90,12 @@ def test_index_of_no_class(index: list[int], got: str) -> None:
         label_batch(batch(index), KNOWN, only_name=None)
 
 
+def test_named_image_of_no_class_stays_one() -> None:
+    labelled = label_batch(batch([-1, 0], ["zipper", "tile"]), KNOWN, only_name=None)
+    assert labelled.class_index.tolist() == [-1, 2]
+    assert labelled.class_name == ["zipper", "tile"]
+
+
 def test_unknown_name_in_a_batch() -> None:
     with pytest.raises(ValueError, match="not trained on these classes of the data: zipper"):
         label_batch(batch([0, 1], ["tile", "zipper"]), KNOWN, only_name=None)

@@ -68,6 +68,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: lis
     trees.visa_class(tmp_path / "datasets/visa", "candle")
     trees.btech_class(tmp_path / "datasets/BTech", "01")
     trees.mvtec_3d_class(tmp_path / "datasets/MVTec3D", "bagel")
+    trees.cifar10(tmp_path / "datasets", monkeypatch)
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     for config in (tmp_path / "configs").glob("*.yaml"):  # what a config says beats the defaults, which are light here
         config.write_text(
@@ -95,7 +96,7 @@ def run(command: str) -> None:
         light = {"train": EPOCH, "export": []}.get(arguments[0], EPOCH[1:])
         if "$HGAD_TEST_DATA" in command:
             light = [*light, *FEW_BATCHES, "--model.image_size=64"]
-        workers = ["--data.num_workers=0"] if "MultiClass" in arguments or "--config" in arguments else []
+        workers = ["--data.num_workers=0"] if {"MultiClass", "Cifar10", "--config"} & set(arguments) else []
         AnomalibCLI([*arguments, *light, *workers])
     elif program == "anomalib-hgad":
         assert cli.main([*arguments, *(a_cut_of(arguments) if arguments[0] == "benchmark" else [])]) == 0

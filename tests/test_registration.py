@@ -47,6 +47,7 @@ for name in ("uniad", "UniAd", "uni_ad", {"class_path": "UniAd"}, {"class_path":
 from anomalib.data import get_datamodule
 datamodule = get_datamodule({"class_path": "MultiClass", "init_args": {"dataset": "MVTecAD", "categories": ["bottle"]}})
 assert datamodule.class_names == ["bottle"]
+assert get_datamodule({"class_path": "Cifar10", "init_args": {"normal_classes": ["cat", 0]}}).category == ""
 """,
     )
 
@@ -60,7 +61,7 @@ def test_any_module_of_the_package_may_be_imported_first(module: str) -> None:
 
 
 def test_datamodule_is_found_through_anomalib_data_alone() -> None:
-    python("import anomalib.data; anomalib.data.MultiClass")
+    python("import anomalib.data; anomalib.data.MultiClass, anomalib.data.Cifar10")
 
 
 def test_anomalib_works_when_the_plugin_is_broken() -> None:

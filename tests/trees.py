@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import pickle
 import zlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+from torchvision.datasets import CIFAR10
 
 SIZE = (32, 32)
 
@@ -132,3 +136,38 @@ def bmad_class(root: Path, category: str) -> None:
         for split in ("valid", "test"):
             write_image(folder / split / "good/img" / f"{number}.png")
             write_image(folder / split / "Ungood/img" / f"{number}.png", defect=True)
+
+
+def cifar10(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[np.ndarray, list[int]]]:
+    """Write CIFAR-10 in its real layout with 5 training and 2 test images of each class, which torchvision takes.
+
+    Returns:
+        For ``train`` and ``test`` the images, shape (N, 32, 32, 3), and the numbers of their classes, in order.
+    """
+    folder = root / CIFAR10.base_folder
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    subsets: dict[str, tuple[list[np.ndarray], list[int]]] = {"train": ([], []), "test": ([], [])}
+    digests: dict[str, str] = {}
+
+    def write(name: str, content: dict[str, object]) -> None:
+        pickled = pickle.dumps(content, protocol=2)
+        (folder / name).write_bytes(pickled)
+        digests[name] = hashlib.md5(pickled).hexdigest()
+
+    for name in [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]:
+        images, targets = subsets["test" if name == "test_batch" else "train"]
+        labels = rng.permutation([*range(10)] * (2 if name == "test_batch" else 1)).tolist()
+        # Dark to bright by class, for images to show it.
+        pixels = rng.integers(0, 40, (len(labels), 3072)) + 20 * np.array(labels)[:, None]
+        data = pixels.astype(np.uint8)
+        filenames = [f"image_{number}.png" for number in range(len(labels))]
+        write(name, {"batch_label": name, "labels": labels, "data": data, "filenames": filenames})
+        images.extend(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        targets.extend(labels)
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    write("batches.meta", {"num_cases_per_batch": 10, "label_names": names, "num_vis": 3072})
+    monkeypatch.setattr(CIFAR10, "train_list", [[name, md5] for name, md5 in digests.items() if "data_batch" in name])
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", digests["test_batch"]]])
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": digests["batches.meta"]})
+    return {split: (np.stack(images), targets) for split, (images, targets) in subsets.items()}

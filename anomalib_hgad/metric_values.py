@@ -1,0 +1,45 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Values of a batch as metrics take them.
+
+Dimensions: B images, height x width pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional as F
+
+PIXEL_METRIC_SIZE = 256
+"""Maps and masks of larger images are scaled down to this side for pixel metrics, which keep all pixels in memory."""
+
+
+def rows_of(values: dict[str, torch.Tensor], chosen: Sequence[bool]) -> dict[str, torch.Tensor]:
+    """Values of the chosen images; none at all if no image is."""
+    rows = torch.tensor(chosen)
+    return {field: value[rows.to(value.device)] for field, value in values.items()} if any(chosen) else {}
+
+
+def between_0_and_1(values: torch.Tensor) -> torch.Tensor:
+    """Scores in their order, in float64, in which close ones stay apart.
+
+    torchmetrics takes a batch with values outside for logits, and brings this batch alone between 0 and 1.
+    """
+    values = values.double()
+    return 0.5 + 0.5 * values / (1 + values.abs())
+
+
+def scaled_down(values: torch.Tensor) -> torch.Tensor:
+    """Maps and masks, shape (B, height, width), brought down to :data:`PIXEL_METRIC_SIZE`; other fields as they are."""
+    is_map = values.ndim >= 3  # batch, height, width
+    if not is_map or max(values.shape[-2:]) <= PIXEL_METRIC_SIZE:
+        return values
+    scale = PIXEL_METRIC_SIZE / max(values.shape[-2:])
+    size = [round(length * scale) for length in values.shape[-2:]]
+    maps = values.flatten(0, -3).unsqueeze(1)
+    if values.is_floating_point():
+        return F.interpolate(maps, size=size, mode="area").squeeze(1)
+    return F.interpolate(maps.float(), size=size, mode="nearest-exact").squeeze(1).to(values.dtype)
