@@ -17,6 +17,13 @@ LIGHT: dict[str, Any] = {
     "condition_dim": 16,
 }
 
+LIGHT_VIT: dict[str, Any] = {
+    "backbone": "vit_tiny_patch16_224",
+    "layers": ["blocks.1"],
+    "scales": [1.0],
+    "image_size": 32,
+    "pre_trained": False,
+}
 LIGHT_UNIAD: dict[str, Any] = {
     "backbone": "resnet18",
     "layers": ["layer1", "layer2"],

@@ -22,7 +22,7 @@ from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 from anomalib_hgad import Hgad
 from anomalib_hgad.export import IN_FLOAT32
 from tests import trees
-from tests.light import LIGHT, LIGHT_UNIAD
+from tests.light import LIGHT, LIGHT_UNIAD, LIGHT_VIT
 
 ROOT = Path(__file__).parents[1]
 
@@ -230,7 +230,7 @@ def test_config_trains(datasets: Path, config: Path) -> None:
     in_process(
         "train",
         f"--config={config}",
-        *LIGHT_FLAGS_BY_MODEL[model],
+        *(flags(LIGHT_VIT) if config.stem == "cifar10" else LIGHT_FLAGS_BY_MODEL[model]),
         "--data.num_workers=0",
         "--trainer.check_val_every_n_epoch=1",
         *FAST_FLAGS,

@@ -72,7 +72,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: lis
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     for config in (tmp_path / "configs").glob("*.yaml"):  # what a config says beats the defaults, which are light here
         config.write_text(
-            re.sub(r"\n    (backbone|layers|image_size|train_batch_size|seed):.*", "", config.read_text())
+            re.sub(r"\n    (flow|backbone|layers|image_size|train_batch_size|seed):.*", "", config.read_text())
         )
     for model, light in ((Hgad, LIGHT), (UniAd, LIGHT_UNIAD)):
         initializer = model.__init__

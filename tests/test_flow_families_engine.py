@@ -18,13 +18,12 @@ from lightning.pytorch import Callback
 
 from anomalib_hgad import Hgad, MultiClass
 from tests.benchmarks.deployment import from_openvino
-from tests.light import LIGHT
+from tests.light import LIGHT, LIGHT_VIT
 
-VIT = {"backbone": "vit_tiny_patch16_224", "layers": ["blocks.1"], "scales": [1.0]}
 FAMILIES: dict[str, dict[str, Any]] = {
-    "fastflow": {"flow": "fastflow"},
-    "fastflow of a ViT": VIT | {"flow": "fastflow", "hidden_ratio": 0.16},
-    "semantic": VIT | {"flow": "semantic"},
+    "fastflow": LIGHT | {"flow": "fastflow"},
+    "fastflow of a ViT": LIGHT_VIT | {"flow": "fastflow", "hidden_ratio": 0.16, "coupling_blocks": 2},
+    "semantic": LIGHT_VIT | {"flow": "semantic", "coupling_blocks": 2},
 }
 
 
@@ -51,7 +50,7 @@ def test_trains_tests_and_exports_on_real_images(family: str, shared_data: Path,
     data = MultiClass(
         root=shared_data / "data", categories=["mvtec_hazelnut", "mvtec_transistor"], train_batch_size=8, num_workers=0
     )
-    module = Hgad(**LIGHT | {"image_size": 64, "seed": 0, "visualizer": False, "lr": 2e-3} | FAMILIES[family])
+    module = Hgad(**FAMILIES[family] | {"image_size": 64, "seed": 0, "visualizer": False, "lr": 2e-3})
     losses = Losses()
     run = engine(tmp_path, losses)
     run.fit(module, datamodule=data)
@@ -77,10 +76,16 @@ def test_trains_tests_and_exports_on_real_images(family: str, shared_data: Path,
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (VIT | {"flow": "semantic", "backbone": "resnet18", "layers": ["layer2"]}, "resnet18 has no class token"),
-        (VIT | {"flow": "semantic", "backbone": "cait_xxs24_224"}, "cait_xxs24_224 has no class token beside"),
-        (VIT | {"flow": "fastflow", "image_size": 40}, "patches of 16 pixels: expected image_size=.40, 40. times"),
-        (VIT | {"backbone": "deit_tiny_patch16_224"}, r"images of 224 x 224 pixels alone, got image_size=.64, 64. at"),
+        (LIGHT_VIT | {"flow": "semantic", "backbone": "resnet18", "layers": ["layer2"]}, "resnet18 has no class token"),
+        (LIGHT_VIT | {"flow": "semantic", "backbone": "cait_xxs24_224"}, "cait_xxs24_224 has no class token beside"),
+        (
+            LIGHT_VIT | {"flow": "fastflow", "image_size": 40},
+            "patches of 16 pixels: expected image_size=.40, 40. times",
+        ),
+        (
+            LIGHT_VIT | {"backbone": "deit_tiny_patch16_224"},
+            r"images of 224 x 224 pixels alone, got image_size=.32, 32. at",
+        ),
         ({"flow": "glow"}, "flow to be one of 'cflow', 'fastflow', 'semantic'; got 'glow'"),
     ],
 )
