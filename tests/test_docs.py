@@ -26,7 +26,7 @@ from anomalib_hgad import main as cli
 from anomalib_hgad.demo import __main__ as demo
 from anomalib_hgad.demo import distill
 from tests import trees
-from tests.benchmarks import convergence, deployment, evidence
+from tests.benchmarks import convergence, deployment, evidence, transfer
 from tests.benchmarks import run as benchmarks
 from tests.light import LIGHT, LIGHT_UNIAD
 
@@ -42,9 +42,10 @@ FEW_BATCHES = [f"--trainer.limit_{stage}_batches=2" for stage in ("train", "val"
 SMALL = ["--image_size=64", "--coupling_blocks=2", "--epochs=1"]
 BENCHMARKS = {
     "tests/benchmarks/run.py": (benchmarks.main, ["--only=roofline"]),
-    "tests/benchmarks/convergence.py": (convergence.main, ["--seeds=0", *SMALL[:2]]),
+    "tests/benchmarks/convergence.py": (convergence.main, ["--variants=whitened", "--seeds=0", *SMALL[:2]]),
     "tests/benchmarks/deployment.py": (deployment.main, []),
     "tests/benchmarks/evidence.py": (evidence.main, ["--only=look_alikes", *SMALL]),
+    "tests/benchmarks/transfer.py": (transfer.main, ["--settings=default", "--seeds=0", *SMALL]),
 }
 
 
