@@ -250,7 +250,6 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
             score=score,
         )
         self.class_names: list[str] = []
-        self._resumed_step: int | None = None
         self._feature_cache = FeatureCache(feature_cache)
         self._callbacks = [ClassCheck(), NamedImages(), NormalConstants(), RandomState(), self._feature_cache]
 
@@ -471,17 +470,9 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
                 other classes.
         """
         names = described_class_names(checkpoint)
+        if self.stage == TrainerFn.FITTING and set(names) != set(self.class_names):
+            msg = f"The checkpoint was trained on the classes {', '.join(names)}, the data has "
+            msg += f"{', '.join(self.class_names)}. A training can only be resumed on the classes it began with."
+            raise ValueError(msg)
         super().on_load_checkpoint(checkpoint)
-        stage = None if self._trainer is None else self._trainer.state.fn
-        if stage == TrainerFn.FITTING:
-            if set(names) != set(self.class_names):
-                msg = f"The checkpoint was trained on the classes {', '.join(names)}, the data has "
-                msg += f"{', '.join(self.class_names)}. A training can only be resumed on the classes it began with."
-                raise ValueError(msg)
-            self._resumed_step = checkpoint["global_step"]
-        elif stage == TrainerFn.TESTING and self._resumed_step == checkpoint["global_step"] < self.trainer.global_step:
-            # `anomalib train --ckpt_path` resumes from the checkpoint, and then tests that checkpoint, not the result.
-            logger.warning("Testing the model as trained now, not the checkpoint that its training was resumed from.")
-            checkpoint["state_dict"] = self.state_dict()
-            checkpoint["callbacks"] = {}  # among them the post-processor, with the thresholds of then
         self._set_class_names(names)

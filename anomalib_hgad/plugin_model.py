@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -14,6 +15,7 @@ from anomalib.models.components import AnomalibModule
 from anomalib.pre_processing import PreProcessor
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.trainer.states import TrainerFn
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from .described_export import DescribedExport
@@ -21,6 +23,8 @@ from .evaluator import ClassEvaluator
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+logger = logging.getLogger(__name__)
 
 
 def resize_and_normalize(size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> PreProcessor:
@@ -47,6 +51,8 @@ class PluginModel(DescribedExport):
 
     default_epochs: ClassVar[int]
     """Epochs of a training in the paper, where the user sets no end to it."""
+
+    _resumed_step: int | None = None
 
     @staticmethod
     def configure_evaluator() -> ClassEvaluator:
@@ -77,6 +83,29 @@ class PluginModel(DescribedExport):
             timed = any(isinstance(callback, Timer) for callback in loop.trainer.callbacks)
             loop.max_epochs = None if timed else self.default_epochs
         AnomalibModule.trainer.fset(self, trainer)
+
+    @property
+    def stage(self) -> TrainerFn | None:
+        """What the trainer is doing, if there is one."""
+        module = cast("AnomalibModule", self)
+        return None if module._trainer is None else module._trainer.state.fn
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Test what was trained, not what its training was resumed from.
+
+        Args:
+            checkpoint: The checkpoint.
+        """
+        super().on_load_checkpoint(checkpoint)
+        if self.stage == TrainerFn.FITTING:
+            self._resumed_step = checkpoint["global_step"]
+        elif self.stage == TrainerFn.TESTING and (
+            self._resumed_step == checkpoint["global_step"] < self.trainer.global_step
+        ):
+            # `anomalib train --ckpt_path` resumes from the checkpoint, and then tests that checkpoint, not the result.
+            logger.warning("Testing the model as trained now, not the checkpoint that its training was resumed from.")
+            checkpoint["state_dict"] = cast("AnomalibModule", self).state_dict()
+            checkpoint["callbacks"] = {}  # among them the post-processor, with the thresholds of then
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401

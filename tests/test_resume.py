@@ -16,30 +16,37 @@ import pytest
 import torch
 
 from tests import trees
-from tests.test_cli import FAST_FLAGS, LIGHT_FLAGS, in_process
+from tests.test_cli import FAST_FLAGS, LIGHT_FLAGS_BY_MODEL, in_process
 
 EPOCHS = 4
 
 KILLED_RUN = """
 import os, signal, sys
 from anomalib.cli.cli import AnomalibCLI
-from anomalib_hgad import Hgad
+from anomalib_hgad import {model}
 
-step = Hgad.training_step
+step = {model}.training_step
 
 def killed_in_epoch_two(self, batch, batch_idx, *args):
     if self.current_epoch == 2 and batch_idx == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, batch, batch_idx, *args)
 
-Hgad.training_step = killed_in_epoch_two
+{model}.training_step = killed_in_epoch_two
 AnomalibCLI(sys.argv[1:])
 """
 
 
-def train_flags(data: Path, results: Path) -> list[str]:
+def train_flags(model: str, data: Path, results: Path) -> list[str]:
     return [
-        *("train", "--model=Hgad", *LIGHT_FLAGS, "--model.lr=1e-3", "--data=MultiClass", f"--data.root={data}"),
+        *(
+            "train",
+            f"--model={model}",
+            *LIGHT_FLAGS_BY_MODEL[model],
+            "--model.lr=1e-3",
+            "--data=MultiClass",
+            f"--data.root={data}",
+        ),
         *("--data.train_batch_size=4", "--data.num_workers=0", "--data.val_split_mode=same_as_test"),
         *(*FAST_FLAGS, f"--trainer.max_epochs={EPOCHS}", "--trainer.log_every_n_steps=1", "--model.seed=0"),
         *("--trainer.logger=lightning.pytorch.loggers.CSVLogger", f"--trainer.logger.save_dir={results}"),
@@ -55,24 +62,27 @@ def loss_curve(results: Path) -> dict[int, float]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("resume")
-    trees.mvtec_class(folder / "data/bolt", train=6)
-    trees.mvtec_class(folder / "data/nut", train=5)
-    return folder
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("resume") / "data"
+    trees.mvtec_class(data / "bolt", train=6)
+    trees.mvtec_class(data / "nut", train=5)
+    return data
 
 
-def test_resumed_training_ends_as_an_unbroken_one(folder: Path) -> None:
-    in_process(*train_flags(folder / "data", folder / "unbroken"))
+@pytest.mark.parametrize("model", ["Hgad", "UniAd"])
+def test_resumed_training_ends_as_an_unbroken_one(model: str, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path
+    in_process(*train_flags(model, data, folder / "unbroken"))
 
-    flags = train_flags(folder / "data", folder / "killed")
-    killed = subprocess.run([sys.executable, "-c", KILLED_RUN, *flags], capture_output=True, text=True, check=False)
+    flags = train_flags(model, data, folder / "killed")
+    killed_run = KILLED_RUN.format(model=model)
+    killed = subprocess.run([sys.executable, "-c", killed_run, *flags], capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not list((folder / "killed").rglob("results.json"))
 
     checkpoint = next((folder / "killed").rglob("model.ckpt"))
     assert torch.load(checkpoint, weights_only=True)["epoch"] == 1
-    in_process(*train_flags(folder / "data", folder / "resumed"), f"--ckpt_path={checkpoint}")
+    in_process(*train_flags(model, data, folder / "resumed"), f"--ckpt_path={checkpoint}")
 
     unbroken, resumed = loss_curve(folder / "unbroken"), loss_curve(folder / "resumed")
     assert set(resumed) == {step for step in unbroken if step >= len(unbroken) * 2 // EPOCHS}
