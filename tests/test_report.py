@@ -9,6 +9,7 @@ import csv
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -229,6 +230,17 @@ def test_worst_errors_leave_room_for_other_classes() -> None:
     rows += [prediction("b0", "b", anomalous=True, score=0.9), prediction("a9", "a", anomalous=False, score=0.0)]
     assert [row.image_path for row in examples.worst(rows, anomalous=True)] == ["a0", "a1", "a2", "b0"]
     assert [row.image_path for row in examples.worst(rows, anomalous=False)] == ["a9"]
+
+
+def test_anomalies_of_none_of_the_classes_have_a_curve(run: Path) -> None:
+    """Three of four pairs of a normal and an anomalous image are in order."""
+    rows = [prediction(f"n{index}", "cat", anomalous=False, score=index) for index in (0, 2)]
+    rows += [prediction(f"a{index}", "dog", anomalous=True, score=index) for index in (1, 3)]
+    of_cats = replace(read_run(run), predictions=rows, results={"classes": {"cat": {}, "owl": {}}})
+    assert [len(group) for group in of_cats.groups.values()] == [2, 0, 4]
+    curves = figures.roc_curves(of_cats.groups)
+    assert "all images  75.0" in curves
+    assert "cat  " not in curves
 
 
 def test_latents_of_a_sample(run: Path) -> None:

@@ -71,29 +71,28 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("model", ["Hgad", "UniAd"])
 def test_resumed_training_ends_as_an_unbroken_one(model: str, data: Path, tmp_path: Path) -> None:
-    folder = tmp_path
-    in_process(*train_flags(model, data, folder / "unbroken"))
+    in_process(*train_flags(model, data, tmp_path / "unbroken"))
 
-    flags = train_flags(model, data, folder / "killed")
+    flags = train_flags(model, data, tmp_path / "killed")
     killed_run = KILLED_RUN.format(model=model)
     killed = subprocess.run([sys.executable, "-c", killed_run, *flags], capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert not list((folder / "killed").rglob("results.json"))
+    assert not list((tmp_path / "killed").rglob("results.json"))
 
-    checkpoint = next((folder / "killed").rglob("model.ckpt"))
+    checkpoint = next((tmp_path / "killed").rglob("model.ckpt"))
     assert torch.load(checkpoint, weights_only=True)["epoch"] == 1
-    in_process(*train_flags(model, data, folder / "resumed"), f"--ckpt_path={checkpoint}")
+    in_process(*train_flags(model, data, tmp_path / "resumed"), f"--ckpt_path={checkpoint}")
 
-    unbroken, resumed = loss_curve(folder / "unbroken"), loss_curve(folder / "resumed")
+    unbroken, resumed = loss_curve(tmp_path / "unbroken"), loss_curve(tmp_path / "resumed")
     assert set(resumed) == {step for step in unbroken if step >= len(unbroken) * 2 // EPOCHS}
     assert resumed == pytest.approx({step: unbroken[step] for step in resumed}, rel=1e-5)
 
-    figures = [json.loads(next((folder / run).rglob("results.json")).read_text()) for run in ("unbroken", "resumed")]
+    figures = [json.loads(next((tmp_path / run).rglob("results.json")).read_text()) for run in ("unbroken", "resumed")]
     for name, figure in figures[0]["mean"].items():
         assert figures[1]["mean"][name] == pytest.approx(figure, abs=1e-5), name
 
     weights = [
-        torch.load(next((folder / run).rglob("model.ckpt")), weights_only=True)["state_dict"]
+        torch.load(next((tmp_path / run).rglob("model.ckpt")), weights_only=True)["state_dict"]
         for run in ("unbroken", "resumed")
     ]
     for name, tensor in weights[0].items():

@@ -92,7 +92,7 @@ def render(run: RunFiles, other: RunFiles | None) -> str:
         false_alarms=sum(bool(row.pred_label) for row in normal),
         misses=sum(row.pred_label is False for row in anomalous),
         histograms=score_histograms(run),
-        roc=figures.roc_curves({name: run.of_class(name) for name in run.class_names}),
+        roc=figures.roc_curves(run.groups),
         likelihoods=likelihood_histograms(
             {"this run": sample} | ({"compared": sample_latents(other)} if other else {})
         ),
@@ -106,10 +106,9 @@ def render(run: RunFiles, other: RunFiles | None) -> str:
 
 
 def score_histograms(run: RunFiles) -> Markup:
-    """Image scores of every class."""
+    """Image scores of every class, and of all images."""
     panels = {}
-    for name in run.class_names:
-        rows = run.of_class(name)
+    for name, rows in run.groups.items():
         normal = np.array([figures.score(row) for row in rows if not row.gt_label])
         anomalous = np.array([figures.score(row) for row in rows if row.gt_label])
         panels[name] = (normal, anomalous)

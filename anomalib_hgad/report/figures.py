@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -100,11 +100,11 @@ def _histogram(axis: Axes, normal: np.ndarray, anomalous: np.ndarray) -> None:
     axis.spines["left"].set_visible(False)
 
 
-def roc_curves(of_classes: dict[str, Sequence[Prediction]]) -> Markup:
-    """ROC curves of the image scores, a line for each class.
+def roc_curves(groups: Mapping[str, Sequence[Prediction]]) -> Markup:
+    """ROC curves of the image scores, a line for each group of images that has normal and anomalous ones.
 
     Args:
-        of_classes: Decisions on the images of every class.
+        groups: Decisions on the images of every group.
 
     Returns:
         SVG.
@@ -112,7 +112,7 @@ def roc_curves(of_classes: dict[str, Sequence[Prediction]]) -> Markup:
     with drawing(5.6, 4.2) as (figure, svg):
         axis = figure.subplots()
         axis.plot([0, 1], [0, 1], color="#c3c9ce", linewidth=1)
-        for (name, rows), colour in zip(of_classes.items(), colours(len(of_classes)), strict=True):
+        for (name, rows), colour in zip(groups.items(), colours(len(groups)), strict=True):
             truth, scores = [bool(row.gt_label) for row in rows], [score(row) for row in rows]
             if len(set(truth)) == 2:
                 false_positive, true_positive, _ = roc_curve(truth, scores)

@@ -54,6 +54,12 @@ class RunFiles:
         """Decisions on the images of a class."""
         return [prediction for prediction in self.predictions if prediction.class_name in {name, None}]
 
+    @property
+    def groups(self) -> dict[str, list[Prediction]]:
+        """Decisions on the images of every class, and on all of them: there may be anomalies of none of the classes."""
+        groups = {name: self.of_class(name) for name in self.class_names}
+        return groups if len(groups) == 1 else groups | {"all images": self.predictions}
+
 
 def read_run(folder: Path) -> RunFiles:
     """Read a run.
