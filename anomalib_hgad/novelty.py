@@ -27,7 +27,7 @@ UNKNOWN = "unknown"
 NOVELTY_LIMIT = 1.0
 """Novelty above which an image is of an unknown product."""
 
-FALSE_UNKNOWN_RATE = 1e-6
+FALSE_UNKNOWN_RATE = 1e-4
 """Share of normal images of known products above the limit, if their typicality is normally distributed."""
 
 WIDE_MARGIN = 1e6
