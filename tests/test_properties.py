@@ -100,9 +100,7 @@ def new_prior(dim: int, classes: int, centers: int, spread: float, seed: int) ->
 
 
 @few
-@given(
-    dim=st.integers(1, 2), classes=st.integers(1, 3), centers=st.integers(1, 3), spread=st.floats(0, 2), seed=seeds
-)
+@given(dim=st.integers(1, 2), classes=st.integers(1, 3), centers=st.integers(1, 3), spread=st.floats(0, 2), seed=seeds)
 def test_densities_integrate_to_one(dim: int, classes: int, centers: int, spread: float, seed: int) -> None:
     """Of every class, and of the mixture over the classes, by a sum over a grid in NumPy."""
     prior = new_prior(dim, classes, centers, spread, seed)
@@ -191,9 +189,7 @@ def model() -> HgadModel:
 
 @few
 @given(order=st.permutations(range(5)), size=st.integers(1, 5), seed=seeds)
-def test_predictions_do_not_depend_on_batch_and_order(
-    model: HgadModel, order: list[int], size: int, seed: int
-) -> None:
+def test_predictions_do_not_depend_on_batch_and_order(model: HgadModel, order: list[int], size: int, seed: int) -> None:
     """Neither with the class inferred nor with it given."""
     images = torch.rand(5, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     classes = torch.tensor([0, 1, 2, 0, 1])
