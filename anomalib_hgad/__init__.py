@@ -43,7 +43,10 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     from importlib import import_module  # noqa: PLC0415
 
+    from .host import named_versions  # noqa: PLC0415
+
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    with named_versions():
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -6,7 +6,7 @@
 anomalib knows the models and datamodules whose classes have been imported, and asks no plugin. The wheel therefore puts
 a line into site-packages that calls :func:`install` when Python starts. It waits for ``anomalib.models`` and
 ``anomalib.data`` to be imported, and then adds ours to them. Until then nothing is loaded but this file, and nothing
-that goes wrong here stops anomalib.
+that goes wrong here stops anomalib. ``ANOMALIB_HGAD_AUTOLOAD=0`` in the environment keeps the line from loading it.
 """
 
 # Every Python start loads this file: what it needs beyond `sys` is imported where it is used.
@@ -43,6 +43,8 @@ def _register_class(module: ModuleType, name: str, home: str) -> None:
     import warnings  # noqa: PLC0415
     from importlib import import_module  # noqa: PLC0415
 
+    from .host import explain  # noqa: PLC0415
+
     if hasattr(module, name):
         if getattr(module, name).__module__ != home:
             warnings.warn(
@@ -53,10 +55,10 @@ def _register_class(module: ModuleType, name: str, home: str) -> None:
     try:
         setattr(module, name, getattr(import_module(home), name))
     except Exception as error:  # noqa: BLE001 - a broken plugin must not break its host
-        warnings.warn(
-            f"anomalib-hgad is installed, but {name} could not be registered ({type(error).__name__}: {error}).",
-            stacklevel=2,
-        )
+        # One text for all classes where anomalib is at fault: Python shows it once.
+        explanation = explain(error) if isinstance(error, ImportError) else None
+        unexplained = f"anomalib-hgad is installed, but {name} could not be registered ({type(error).__name__}: "
+        warnings.warn(explanation or f"{unexplained}{error}).", stacklevel=2)
 
 
 class _RegisteringLoader:

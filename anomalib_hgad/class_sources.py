@@ -24,6 +24,7 @@ from anomalib.data.datamodules.base import AnomalibVideoDataModule
 from anomalib.data.utils import ValSplitMode
 
 from anomalib_hgad.dataset_checks import image_files, listed, pair_masks, subfolders
+from anomalib_hgad.settings import check_folder_names
 
 # Where a dataset has its categories, if not in its root.
 DEEPER_FOLDERS = {"Visa": ["visa_pytorch"], "RealIAD": ["realiad_256", "realiad_512", "realiad_1024"]}
@@ -139,12 +140,13 @@ def sources_of_datamodules(datamodules: Sequence[AnomalibDataModule]) -> list[Cl
         replace(source, name=f"{source.dataset}_{source.name}") if counts[source.name] > 1 else source
         for source in sources
     ]
-    _check_unique([source.name for source in sources])
+    _check_names([source.name for source in sources])
     return sources
 
 
-def _check_unique(names: Sequence[str]) -> None:
-    """Raise if a class is named twice."""
+def _check_names(names: Sequence[str]) -> None:
+    """Raise if a class is named twice, or so that its pictures and runs would be outside the folder of the results."""
+    check_folder_names("a class", names)
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         msg = f"Classes named twice: {listed(twice)}. Take one out, or give a Folder datamodule another `name`."
@@ -221,7 +223,7 @@ def _chosen(wanted: Sequence[str], there: Sequence[str], where: str) -> list[str
     if unknown or not wanted:
         msg = f"Expected categories of {where} ({', '.join(there)}), got {', '.join(unknown) or 'none'}. Correct them."
         raise ValueError(msg)
-    _check_unique(wanted)
+    _check_names(wanted)
     return sorted(wanted)
 
 

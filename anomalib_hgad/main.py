@@ -10,8 +10,11 @@ from collections.abc import Sequence
 
 from jsonargparse import ActionConfigFile, ArgumentParser
 
-from anomalib_hgad.benchmark.command import benchmark
-from anomalib_hgad.report.command import report
+from anomalib_hgad.host import named_versions
+
+with named_versions():
+    from anomalib_hgad.benchmark.command import benchmark
+    from anomalib_hgad.report.command import report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -111,7 +111,7 @@ def read_predictions(folder: Path) -> list[Prediction]:
         msg = f"{path} is missing. `anomalib test` writes it, and the test after `anomalib train`; give the folder of "
         msg += "such a run."
         raise FileNotFoundError(msg)
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = csv.DictReader(file)
         names = [field.name for field in fields(Prediction)]
         if rows.fieldnames != names:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rich.table import Table
+from rich.text import Text
 
 MEAN = "mean"
 POOLED = "pooled"
@@ -69,7 +70,7 @@ def results_table(results: Results, title: str) -> Table:
         if name == MEAN:
             table.add_section()
         cells = (figures.get(column) for column in results.columns)
-        table.add_row(name, *("–" if value is None else f"{100 * value:.1f}" for value in cells))
+        table.add_row(Text(name), *("–" if value is None else f"{100 * value:.1f}" for value in cells))
     return table
 
 
@@ -111,7 +112,8 @@ def write_whole(path: Path, write: Callable[[IO[str]], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
+        # The name of a file may have bytes that are no text.
+        with unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             write(file)
         unfinished.replace(path)
     finally:

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, get_args
 
 
@@ -51,4 +54,22 @@ def check_positive(**numbers: float) -> None:
     for name, value in numbers.items():
         if value <= 0:
             msg = f"Expected {name} > 0, got {value}."
+            raise ValueError(msg)
+
+
+def check_folder_names(of_what: str, names: Iterable[str]) -> None:
+    """Check that names are names of folders too: none leads out of the folder of the results, or upsets a terminal.
+
+    Args:
+        of_what: What is named so, for the message.
+        names: The names.
+
+    Raises:
+        ValueError: If one is empty or ``..``, or has slashes, control characters or bytes that are no text.
+    """
+    for name in names:
+        unprintable = any(unicodedata.category(character) in {"Cc", "Cs"} for character in name)
+        if unprintable or name in {"", ".."} or Path(name).name != name:
+            msg = f"The name of {of_what} is the name of its folder as well: expected one without slashes and control "
+            msg += f"characters, and not '..', got {name!a}. Rename it."
             raise ValueError(msg)

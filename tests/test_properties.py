@@ -199,4 +199,4 @@ def test_predictions_do_not_depend_on_batch_and_order(model: HgadModel, order: l
         assert expected is not None
         for field, values in expected._asdict().items():
             parts = torch.cat([getattr(prediction[kind], field) for prediction in found])
-            torch.testing.assert_close(parts, values[order], rtol=1e-8, atol=1e-10, msg=lambda text: f"{field}: {text}")
+            torch.testing.assert_close(parts, values[order], rtol=1e-8, atol=1e-10, msg=field)

@@ -60,7 +60,7 @@ def benchmark(
     """
     protocol = Protocol(data, image_size, max_epochs, backbone_weights, setting)
     plan = make_plan(models, protocol, seeds, only)
-    console = Console()
+    console = Console(markup=False)  # names may have brackets
     failed = []
     missing = [run for run in plan if finished(run, output) is None]
     for number, run in enumerate(missing, start=1):

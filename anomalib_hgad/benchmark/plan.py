@@ -16,6 +16,7 @@ import anomalib.models
 from anomalib.models import AnomalibModule
 
 from anomalib_hgad.datamodule import MultiClass
+from anomalib_hgad.settings import check_folder_names
 
 Setting = Literal["unified", "separate"]
 """One model for all classes, or one for each."""
@@ -135,10 +136,8 @@ def make_plan(
     if not models or not seeds:
         msg = f"Expected at least one model and one seed, got {len(models)} models and {len(seeds)} seeds."
         raise ValueError(msg)
+    check_folder_names("a row", models)
     for name, choice in models.items():
-        if Path(name).name != name:
-            msg = f"The name of a row is the name of its folder as well: expected one without slashes, got {name!r}."
-            raise ValueError(msg)
         known = set(inspect.signature(model_class(choice.model)).parameters)
         if unknown := sorted(set(choice.arguments) - known):
             msg = f"{choice.model} of row {name!r} has no argument {', '.join(unknown)}. It has: "

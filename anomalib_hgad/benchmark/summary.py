@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,18 +158,23 @@ def _markdown(figures: pd.DataFrame, costs: pd.DataFrame, records: list[dict[str
     lines += ["|---|" + len(COSTS) * "---:|"]
     for model, of_model in costs.groupby("model", sort=False):
         cells = [f"{unit * of_model[name].mean():.{digits}f}" for name, (_, unit, digits) in COSTS.items()]
-        lines.append(f"| {model} | {' | '.join(cells)} |")
+        lines.append(f"| {_text(model)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def _table(rows: pd.DataFrame, title: str, headings: dict[str, str]) -> list[str]:
     """A Markdown table with a row for each model; columns without any figure are left out."""
     columns = {key: heading for key, heading in headings.items() if rows[key].notna().any()}
-    lines = [title, "", f"| model | {' | '.join(columns.values())} |", "|---|" + len(columns) * "---:|"]
+    lines = [title, "", f"| model | {' | '.join(map(_text, columns.values()))} |", "|---|" + len(columns) * "---:|"]
     for model, of_model in rows.groupby("model", sort=False):
         cells = [_cell(100 * of_model[key].dropna()) for key in columns]
-        lines.append(f"| {model} | {' | '.join(cells)} |")
+        lines.append(f"| {_text(model)} | {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def _text(name: str) -> str:
+    """A name as Markdown shows it unchanged: no mark-up, HTML or border of a cell."""
+    return re.sub(r"[\\`*\[\]<>&|~]", r"\\\g<0>", name)
 
 
 def _cell(values: pd.Series) -> str:

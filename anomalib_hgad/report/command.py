@@ -57,7 +57,7 @@ def report(run: Path, compare: Path | None = None, output: Path | None = None) -
     page = render(files, others)
     path = output or run / PAGE
     write_whole(path, lambda file: file.write(page))
-    Console().print(f"Report: {path}")
+    Console(markup=False).print(f"Report: {path}")  # a name may have brackets
     return path
 
 
