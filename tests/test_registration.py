@@ -33,9 +33,14 @@ def test_python_starts_without_loading_anything_heavy() -> None:
     assert not {"torch", "anomalib", "numpy", "anomalib_hgad.lightning_model"} & set(loaded)
 
 
-def test_found_by_every_name_without_an_import() -> None:
+def test_found_by_every_name_without_an_import_and_without_network() -> None:
+    """Then the other modules of the package are imported: none asks for the network either."""
     python(
         """
+import sys
+def refuse(event, arguments):
+    assert event not in {"socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"}, arguments
+sys.addaudithook(refuse)
 from anomalib.models import get_model, list_models
 assert {"hgad", "uni_ad"} <= {name.lower() for name in list_models()}
 light = dict(backbone="resnet18", layers=["layer1"], pre_trained=False, coupling_blocks=1, condition_dim=4)
@@ -48,11 +53,15 @@ from anomalib.data import get_datamodule
 datamodule = get_datamodule({"class_path": "MultiClass", "init_args": {"dataset": "MVTecAD", "categories": ["bottle"]}})
 assert datamodule.class_names == ["bottle"]
 assert get_datamodule({"class_path": "Cifar10", "init_args": {"normal_classes": ["cat", 0]}}).category == ""
+import anomalib_hgad, pkgutil
+for module in pkgutil.walk_packages(anomalib_hgad.__path__, "anomalib_hgad."):
+    if not module.name.endswith("__main__"):
+        __import__(module.name)
 """,
     )
 
 
-@pytest.mark.parametrize("module", ["flow", "class_catalog"])
+@pytest.mark.parametrize("module", ["flows", "class_catalog"])
 def test_any_module_of_the_package_may_be_imported_first(module: str) -> None:
     python(
         f"import anomalib_hgad.{module}, anomalib.models; anomalib.models.Hgad, anomalib.data.MultiClass",
@@ -68,7 +77,7 @@ def test_anomalib_works_when_the_plugin_is_broken() -> None:
     output = python(
         """
 import sys, warnings
-sys.modules["anomalib_hgad.flow"] = None
+sys.modules["anomalib_hgad.flows"] = None
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     import anomalib.models

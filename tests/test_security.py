@@ -1,7 +1,10 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Files with code in them are refused, names from a dataset stay names, and nothing asks for the network."""
+"""Files with code in them are refused, names from a dataset stay names, and no prediction asks for the network.
+
+That no import does so is tested in ``test_registration``, where Python is started anew.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,6 @@ import json
 import pickle
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def test_feature_cache_with_code_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plain.npy").write_bytes(pickle.dumps(Code(made)))
     for name in ("code.npy", "plain.npy"):
         assert not is_intact(tmp_path / name, 1, [(1, 1, 1)])
-        with pytest.raises(ValueError, match="Python objects|pickled"):
+        with pytest.raises(ValueError, match=r"Python objects|pickled"):
             FileFeatures([tmp_path / name])[0]
     assert not made.exists()
 
@@ -161,7 +162,9 @@ def test_names_are_text_in_the_report(run: Path, tmp_path: Path) -> None:
 
 def test_names_are_read_from_csv_as_they_were_written(tmp_path: Path) -> None:
     """Also what a spreadsheet would take for a formula: the files are data, and a name that changed would be wrong."""
-    rows = [Prediction(name, name, name, name, True, False, 0.5, -1.5, 0.25) for name in FORMULAS]
+    names = ("image_path", "mask_path", "class_name", "pred_class_name")
+    known = {"gt_label": True, "pred_label": False, "pred_score": 0.5, "raw_score": -1.5, "novelty": 0.25}
+    rows = [Prediction(**dict.fromkeys(names, name), **known) for name in FORMULAS]
     write_predictions(rows, tmp_path)
     assert read_predictions(tmp_path) == rows
     write_results(Results({name: {"x": 0.5} for name in FORMULAS}, {"x": 0.5}), tmp_path)
@@ -179,14 +182,12 @@ def test_names_are_text_in_the_table_of_the_terminal() -> None:
 def test_names_are_text_in_markdown(tmp_path: Path) -> None:
     """Read by a Markdown parser: one cell for each name, with the name in it and nothing else."""
     names = [IMAGE, SCRIPT, "a|b", "`c`", "**d**", "[e](http://x)", "f&lt;", "g\\|", "h~~i~~"]
-    made = record(names[2], 0, {name: 0.5 for name in names})
+    made = record(names[2], 0, dict.fromkeys(names, 0.5))
     write_summary(summarise([made]), tmp_path)
     tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse((tmp_path / "results.md").read_text())
     inline = [child for token in tokens for child in token.children or ()]
     assert {child.type for child in inline} <= {"text", "text_special", "softbreak"}
-    cells = [token.content for token in tokens if token.type == "inline"]
     shown = ["".join(child.content for child in token.children or ()) for token in tokens if token.type == "inline"]
-    assert len(cells) == len(shown)
     assert set(names) <= set(shown)
 
 
@@ -231,23 +232,3 @@ def test_no_network_to_build_and_to_predict(
         assert sum(batch.batch_size for batch in batches) == 4
     model.eval()
     assert model(torch.rand(1, 3, 32, 32)).pred_score.isfinite().all()
-
-
-def test_no_network_at_import() -> None:
-    """Of any module of the package, and of all that these import."""
-    code = """
-import sys
-
-def refuse(event, arguments):
-    if event in {"socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname", "urllib.Request"}:
-        print(event, arguments, file=sys.stderr)
-        sys.exit(1)
-
-sys.addaudithook(refuse)
-import pkgutil, anomalib_hgad
-for module in pkgutil.walk_packages(anomalib_hgad.__path__, "anomalib_hgad."):
-    if not module.name.endswith("__main__"):
-        __import__(module.name)
-"""
-    process = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
-    assert process.returncode == 0, process.stderr
