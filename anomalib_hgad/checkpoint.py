@@ -1,16 +1,23 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a checkpoint says of the model besides its weights."""
+"""What a checkpoint says of the model besides its weights, and whether it can be loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
+
+from torch import nn
 
 CLASS_NAMES = "hgad_class_names"
 VERSIONS = "hgad_versions"
+START_ALONE = ("pre_trained", "backbone_weights", "seed")
+"""Settings of the weights at the start, which those of a checkpoint replace."""
+
 PACKAGES = ("anomalib-hgad", "anomalib")
 
 
@@ -40,13 +47,67 @@ def described_class_names(checkpoint: dict[str, Any]) -> list[str]:
     if CLASS_NAMES not in checkpoint:
         msg = "Expected a checkpoint of anomalib_hgad.Hgad; this one is of another model."
         raise ValueError(msg)
-    made_with = checkpoint.get(VERSIONS, dict.fromkeys(PACKAGES, "0.0 (not said)"))
+    made_with = {package: checkpoint.get(VERSIONS, {}).get(package, "0.0 (not said)") for package in PACKAGES}
     here = {package: version(package) for package in PACKAGES}
     if any(_minor(made_with[package]) != _minor(here[package]) for package in PACKAGES):
         msg = f"The checkpoint was made with {_listed(made_with)}; installed are {_listed(here)}. Install the versions "
         msg += "of the checkpoint, or train anew."
         raise ValueError(msg)
     return list(checkpoint[CLASS_NAMES])
+
+
+def check_file(path: str | Path) -> None:
+    """Check that a checkpoint is a whole file; PyTorch says of one that is not what its reader stumbled over.
+
+    Args:
+        path: The checkpoint. What is no local file is left to Lightning.
+
+    Raises:
+        ValueError: If it is cut short, or no checkpoint at all.
+    """
+    if not Path(path).is_file() or is_zipfile(path):
+        return
+    msg = f"{path} ({Path(path).stat().st_size} bytes) is no checkpoint, or was cut short. Copy it anew, or take an "
+    msg += "earlier one."
+    raise ValueError(msg)
+
+
+def check_weights(checkpoint: dict[str, Any], module: nn.Module, settings: dict[str, Any]) -> None:
+    """Check that the weights of a checkpoint are those of a model.
+
+    Args:
+        checkpoint: The checkpoint.
+        module: The model, whose weights have names that begin with ``model.``.
+        settings: The model's settings, to say which of them are others.
+
+    Raises:
+        ValueError: If weights are missing, unknown or of another shape. The message names settings that differ.
+    """
+    here, there = (
+        {name: tuple(tensor.shape) for name, tensor in state.items() if name.startswith("model.")}
+        for state in (module.state_dict(), checkpoint["state_dict"])
+    )
+    wrong = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+    if not wrong:
+        return
+    made_with = checkpoint.get("hyper_parameters", {})
+    others = [
+        f"{name}={made_with[name]!r} there and {value!r} here"
+        for name, value in settings.items()
+        if name in made_with and name not in START_ALONE and _listless(made_with[name]) != _listless(value)
+    ]
+    msg = f"The checkpoint does not fit the model: {len(wrong)} tensors are missing, unknown or of another shape, such "
+    msg += f"as {wrong[0]} ({there.get(wrong[0], 'none')} there, {here.get(wrong[0], 'none')} here). "
+    msg += (
+        f"Settings that differ: {', '.join(others) or 'none known'}. Give the model the checkpoint's settings; if it "
+    )
+    msg += "has them, the checkpoint is damaged or of another model."
+    raise ValueError(msg)
+
+
+def _listless(value: object) -> object:
+    """A setting whose type does not tell whether it was a list or a tuple."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _minor(number: str) -> list[str]:

@@ -17,6 +17,9 @@ from lightning.pytorch import LightningDataModule
 from .batch import NO_CLASS, ClassImageBatch
 from .feature_dataset import FeatureBatch
 
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+"""Types of numbers that a class index may have."""
+
 _Batch = TypeVar("_Batch", ClassImageBatch, FeatureBatch)
 
 
@@ -52,9 +55,9 @@ def check_known(names: Iterable[str], known_names: Sequence[str]) -> None:
     """
     unknown = [name for name in dict.fromkeys(names) if name not in known_names]
     if unknown:
-        msg = f"The model was not trained on these classes of the data: {', '.join(unknown)}. It knows "
-        msg += f"{', '.join(known_names) or 'none'}. Choose the data's classes among these, or train a model with the "
-        msg += "new ones."
+        msg = f"The model was not trained on these classes of the data: {', '.join(map(str, unknown))}. It "
+        msg += f"knows {', '.join(known_names) or 'none'}. Choose the data's classes among these, or train a "
+        msg += "model with the new ones."
         raise ValueError(msg)
 
 
@@ -71,9 +74,13 @@ def label_batch(batch: _Batch, known_names: Sequence[str], only_name: str | None
         The same batch.
 
     Raises:
-        ValueError: If the model does not know a class.
+        ValueError: If the model does not know a class, or if the indices are no whole numbers.
     """
     names = batch.class_name
+    if batch.class_index is not None and batch.class_index.dtype not in INTEGERS:
+        msg = f"Expected class_index of whole numbers, got {batch.class_index.dtype}. Make it an int64 tensor of shape "
+        msg += "(number of images,)."
+        raise ValueError(msg)
     of_no_class = [False] * batch.batch_size
     if names is not None and batch.class_index is not None:
         of_no_class = (batch.class_index == NO_CLASS).tolist()

@@ -18,7 +18,9 @@ from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
 
 from anomalib_hgad.class_sources import ClassSource
 from anomalib_hgad.dataset import name_synthetic_images
-from anomalib_hgad.dataset_checks import check_class, explain_setup_error, mask_files
+from anomalib_hgad.dataset_checks import check_class, check_permissions
+from anomalib_hgad.dataset_tree import mask_files
+from anomalib_hgad.setup_errors import explain_setup_error
 
 SUBSETS = ("train_data", "val_data", "test_data")
 """Names of a datamodule's datasets."""
@@ -37,8 +39,10 @@ def set_up_class(source: ClassSource, stage: str | None, picture_folder: str) ->
 
     Raises:
         ValueError: If the datamodule fails; the message says what to correct.
+        PermissionError: If a folder of the class cannot be read.
     """
     datamodule = source.datamodule
+    check_permissions(datamodule)
     try:
         with _strings_as_objects():
             datamodule.setup(stage)

@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import anomalib.data
-from anomalib import TaskType
-from anomalib.data import AnomalibDataModule, Folder
+from anomalib.data import AnomalibDataModule
 from anomalib.data.datamodules.base import AnomalibVideoDataModule
 from anomalib.data.utils import ValSplitMode
 
-from anomalib_hgad.dataset_checks import image_files, listed, pair_masks, subfolders
+from anomalib_hgad.class_folder import ClassFolder
+from anomalib_hgad.dataset_tree import check_permission, image_files, listed, subfolders
 from anomalib_hgad.settings import check_folder_names
 
 # Where a dataset has its categories, if not in its root.
@@ -64,51 +64,6 @@ class ClassSource:
     datamodule: AnomalibDataModule
 
 
-class ClassFolder(Folder):
-    """A folder of images whose masks are found by name.
-
-    anomalib's ``Folder`` pairs the sorted images with the sorted masks, which demands that there are as many, and goes
-    wrong when ``1.png`` and ``10.png`` have the masks ``1_mask.png`` and ``10_mask.png``.
-
-    Args:
-        name: Name of the class.
-        root: Folder of the class.
-        normal_dir: Folder of normal training images.
-        normal_test_dir: Folder of normal test images. Without, test images are taken from the training images.
-        mask_dirs: For each folder of anomalous images, the folder of their masks.
-        **kwargs: Splitting and augmentations, as of ``Folder``.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        root: Path,
-        normal_dir: Path,
-        normal_test_dir: Path | None,
-        mask_dirs: Mapping[Path, Path | None],
-        **kwargs: Any,  # noqa: ANN401
-    ) -> None:
-        super().__init__(
-            name=name,
-            root=root,
-            normal_dir=normal_dir,
-            normal_test_dir=normal_test_dir,
-            abnormal_dir=list(mask_dirs) or None,
-            **kwargs,
-        )
-        self.mask_dirs = mask_dirs
-
-    def _setup(self, _stage: str | None = None) -> None:
-        super()._setup(_stage)
-        masks: dict[str, str] = {}
-        for image_dir, mask_dir in self.mask_dirs.items():
-            pairs = pair_masks(image_dir, mask_dir) if mask_dir else {}
-            masks.update({str(image): str(mask) for image, mask in pairs.items() if mask is not None})
-        task = TaskType.SEGMENTATION if masks else TaskType.CLASSIFICATION
-        self.train_data.samples.attrs["task"] = self.test_data.samples.attrs["task"] = task.value
-        self.test_data.samples["mask_path"] = [masks.get(path, "") for path in self.test_data.samples["image_path"]]
-
-
 def sources_of_datamodules(datamodules: Sequence[AnomalibDataModule]) -> list[ClassSource]:
     """Make a class of each datamodule, in the given order.
 
@@ -123,7 +78,7 @@ def sources_of_datamodules(datamodules: Sequence[AnomalibDataModule]) -> list[Cl
 
     Raises:
         TypeError: If a datamodule is not of images.
-        ValueError: If a class is there twice.
+        ValueError: If a class is there twice, or has no name that a folder could have.
     """
     sources: list[ClassSource] = []
     for datamodule in datamodules:
@@ -250,6 +205,7 @@ def sources_of_folders(
     Raises:
         FileNotFoundError: If the root or a folder of normal images is missing, or if no class has a given folder.
         ValueError: If a class is unknown or named twice, or if folders are named but not that of normal images.
+        PermissionError: If a folder of a class cannot be read.
     """
     root = Path(root)
     there = [folder.name for folder in subfolders(root)]
@@ -279,6 +235,7 @@ def _check_folder_names(root: Path, names: Sequence[str], folders: FolderNames) 
 
 def _class_folder(folder: Path, folders: FolderNames, **kwargs: Any) -> ClassFolder:  # noqa: ANN401
     """Make the datamodule of one class's folder, leaving out folders without images."""
+    check_permission(folder)
     normal = folder / (folders.normal_dir or "train/good")
     if not normal.is_dir():
         msg = (

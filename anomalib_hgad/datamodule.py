@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import Transform
 from anomalib_hgad.class_setup import SUBSETS, check_and_mark_masks, set_up_class
 from anomalib_hgad.class_sources import FolderNames, sources_of_datamodules, sources_of_dataset, sources_of_folders
 from anomalib_hgad.dataset import ClassPart, MaskBatchSampler, MultiClassDataset
-from anomalib_hgad.dataset_checks import check_pictures, picture_folder_name
+from anomalib_hgad.dataset_checks import check_one_class, check_pictures, picture_folder_name
 from anomalib_hgad.hold_out import HoldOut
 from anomalib_hgad.pseudo_labels import Labels, PseudoLabels
 
@@ -221,7 +221,9 @@ class MultiClass(HoldOut, AnomalibDataModule):
         for subset, its_parts in parts.items():
             if its_parts:
                 setattr(self, subset, MultiClassDataset(its_parts))
-        if self.pseudo_labels.kind != "given":
+        if self.pseudo_labels.kind == "given":
+            check_one_class(self.train_data.samples)
+        else:
             samples = [getattr(self, subset).samples for subset in SUBSETS if parts[subset]]
             self._pseudo_names = self.pseudo_labels.label(samples)
         if parts["test_data"]:

@@ -12,6 +12,7 @@ Dimensions: B images, D channels of a level, H x W its grid.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -101,7 +102,8 @@ def load_backbone_weights(module: nn.Module, path: str | Path) -> None:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file cannot be read, or lacks a tensor that is needed, or has it in another shape.
+        ValueError: If the file cannot be read, or lacks a tensor that is needed, or has it in another
+            shape or with numbers that are not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -124,6 +126,9 @@ def load_backbone_weights(module: nn.Module, path: str | Path) -> None:
         if tensor.shape != needed[key].shape:
             msg = f"backbone_weights: {path} has {key} of shape {tuple(tensor.shape)}, expected "
             msg += f"{tuple(needed[key].shape)}. It is of another backbone."
+            raise ValueError(msg)
+        if not tensor.isfinite().all():
+            msg = f"backbone_weights: {path} has numbers that are not finite in {key}. Take an intact file."
             raise ValueError(msg)
     module.load_state_dict(found, strict=False)
 
@@ -166,9 +171,9 @@ class PyramidEncoder(nn.Module):
         tokens: bool = False,
     ) -> None:
         super().__init__()
-        if not layers or not scales or min(scales) <= 0:
-            msg = f"Expected at least one layer and at least one scale, all scales > 0; got layers={list(layers)}, "
-            msg += f"scales={list(scales)}."
+        if not layers or not scales or not all(0 < scale < math.inf for scale in scales):
+            msg = "Expected at least one layer and at least one scale, all scales > 0 and finite; got "
+            msg += f"layers={list(layers)}, scales={list(scales)}."
             raise ValueError(msg)
         if len(set(layers)) != len(layers):
             msg = f"Expected every layer once, got layers={list(layers)}."
@@ -225,14 +230,18 @@ class PyramidEncoder(nn.Module):
         return [rearrange(level, "b t d -> b d 1 t") for level in levels] if self.tokens else levels
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:
-        """Check that the backbone takes images of a size at all scales; a Vision Transformer cuts them into patches.
+        """Check that an image has pixels at all scales, and is what a Vision Transformer can cut into patches.
 
         Args:
             image_size: Height and width.
 
         Raises:
-            ValueError: If it does not.
+            ValueError: If it has none, or is not.
         """
+        for scale in self.scales:
+            if min(_scaled(image_size, scale)) < 1:
+                msg = f"image_size={image_size} at scale {scale} leaves no pixel. Take a larger image_size or scale."
+                raise ValueError(msg)
         backbone = self.extractor.feature_extractor
         patches = getattr(getattr(backbone, "model", backbone), "patch_embed", None)
         if not isinstance(patches, PatchEmbed):

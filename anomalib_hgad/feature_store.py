@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import torch
 
 Shapes = Sequence[tuple[int, int, int]]
 """(D, H, W) of every level."""
+
+ADVICE = "Give another folder, feature_cache=FOLDER, or turn the cache off, feature_cache=False."
 
 FILE_BYTES = 2
 """Bytes of a number in a file."""
@@ -114,7 +117,7 @@ def write_shard(path: Path, count: int, shapes: Shapes, batches: Iterable[list[t
 
     Raises:
         ValueError: If a feature is beyond float16.
-        OSError: If the file cannot be written.
+        OSError: If the file cannot be written, as on a disk that has become full.
     """
     dtype = shard_dtype(shapes)
     # Written front to back rather than through a memory map: a disk that fills up meanwhile is an error then, where a
@@ -132,9 +135,13 @@ def write_shard(path: Path, count: int, shapes: Shapes, batches: Iterable[list[t
             os.fsync(file.fileno())
             file.close()
             Path(file.name).replace(path)
-        except BaseException:
-            file.close()
+        except BaseException as error:
+            with suppress(OSError):  # what was not written yet cannot be: that is known
+                file.close()
             Path(file.name).unlink()
+            if isinstance(error, OSError):
+                msg = f"The features cannot be written to {path.parent} ({error}). {ADVICE}"
+                raise OSError(error.errno, msg) from error
             raise
 
 
@@ -158,16 +165,15 @@ def check_folder(folder: Path, needed: int) -> None:
     Raises:
         OSError: If the folder cannot be made or written to, or has too little room.
     """
-    advice = "Give another folder, feature_cache=FOLDER, or turn the cache off, feature_cache=False."
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        msg = f"The features are to be kept in {folder}, which cannot be written to ({error}). {advice}"
+        msg = f"The features are to be kept in {folder}, which cannot be written to ({error}). {ADVICE}"
         raise OSError(msg) from error
     free = shutil.disk_usage(folder).free
     if needed > free:
         msg = f"The features need {needed / 1e9:.2f} GB in {folder}, but only {free / 1e9:.2f} GB are free there. "
-        msg += f"Delete what you do not need, older files in that folder among it. {advice}"
+        msg += f"Delete what you do not need, older files in that folder among it. {ADVICE}"
         raise OSError(msg)

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import onnx
 import openvino
+import torch
 from anomalib.deploy import OpenVINOInferencer
 from PIL import Image
 
 from .batch import NumpyClassImageBatch
 from .export import IN_FLOAT32
-from .image_files import check_depth, named
+from .image_files import check_depth, check_finite, named
 
 
 class ClassOpenVINOInferencer(OpenVINOInferencer):
@@ -84,6 +85,7 @@ class ClassOpenVINOInferencer(OpenVINOInferencer):
 
         Raises:
             OSError: If a file is no image, or has grey values of more than 8 bits. The message names it.
+            ValueError: If an array has numbers that are not finite.
         """
         if isinstance(image, str | Path):
             with named(image), Image.open(image) as opened:
@@ -92,6 +94,7 @@ class ClassOpenVINOInferencer(OpenVINOInferencer):
         if isinstance(image, Image.Image):
             image = np.array(image.convert("RGB")) / 255.0
         images = self.pre_process(image)
+        check_finite(torch.from_numpy(images), None)
         outputs = self.post_process(self.model({self.input_blob.any_name: images}))
         candidates = outputs.pop(self.description["class_tensor"], np.zeros((len(images), 1), dtype=np.int64))
         classes = candidates[:, 0]

@@ -29,8 +29,8 @@ from torch.utils.data import Dataset
 
 from .anomaly_map import ScoreKind
 from .batch import NO_CLASS, ClassImageBatch
-from .callbacks import ClassCheck, NamedImages, NormalConstants, RandomState
-from .checkpoint import describe, described_class_names
+from .callbacks import ClassCheck, NamedImages, NormalConstants, RandomState, WholeCheckpoint
+from .checkpoint import check_weights, describe, described_class_names
 from .class_catalog import claimed_class_names, datamodule_class_names, label_batch
 from .encoder import image_statistics
 from .export import FoldedExport
@@ -42,7 +42,7 @@ from .loss import total_loss
 from .novelty import NOVELTY_LIMIT, UNKNOWN
 from .plugin_model import PluginModel, resize_and_normalize
 from .schedule import TrainingCourse, make_optimizer, total_steps
-from .settings import check_choice, check_share
+from .settings import check_choice, check_not_negative, check_positive, check_share
 from .torch_model import HgadModel, HgadPrediction, PriorKind
 
 logger = logging.getLogger(__name__)
@@ -207,6 +207,15 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(size, *image_statistics(backbone))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
+        check_positive(num_classes=1 if num_classes is None else num_classes, lr=lr)
+        check_not_negative(
+            inter_weight=inter_weight,
+            mutual_information_weight=mutual_information_weight,
+            entropy_weight=entropy_weight,
+            intra_weight=intra_weight,
+            likelihood_weight=likelihood_weight,
+            weight_decay=weight_decay,
+        )
         self.loss_weights = {
             "inter": inter_weight,
             "mutual_information": mutual_information_weight,
@@ -251,7 +260,14 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
         )
         self.class_names: list[str] = []
         self._feature_cache = FeatureCache(feature_cache)
-        self._callbacks = [ClassCheck(), NamedImages(), NormalConstants(), RandomState(), self._feature_cache]
+        self._callbacks = [
+            WholeCheckpoint(),
+            ClassCheck(),
+            NamedImages(),
+            NormalConstants(),
+            RandomState(),
+            self._feature_cache,
+        ]
 
     @staticmethod
     def configure_pre_processor(
@@ -328,9 +344,10 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
             The batch.
 
         Raises:
-            ValueError: If the model does not know a class, or if it is to train on an image of none.
+            ValueError: If the model does not know a class, if it is to train on an image of none, or if an image has
+                numbers that are not finite.
         """
-        del dataloader_idx
+        batch = super().on_before_batch_transfer(batch, dataloader_idx)
         if not isinstance(batch, ClassImageBatch | FeatureBatch):
             batch = ClassImageBatch.from_image_batch(batch)
         names = claimed_class_names(self._datamodule)
@@ -466,8 +483,8 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
             checkpoint: The checkpoint.
 
         Raises:
-            ValueError: If the checkpoint is not of this model or of other versions, or if a training is resumed on
-                other classes.
+            ValueError: If the checkpoint is not of this model, of other settings or of other versions, or if a training
+                is resumed on other classes.
         """
         names = described_class_names(checkpoint)
         if self.stage == TrainerFn.FITTING and set(names) != set(self.class_names):
@@ -476,3 +493,5 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
             raise ValueError(msg)
         super().on_load_checkpoint(checkpoint)
         self._set_class_names(names)
+        check_weights(checkpoint, self, self.hparams)
+        check_weights(checkpoint, self, self.hparams)

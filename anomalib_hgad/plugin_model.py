@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+import torch
 from anomalib import LearningType
+from anomalib.data import ImageBatch
 from anomalib.models.components import AnomalibModule
 from anomalib.pre_processing import PreProcessor
 from lightning.pytorch import Trainer
@@ -18,8 +20,10 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
+from .checkpoint import check_file
 from .described_export import DescribedExport
 from .evaluator import ClassEvaluator
+from .image_files import check_finite
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -84,6 +88,24 @@ class PluginModel(DescribedExport):
             loop.max_epochs = None if timed else self.default_epochs
         AnomalibModule.trainer.fset(self, trainer)
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401
+        """Check the images of a batch.
+
+        Args:
+            batch: Batch in main memory, of images or of features kept of them.
+            dataloader_idx: Unused.
+
+        Returns:
+            The batch.
+
+        Raises:
+            ValueError: If an image has numbers that are not finite.
+        """
+        del dataloader_idx
+        if isinstance(batch, ImageBatch):
+            check_finite(cast("torch.Tensor", batch.image), batch.image_path)
+        return batch
+
     @property
     def stage(self) -> TrainerFn | None:
         """What the trainer is doing, if there is one."""
@@ -118,6 +140,10 @@ class PluginModel(DescribedExport):
 
         Returns:
             The model.
+
+        Raises:
+            ValueError: If the file is cut short or no checkpoint.
         """
+        check_file(checkpoint_path)
         kwargs = {"pre_trained": False, "backbone_weights": None, "seed": None} | kwargs
         return cast("Self", super().load_from_checkpoint(checkpoint_path, *args, **kwargs))

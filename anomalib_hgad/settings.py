@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -43,7 +44,7 @@ def check_choice(choices: Any, **settings: str) -> None:  # noqa: ANN401
 
 
 def check_positive(**numbers: float) -> None:
-    """Check that settings are above 0.
+    """Check that settings are above 0 and finite.
 
     Args:
         **numbers: The settings by name.
@@ -52,8 +53,23 @@ def check_positive(**numbers: float) -> None:
         ValueError: If one is not.
     """
     for name, value in numbers.items():
-        if value <= 0:
-            msg = f"Expected {name} > 0, got {value}."
+        if not 0 < value < math.inf:
+            msg = f"Expected {name} > 0{' and finite' if value > 0 else ''}, got {value}."
+            raise ValueError(msg)
+
+
+def check_not_negative(**numbers: float) -> None:
+    """Check that settings are at least 0 and finite.
+
+    Args:
+        **numbers: The settings by name.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    for name, value in numbers.items():
+        if not 0 <= value < math.inf:
+            msg = f"Expected {name} >= 0 and finite, got {value}."
             raise ValueError(msg)
 
 
@@ -65,11 +81,12 @@ def check_folder_names(of_what: str, names: Iterable[str]) -> None:
         names: The names.
 
     Raises:
-        ValueError: If one is empty or ``..``, or has slashes, control characters or bytes that are no text.
+        ValueError: If one is no text, empty or ``..``, or has slashes, control characters or bytes that are no text.
     """
     for name in names:
-        unprintable = any(unicodedata.category(character) in {"Cc", "Cs"} for character in name)
-        if unprintable or name in {"", ".."} or Path(name).name != name:
-            msg = f"The name of {of_what} is the name of its folder as well: expected one without slashes and control "
-            msg += f"characters, and not '..', got {name!a}. Rename it."
+        is_text = isinstance(name, str)  # a config may say 5
+        unprintable = is_text and any(unicodedata.category(character) in {"Cc", "Cs"} for character in name)
+        if not is_text or unprintable or name in {"", ".."} or Path(name).name != name:
+            msg = f"The name of {of_what} is the name of its folder as well: expected text without slashes and "
+            msg += f"control characters, and not '..', got {name!a}. Rename it."
             raise ValueError(msg)

@@ -24,6 +24,7 @@ from .flows import FAMILIES, FeatureFlow, FlowKind, Latents, make_flow
 from .loss import HgadLosses, class_log_likelihood, hgad_losses, negative_entropy
 from .novelty import NoveltyScale
 from .prior import HierarchicalGaussianMixture
+from .settings import check_positive
 
 PriorKind = Literal["hierarchical", "fixed_centers", "single_gaussian"]
 
@@ -117,6 +118,7 @@ class HgadModel(nn.Module):
         self.prior_kind = prior
         self.num_centers = num_centers
         self.score = score
+        check_positive(**{"height of image_size": image_size[0], "width of image_size": image_size[1]})
         self.image_size = image_size
         tokens = FAMILIES[flow].of_tokens
         self.encoder = PyramidEncoder(backbone, layers, scales, pre_trained, backbone_weights, tokens=tokens)

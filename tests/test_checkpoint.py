@@ -54,6 +54,13 @@ def test_checkpoint_that_does_not_say_is_refused() -> None:
         described_class_names(checkpoint)
 
 
+def test_checkpoint_that_says_half_is_refused() -> None:
+    checkpoint = described()
+    del checkpoint["hgad_versions"]["anomalib-hgad"]
+    with pytest.raises(ValueError, match=r"made with anomalib-hgad 0\.0 \(not said\) and anomalib 2"):
+        described_class_names(checkpoint)
+
+
 def test_checkpoint_of_another_model_is_refused() -> None:
     with pytest.raises(ValueError, match="this one is of another model"):
         described_class_names({"state_dict": {}})

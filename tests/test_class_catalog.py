@@ -90,6 +90,17 @@ def test_index_of_no_class(index: list[int], got: str) -> None:
         label_batch(batch(index), KNOWN, only_name=None)
 
 
+@pytest.mark.parametrize("index", [[0.0, 1.0], [True, False]], ids=["float", "bool"])
+def test_index_of_no_whole_numbers(index: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"class_index of whole numbers, got torch\.(float32|bool)\. Make it an int64"):
+        label_batch(batch(index), KNOWN, only_name=None)
+
+
+def test_names_of_mixed_types() -> None:
+    with pytest.raises(ValueError, match="not trained on these classes of the data: 1"):
+        label_batch(batch([0, 1], ["tile", 1]), KNOWN, only_name=None)
+
+
 def test_named_image_of_no_class_stays_one() -> None:
     labelled = label_batch(batch([-1, 0], ["zipper", "tile"]), KNOWN, only_name=None)
     assert labelled.class_index.tolist() == [-1, 2]

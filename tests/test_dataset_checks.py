@@ -14,7 +14,8 @@ from anomalib.data import Folder, MVTecAD
 from PIL import Image
 
 from anomalib_hgad.datamodule import MultiClass
-from anomalib_hgad.dataset_checks import check_class, mask_files, pair_masks
+from anomalib_hgad.dataset_checks import check_class
+from anomalib_hgad.dataset_tree import mask_files, pair_masks
 
 from . import trees
 

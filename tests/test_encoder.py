@@ -115,10 +115,14 @@ def test_unknown_layer_names_all_layers() -> None:
         (["layer2"], [], r"layers=\['layer2'\], scales=\[\]"),
         (["layer2"], [1.0, 0.0], r"scales=\[1.0, 0.0\]"),
         (["layer2"], [-0.5], r"scales=\[-0.5\]"),
+        (["layer2"], [float("nan")], r"scales=\[nan\]"),
+        (["layer2"], [float("inf")], r"scales=\[inf\]"),
     ],
 )
 def test_no_layer_or_no_positive_scale(layers: list[str], scales: list[float], got: str) -> None:
-    with pytest.raises(ValueError, match=f"at least one layer and at least one scale, all scales > 0; got .*{got}"):
+    with pytest.raises(
+        ValueError, match=f"at least one layer and at least one scale, all scales > 0 and finite; got .*{got}"
+    ):
         untrained(layers, scales)
 
 
@@ -192,6 +196,15 @@ def test_wrong_shape(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
     state["conv1.weight"] = torch.zeros(64, 1, 7, 7)
     save_file(state, tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match=r"conv1.weight of shape \(64, 1, 7, 7\), expected \(64, 3, 7, 7\)"):
+        from_file(tmp_path / "weights.safetensors")
+
+
+def test_numbers_that_are_not_finite(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    state["layer1.0.conv1.weight"][0, 0] = float("nan")
+    save_file(state, tmp_path / "weights.safetensors")
+    with pytest.raises(
+        ValueError, match=r"weights.safetensors has .* not finite in layer1.0.conv1.weight. Take an int"
+    ):
         from_file(tmp_path / "weights.safetensors")
 
 

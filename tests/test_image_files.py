@@ -40,7 +40,7 @@ def test_every_image_gets_a_score(model: Hgad, tmp_path: Path, mode: str, size: 
     Image.new(mode, size).save(tmp_path / "image.png")
     (batch,) = predict(model, tmp_path)
     assert np.isfinite(batch.pred_score).all()
-    assert batch.pred_class_name[0] in {"bolt", "nut"}
+    assert batch.pred_class_name[0] in {"bolt", "nut", "unknown"}  # the model is not trained
 
 
 def truncated(path: Path) -> None:

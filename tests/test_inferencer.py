@@ -108,6 +108,14 @@ def test_grey_values_that_would_be_cut_off_are_refused(inferencer: ClassOpenVINO
         inferencer.predict(tmp_path / "deep.png")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_array_of_numbers_that_are_not_finite(inferencer: ClassOpenVINOInferencer, value: float) -> None:
+    pixels = np.zeros((3, 3, 20, 20), dtype=np.float32)
+    pixels[1, 0, 3, 4] = value
+    with pytest.raises(ValueError, match=r"finite numbers, got NaN or infinity in .*number 1 of the batch"):
+        inferencer.predict(pixels)
+
+
 def test_batches_and_arrays(inferencer: ClassOpenVINOInferencer) -> None:
     """An array from 0 to 255 scores as the PIL image."""
     pixels = np.random.default_rng(0).integers(0, 255, (36, 44, 3), dtype=np.uint8)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from anomalib_hgad.settings import check_positive
+
 from .base import FeatureFlow, Latents
 from .conditional import ConditionalFlow
 from .fastflow import FastFlow
@@ -47,6 +49,7 @@ def make_flow(
     Raises:
         ValueError: If an argument is out of range.
     """
+    check_positive(clamp_alpha=1.0 if clamp_alpha is None else clamp_alpha)
     common = {"coupling_blocks": coupling_blocks, "clamp_alpha": clamp_alpha}
     given: dict[str, Any] = {name: value for name, value in common.items() if value is not None}
     own: dict[FlowKind, dict[str, Any]] = {

@@ -1,0 +1,130 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is in the folders of a dataset: images, folders of classes, masks."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from anomalib.data import AnomalibDataModule
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+LISTED_FILES = 5
+
+
+def mask_names(mask_path: object) -> list[str]:
+    """Get the mask files that a dataset names, whichever way it says that there is none.
+
+    Args:
+        mask_path: Value of a ``mask_path`` column: a path, a list of paths, an empty string, ``None`` or NaN.
+
+    Returns:
+        The mask files; MVTec LOCO has several for an image.
+    """
+    paths = mask_path if isinstance(mask_path, list) else [mask_path]
+    return [path for path in paths if isinstance(path, str) and path]
+
+
+def mask_files(mask_path: object) -> list[Path]:
+    """Get those of the mask files that a dataset names that are there."""
+    return [path for path in map(Path, mask_names(mask_path)) if path.is_file()]
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Get all image files below a folder, sorted; none if it is missing."""
+    files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return sorted(file for file in files if file.suffix.lower() in IMG_EXTENSIONS and file.is_file())
+
+
+def check_permission(folder: Path) -> None:
+    """Check that a folder and all that are in it can be listed; one that cannot would pass for empty.
+
+    Args:
+        folder: The folder. It may be missing.
+
+    Raises:
+        PermissionError: If the user may not read one.
+    """
+
+    def refuse(error: OSError) -> None:
+        if isinstance(error, PermissionError):
+            msg = f"No permission to read the folder {error.filename}. Give this user the right to, or leave it out."
+            raise PermissionError(msg) from error
+
+    for _ in os.walk(folder, onerror=refuse):
+        pass
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Get the folders in a folder that are not hidden, sorted; none if it is missing.
+
+    Links that lead back to where they come from are left out.
+    """
+    if not folder.is_dir():
+        return []
+    above = (folder.resolve(), *folder.resolve().parents)
+    folders = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in folders if path.resolve() not in above)
+
+
+def pair_masks(image_folder: Path, mask_folder: Path) -> dict[Path, Path | None]:
+    """Find the mask of each image by its name.
+
+    The mask of ``SUB/NAME.jpg`` is below the same ``SUB`` of the mask folder, and called ``NAME`` with anything before
+    or after it that is set off by a character like ``_``, as ``NAME_mask.png``. anomalib pairs sorted names instead,
+    which goes wrong when ``1.png`` and ``10.png`` have ``1_mask.png`` and ``10_mask.png``.
+
+    Args:
+        image_folder: Folder of the images.
+        mask_folder: Folder of the masks.
+
+    Returns:
+        The mask of each image, or ``None`` where there is none.
+    """
+    images = {file.relative_to(image_folder).with_suffix(""): file for file in image_files(image_folder)}
+    pairs: dict[Path, Path | None] = dict.fromkeys(image_files(image_folder))
+    for mask in image_files(mask_folder):
+        parent = mask.relative_to(mask_folder).parent
+        name = next((parent / name for name in _parts_of_name(mask.stem) if parent / name in images), None)
+        if name is not None:
+            pairs[images[name]] = mask
+    return pairs
+
+
+def _parts_of_name(stem: str) -> Iterator[str]:
+    """Yield the name of a mask, then it without more and more of its end, then of its start."""
+    cuts = [match.start() for match in re.finditer(r"[^0-9A-Za-z]", stem)]
+    yield stem
+    yield from (stem[:cut] for cut in reversed(cuts))
+    yield from (stem[cut + 1 :] for cut in cuts)
+
+
+def listed(files: Sequence[object]) -> str:
+    """List the first few files, in order, and say how many more there are."""
+    more = f" and {len(files) - LISTED_FILES} more" if len(files) > LISTED_FILES else ""
+    return ", ".join(sorted(str(file) for file in files)[:LISTED_FILES]) + more
+
+
+def named_folders(datamodule: AnomalibDataModule, *arguments: str) -> list[Path]:
+    """Get the folders that a datamodule was given by name, as ``Folder`` is.
+
+    Args:
+        datamodule: The datamodule.
+        *arguments: Names of its arguments, each for one or several folders.
+
+    Returns:
+        The folders; none if it takes no such arguments.
+    """
+    root = Path(getattr(datamodule, "root", None) or ".")
+    given = [getattr(datamodule, name, None) or [] for name in arguments]
+    return [root / folder for value in given for folder in ([value] if isinstance(value, str | Path) else value)]
+
+
+def category_folder(root: Path, category: str) -> Path:
+    """Get the folder of a category, which some datasets have one folder deeper, as visa_pytorch/candle."""
+    deeper = (folder for folder in subfolders(root) if (folder / category).is_dir())
+    return root / category if (root / category).is_dir() else next(deeper, root) / category
