@@ -30,7 +30,7 @@ from torch.utils.data import Dataset
 from .anomaly_map import ScoreKind
 from .batch import NO_CLASS, ClassImageBatch
 from .callbacks import ClassCheck, NamedImages, NormalConstants, RandomState, WholeCheckpoint
-from .checkpoint import check_weights, describe, described_class_names
+from .checkpoint import describe, described_class_names
 from .class_catalog import claimed_class_names, datamodule_class_names, label_batch
 from .encoder import image_statistics
 from .export import FoldedExport
@@ -491,7 +491,5 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
             msg = f"The checkpoint was trained on the classes {', '.join(names)}, the data has "
             msg += f"{', '.join(self.class_names)}. A training can only be resumed on the classes it began with."
             raise ValueError(msg)
-        super().on_load_checkpoint(checkpoint)
         self._set_class_names(names)
-        check_weights(checkpoint, self, self.hparams)
-        check_weights(checkpoint, self, self.hparams)
+        super().on_load_checkpoint(checkpoint)

@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from .checkpoint import check_file
+from .checkpoint import check_file, check_weights
 from .described_export import DescribedExport
 from .evaluator import ClassEvaluator
 from .image_files import check_finite
@@ -113,12 +113,16 @@ class PluginModel(DescribedExport):
         return None if module._trainer is None else module._trainer.state.fn
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Test what was trained, not what its training was resumed from.
+        """Check that the checkpoint fits; test what was trained, not what its training was resumed from.
 
         Args:
             checkpoint: The checkpoint.
+
+        Raises:
+            ValueError: If it is of another model or of other settings.
         """
         super().on_load_checkpoint(checkpoint)
+        module = cast("AnomalibModule", self)
         if self.stage == TrainerFn.FITTING:
             self._resumed_step = checkpoint["global_step"]
         elif self.stage == TrainerFn.TESTING and (
@@ -126,8 +130,9 @@ class PluginModel(DescribedExport):
         ):
             # `anomalib train --ckpt_path` resumes from the checkpoint, and then tests that checkpoint, not the result.
             logger.warning("Testing the model as trained now, not the checkpoint that its training was resumed from.")
-            checkpoint["state_dict"] = cast("AnomalibModule", self).state_dict()
+            checkpoint["state_dict"] = module.state_dict()
             checkpoint["callbacks"] = {}  # among them the post-processor, with the thresholds of then
+        check_weights(checkpoint, module, module.hparams)
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401

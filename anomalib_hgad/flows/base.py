@@ -58,6 +58,7 @@ class FeatureFlow(nn.Module):
 
     Args:
         dim: D, at least 2.
+        coupling_blocks: Number of coupling blocks, which a family makes, at least 1.
 
     Attributes:
         feature_mean: m, subtracted from the features, shape (D,).
@@ -66,7 +67,7 @@ class FeatureFlow(nn.Module):
         whitened: Whether they were set, bool scalar.
 
     Raises:
-        ValueError: If ``dim`` is less than 2.
+        ValueError: If an argument is out of range.
     """
 
     feature_mean: torch.Tensor
@@ -77,10 +78,13 @@ class FeatureFlow(nn.Module):
     of_tokens: ClassVar[bool] = False
     """Whether the features are the tokens of a Vision Transformer, and no map."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, coupling_blocks: int) -> None:
         super().__init__()
         if dim < 2:  # a coupling needs two halves
             msg = f"A coupling block splits the channels in two: expected dim >= 2, got {dim}."
+            raise ValueError(msg)
+        if coupling_blocks < 1:
+            msg = f"Expected coupling_blocks >= 1, got {coupling_blocks}."
             raise ValueError(msg)
         self.dim = dim
         self.register_buffer("feature_mean", torch.zeros(dim))

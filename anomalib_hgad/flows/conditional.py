@@ -72,10 +72,7 @@ class ConditionalFlow(FeatureFlow):
     """
 
     def __init__(self, dim: int, coupling_blocks: int = 12, condition_dim: int = 256, clamp_alpha: float = 1.9) -> None:
-        super().__init__(dim)
-        if coupling_blocks < 1:
-            msg = f"Expected coupling_blocks >= 1, got {coupling_blocks}."
-            raise ValueError(msg)
+        super().__init__(dim, coupling_blocks)
         if condition_dim < 4 or condition_dim % 4:  # sine and cosine of two axes
             msg = "The position code has a sine and a cosine of two axes: expected condition_dim to be a positive "
             msg += f"multiple of 4, got {condition_dim}."

@@ -139,15 +139,32 @@ def _couple_portion(
         passive = block.hidden.shape[1]
         x1, x2 = rows.split((passive, rows.shape[-1] - passive), dim=-1)
         coefficients = _perceptron(x1, block, keep)
-        log_scale, shift = coefficients.split(x2.shape[-1], dim=-1)
-        log_scale = clamp_alpha * full_precision(log_scale).tanh()
-        x2 = torch.addcmul(full_precision(shift), full_precision(x2), log_scale.exp())
+        x2, log_det = affine(x2, coefficients, clamp_alpha, dim=-1)
         if block.scale is not None:
             x1, x2 = x1 * block.scale[:passive], x2 * block.scale[passive:]
         rows = F.linear(torch.cat((x1, x2.to(x1)), dim=-1), block.mixing, block.mixing_bias)
-        log_dets.append(log_scale.sum(dim=-1))
+        log_dets.append(log_det)
     constant = torch.stack([block.log_det for block in blocks]).sum()
     return rows, torch.stack(log_dets).sum(dim=0) + constant
+
+
+def affine(
+    active: torch.Tensor, coefficients: torch.Tensor, clamp_alpha: float, dim: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Affine coupling, x2 * exp(alpha * tanh(s)) + t.
+
+    Args:
+        active: x2, with D2 channels.
+        coefficients: s and t, with 2 D2 channels.
+        clamp_alpha: alpha.
+        dim: Axis of the channels.
+
+    Returns:
+        Changed x2, float32 or float64, and its part of log |det J| in nats, without the channels.
+    """
+    log_scale, shift = coefficients.split(active.shape[dim], dim=dim)
+    log_scale = clamp_alpha * full_precision(log_scale).tanh()
+    return torch.addcmul(full_precision(shift), full_precision(active), log_scale.exp()), log_scale.sum(dim=dim)
 
 
 def _perceptron(x1: torch.Tensor, block: CouplingWeights, keep: bool) -> torch.Tensor:

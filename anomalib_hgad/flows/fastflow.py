@@ -22,7 +22,7 @@ from torch import nn
 from anomalib_hgad.precision import full_precision
 
 from .base import FeatureFlow, Latents, whiten
-from .coupling import SUBNET_FACTOR
+from .coupling import SUBNET_FACTOR, affine
 
 
 class FastFlow(FeatureFlow):
@@ -47,10 +47,7 @@ class FastFlow(FeatureFlow):
         kernel_sizes: Sequence[int] = (3, 1),
         hidden_ratio: float = 1.0,
     ) -> None:
-        super().__init__(dim)
-        if coupling_blocks < 1:
-            msg = f"Expected coupling_blocks >= 1, got {coupling_blocks}."
-            raise ValueError(msg)
+        super().__init__(dim, coupling_blocks)
         if not kernel_sizes or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
             msg = f"A convolution is centred on its position: expected odd kernel_sizes >= 1, got {list(kernel_sizes)}."
             raise ValueError(msg)
@@ -96,12 +93,10 @@ def couple_maps(maps: torch.Tensor, block: AllInOneBlock) -> tuple[torch.Tensor,
         Feature maps of the same shape, and every position's part of log |det J| in nats, shape (B, H, W).
     """
     passive, active = maps.split(block.splits, dim=1)
-    log_scale, shift = (SUBNET_FACTOR * full_precision(block.subnet(passive))).split(block.splits[1], dim=1)
-    log_scale = block.clamp * log_scale.tanh()
-    active = torch.addcmul(shift, full_precision(active), log_scale.exp())
+    active, log_det = affine(active, SUBNET_FACTOR * full_precision(block.subnet(passive)), block.clamp, dim=1)
     scale = block.global_scale_activation(block.global_scale)
     outputs = torch.cat((passive, active.to(passive)), dim=1) * scale + block.global_offset
-    return block.permute_function(outputs, block.w_perm), log_scale.sum(dim=1) + scale.log().sum()
+    return block.permute_function(outputs, block.w_perm), log_det + scale.log().sum()
 
 
 class _Subnet:

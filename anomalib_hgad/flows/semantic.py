@@ -43,10 +43,7 @@ class SemanticFlow(FeatureFlow):
     of_tokens = True
 
     def __init__(self, dim: int, coupling_blocks: int = 4, clamp_alpha: float = 3.0) -> None:
-        super().__init__(dim)
-        if coupling_blocks < 1:
-            msg = f"Expected coupling_blocks >= 1, got {coupling_blocks}."
-            raise ValueError(msg)
+        super().__init__(dim, coupling_blocks)
         self.layers = nn.ModuleList(SemanticLayer(dim, clamp_alpha) for _ in range(coupling_blocks))
 
     @property

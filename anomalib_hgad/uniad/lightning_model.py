@@ -25,7 +25,6 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from anomalib_hgad.callbacks import NamedImages, RandomState, WholeCheckpoint
-from anomalib_hgad.checkpoint import check_weights
 from anomalib_hgad.encoder import image_statistics
 from anomalib_hgad.plugin_model import PluginModel, resize_and_normalize
 from anomalib_hgad.schedule import total_steps
@@ -233,18 +232,6 @@ class UniAd(PluginModel, AnomalibModule):
 
     test_step = validation_step
     predict_step = validation_step
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint fits.
-
-        Args:
-            checkpoint: The checkpoint.
-
-        Raises:
-            ValueError: If it is of another model or of other settings.
-        """
-        super().on_load_checkpoint(checkpoint)
-        check_weights(checkpoint, self, self.hparams)
 
 
 def _height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
