@@ -22,6 +22,9 @@ from anomalib.data import ImageBatch, ImageItem, NumpyImageBatch, NumpyImageItem
 NO_CLASS = -1
 """``class_index`` of an image of something else than the product classes of its data; for evaluation alone."""
 
+UNKNOWN = "unknown"
+"""``pred_class_name`` of an image of none of the classes that the model knows."""
+
 
 @dataclass
 class NumpyClassImageItem(NumpyImageItem):

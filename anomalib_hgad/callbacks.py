@@ -6,21 +6,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from anomalib.data import PredictDataset
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import Dataset
 
 from .calibration import NormalScores
-from .checkpoint import check_file
 from .class_catalog import check_known, claimed_class_names
 from .image_files import NamingPredictDataset
 from .normal_pass import feature_statistics, normal_images
@@ -51,23 +46,6 @@ class ClassCheck(Callback):
     @staticmethod
     def _check(trainer: Trainer, pl_module: AnomalibModule) -> None:
         check_known(claimed_class_names(getattr(trainer, "datamodule", None)), pl_module.class_names)
-
-
-class WholeCheckpoint(Callback):
-    """Lets a checkpoint that is cut short, or none at all, be named."""
-
-    def setup(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:
-        """Look at the file before the trainer loads it; no hook of Lightning's tells which one that will be."""
-        del pl_module, stage
-        strategy = trainer.strategy
-        setattr(strategy, "load_checkpoint", partial(_load_whole, type(strategy).load_checkpoint, strategy))  # noqa: B010
-
-
-def _load_whole(
-    load: Callable[..., dict[str, Any]], strategy: Strategy, checkpoint_path: str | Path, **settings: bool | None
-) -> dict[str, Any]:
-    check_file(checkpoint_path)
-    return load(strategy, checkpoint_path, **settings)
 
 
 class NamedImages(Callback):

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 from torch import nn
 
@@ -54,22 +52,6 @@ def described_class_names(checkpoint: dict[str, Any]) -> list[str]:
         msg += "of the checkpoint, or train anew."
         raise ValueError(msg)
     return list(checkpoint[CLASS_NAMES])
-
-
-def check_file(path: str | Path) -> None:
-    """Check that a checkpoint is a whole file; PyTorch says of one that is not what its reader stumbled over.
-
-    Args:
-        path: The checkpoint. What is no local file is left to Lightning.
-
-    Raises:
-        ValueError: If it is cut short, or no checkpoint at all.
-    """
-    if not Path(path).is_file() or is_zipfile(path):
-        return
-    msg = f"{path} ({Path(path).stat().st_size} bytes) is no checkpoint, or was cut short. Copy it anew, or take an "
-    msg += "earlier one."
-    raise ValueError(msg)
 
 
 def check_weights(checkpoint: dict[str, Any], module: nn.Module, settings: dict[str, Any]) -> None:

@@ -22,8 +22,10 @@ from anomalib.data import AnomalibDataModule
 from anomalib.data.datamodules.base import AnomalibVideoDataModule
 from anomalib.data.utils import ValSplitMode
 
+from anomalib_hgad.batch import UNKNOWN
 from anomalib_hgad.class_folder import ClassFolder
 from anomalib_hgad.dataset_tree import check_permission, image_files, listed, subfolders
+from anomalib_hgad.results import MEAN, POOLED
 from anomalib_hgad.settings import check_folder_names
 
 # Where a dataset has its categories, if not in its root.
@@ -102,6 +104,10 @@ def sources_of_datamodules(datamodules: Sequence[AnomalibDataModule]) -> list[Cl
 def _check_names(names: Sequence[str]) -> None:
     """Raise if a class is named twice, or so that its pictures and runs would be outside the folder of the results."""
     check_folder_names("a class", names)
+    if taken := [name for name in names if name in {MEAN, POOLED, UNKNOWN}]:
+        msg = f"{listed(taken)} cannot be the name of a class: the results have rows or predictions of that name. "
+        msg += "Rename it."
+        raise ValueError(msg)
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         msg = f"Classes named twice: {listed(twice)}. Take one out, or give a Folder datamodule another `name`."

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from inspect import signature
@@ -21,6 +21,7 @@ from anomalib.pre_processing import PreProcessor
 from torch import nn
 
 from .transforms import exportable, last_size
+from .whole_file import move_whole
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -49,8 +50,9 @@ class DescribedExport(ExportMixin):
         Returns:
             The file.
         """
+        export = super().to_torch
         with self._for_inference(self._fixed_size()):
-            return Path(super().to_torch(export_root, model_file_name))
+            return _completed(export_root, lambda folder: export(folder, model_file_name))
 
     def to_onnx(
         self,
@@ -81,14 +83,18 @@ class DescribedExport(ExportMixin):
             msg += "size as input_size=(height, width), got None."
             raise ValueError(msg)
         kwargs.setdefault("opset_version", OPSET)
+        export = super().to_onnx
+
+        def described(folder: Path) -> Path:
+            path = Path(export(folder, model_file_name, input_size, **kwargs))
+            graph = onnx.load(path, load_external_data=False)
+            onnx.helper.set_model_props(graph, self.description())
+            self._name_tensors(graph)
+            onnx.save(graph, path)
+            return path
+
         with self._for_inference(size):
-            path = Path(super().to_onnx(export_root, model_file_name, input_size, **kwargs))
-        graph = onnx.load(path, load_external_data=False)
-        onnx.helper.set_model_props(graph, self.description())
-        self._name_tensors(graph)
-        with _replaced(path) as unfinished:
-            onnx.save(graph, unfinished)
-        return path
+            return _completed(export_root, described)
 
     def to_openvino(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401
         """Export to OpenVINO, with the description under ``model_info`` of the file's runtime information.
@@ -112,16 +118,18 @@ class DescribedExport(ExportMixin):
             msg = f"{compression_type.name} takes the ranges of the activations from images: expected a datamodule, "
             msg += "got None. Give the data that the model was trained on."
             raise ValueError(msg)
-        path = Path(super().to_openvino(export_root, *args, **kwargs))
-        graph = openvino.Core().read_model(path)
-        for name, value in self.description().items():
-            graph.set_rt_info(value, ["model_info", name])
-        with TemporaryDirectory(dir=path.parent) as folder:
-            openvino.save_model(graph, Path(folder) / path.name, compress_to_fp16=False)
-            del graph  # it maps the file of weights that is about to be replaced
-            for suffix in (".bin", ".xml"):
-                (Path(folder) / path.name).with_suffix(suffix).replace(path.with_suffix(suffix))
-        return path
+        with TemporaryDirectory() as bare:
+            path = Path(super().to_openvino(bare, *args, **kwargs))
+
+            def described(folder: Path) -> Path:
+                graph = openvino.Core().read_model(path)
+                for name, value in self.description().items():
+                    graph.set_rt_info(value, ["model_info", name])
+                made = folder / path.relative_to(bare)
+                openvino.save_model(graph, made, compress_to_fp16=False)
+                return made
+
+            return _completed(export_root, described)
 
     def description(self) -> dict[str, str]:
         """What an exported model says of itself: its name, thresholds, image size and versions, in JSON each."""
@@ -165,12 +173,20 @@ class DescribedExport(ExportMixin):
                 pre_processor.export_transform = transform
 
 
-@contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    """A file to write, which takes the place of another one when it is complete."""
-    unfinished = path.with_suffix(".part")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+def _completed(export_root: Path | str, export: Callable[[Path], Path]) -> Path:
+    """Export into a folder of its own, and move the files from there when they are complete.
+
+    Args:
+        export_root: Folder that anomalib is to export to.
+        export: Exports to a folder; gives the path of the file there.
+
+    Returns:
+        The file.
+    """
+    root = Path(export_root)
+    root.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=root, prefix=".unfinished-") as folder:
+        made = export(Path(folder))
+        place = root / made.relative_to(folder)
+        move_whole(made, place)
+    return place

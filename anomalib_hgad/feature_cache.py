@@ -27,7 +27,7 @@ from torch.utils.data import ConcatDataset
 from .feature_dataset import FeatureDataset
 from .feature_key import content_key, file_digest, image_size
 from .feature_store import FILE_BYTES, FileFeatures, MemoryFeatures, Shapes, check_folder, is_intact, write_shard
-from .memory import available_memory
+from .memory import available_memory, is_out_of_memory
 from .normal_pass import ordered_batches
 from .processes import everyones
 
@@ -182,13 +182,22 @@ class _Filling:
         self.dtype = torch.promote_types(levels[0].dtype, torch.float32)
 
     def features(self, folder: Path) -> MemoryFeatures | FileFeatures:
-        """Features of all images, in files of a folder if they take too much memory."""
+        """Features of all images, in files of a folder if main memory has no room for them."""
         needed = self._bytes(self.count, self.dtype.itemsize)
         if self.trainer.world_size == 1 and needed <= MEMORY_SHARE * available_memory():
-            store = MemoryFeatures(self.count, self.shapes, self.dtype)
-            store.fill(self._batches())
-            return store
+            try:
+                return self._in_memory()
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                # Others take memory too, and a limit of the process's own is not among what the system says.
+                logger.warning("The features do not fit into main memory after all (%s): they go to files.", error)
         return self._in_files(folder)
+
+    def _in_memory(self) -> MemoryFeatures:
+        store = MemoryFeatures(self.count, self.shapes, self.dtype)
+        store.fill(self._batches())
+        return store
 
     def _bytes(self, images: int, bytes_of_number: int) -> int:
         return images * sum(math.prod(shape) for shape in self.shapes) * bytes_of_number

@@ -8,16 +8,16 @@ Dimensions: N images, D channels of a level, H x W its grid.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from .whole_file import replaced
 
 Shapes = Sequence[tuple[int, int, int]]
 """(D, H, W) of every level."""
@@ -120,29 +120,22 @@ def write_shard(path: Path, count: int, shapes: Shapes, batches: Iterable[list[t
         OSError: If the file cannot be written, as on a disk that has become full.
     """
     dtype = shard_dtype(shapes)
-    # Written front to back rather than through a memory map: a disk that fills up meanwhile is an error then, where a
-    # memory map would kill the process. The name is of this process alone: equal runs may fill the cache together.
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, suffix=".part", delete=False) as file:
-        try:
-            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
+    try:
+        # Written front to back rather than through a memory map: a disk that fills up meanwhile is an error then, where
+        # a memory map would kill the process.
+        with replaced(path) as unfinished, unfinished.open("wb") as file:
             np.lib.format.write_array_header_2_0(file, header)
             for batch in batches:
                 records = np.empty(len(batch[0]), dtype)
                 for name, level in zip(dtype.names or (), batch, strict=True):
                     records[name] = _as_half(level).numpy()
                 file.write(records.tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-            Path(file.name).replace(path)
-        except BaseException as error:
-            with suppress(OSError):  # what was not written yet cannot be: that is known
-                file.close()
-            Path(file.name).unlink()
-            if isinstance(error, OSError):
-                msg = f"The features cannot be written to {path.parent} ({error}). {ADVICE}"
-                raise OSError(error.errno, msg) from error
+    except OSError as error:
+        if error.errno is None:  # of an image that could not be read
             raise
+        msg = f"The features cannot be written to {path.parent} ({error}). {ADVICE}"
+        raise OSError(error.errno, msg) from error
 
 
 def _as_half(level: torch.Tensor) -> torch.Tensor:

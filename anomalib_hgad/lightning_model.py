@@ -28,9 +28,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 
 from .anomaly_map import ScoreKind
-from .batch import NO_CLASS, ClassImageBatch
-from .callbacks import ClassCheck, NamedImages, NormalConstants, RandomState, WholeCheckpoint
+from .batch import NO_CLASS, UNKNOWN, ClassImageBatch
+from .callbacks import ClassCheck, NamedImages, NormalConstants, RandomState
 from .checkpoint import describe, described_class_names
+from .checkpoint_file import WholeCheckpoints
 from .class_catalog import claimed_class_names, datamodule_class_names, label_batch
 from .encoder import image_statistics
 from .export import FoldedExport
@@ -39,7 +40,7 @@ from .feature_dataset import FeatureBatch
 from .flows import FlowKind
 from .hold_out import HoldOut
 from .loss import total_loss
-from .novelty import NOVELTY_LIMIT, UNKNOWN
+from .novelty import NOVELTY_LIMIT
 from .plugin_model import PluginModel, resize_and_normalize
 from .schedule import TrainingCourse, make_optimizer, total_steps
 from .settings import check_choice, check_not_negative, check_positive, check_share
@@ -261,7 +262,7 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
         self.class_names: list[str] = []
         self._feature_cache = FeatureCache(feature_cache)
         self._callbacks = [
-            WholeCheckpoint(),
+            WholeCheckpoints(),
             ClassCheck(),
             NamedImages(),
             NormalConstants(),

@@ -41,6 +41,18 @@ def available_memory() -> int:
     return max(0, min([free, *_free_in_control_groups()]))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no main memory left. PyTorch has no class of errors for it, but for GPUs.
+
+    Args:
+        error: The error.
+
+    Returns:
+        Whether it is one.
+    """
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+
+
 def peak_memory() -> int | None:
     """Most memory that this process has had: that of the GPU if it used one, else main memory.
 

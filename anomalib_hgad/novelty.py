@@ -21,9 +21,6 @@ from .anomaly_map import LevelScores
 from .calibration import PRIOR_IMAGES, NormalScores
 from .precision import no_autocast
 
-UNKNOWN = "unknown"
-"""What an image is called whose class the model does not know."""
-
 NOVELTY_LIMIT = 1.0
 """Novelty above which an image is of an unknown product."""
 

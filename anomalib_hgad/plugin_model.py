@@ -20,7 +20,8 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from .checkpoint import check_file, check_weights
+from .checkpoint import check_weights
+from .checkpoint_file import readable
 from .described_export import DescribedExport
 from .evaluator import ClassEvaluator
 from .image_files import check_finite
@@ -106,6 +107,21 @@ class PluginModel(DescribedExport):
             check_finite(cast("torch.Tensor", batch.image), batch.image_path)
         return batch
 
+    def on_train_batch_end(self, *_: Any) -> None:  # noqa: ANN401
+        """Stop before an epoch's checkpoint takes the place of the last good one.
+
+        Raises:
+            ArithmeticError: If a weight is not finite any more, as after a loss that was not.
+        """
+        if not self.trainer.is_last_batch:
+            return
+        module = cast("AnomalibModule", self)
+        sums = torch.stack([parameter.detach().sum() for parameter in module.parameters() if parameter.requires_grad])
+        if not sums.isfinite().all():
+            msg = f"Weights are NaN or infinite after epoch {self.trainer.current_epoch}: the loss was, too. Train "
+            msg += "with a smaller lr, or in float32 if it was half precision. The last checkpoint is as it was."
+            raise ArithmeticError(msg)
+
     @property
     def stage(self) -> TrainerFn | None:
         """What the trainer is doing, if there is one."""
@@ -147,8 +163,8 @@ class PluginModel(DescribedExport):
             The model.
 
         Raises:
-            ValueError: If the file is cut short or no checkpoint.
+            ValueError: If the file is cut short, no checkpoint, or holds more than data.
         """
-        check_file(checkpoint_path)
         kwargs = {"pre_trained": False, "backbone_weights": None, "seed": None} | kwargs
-        return cast("Self", super().load_from_checkpoint(checkpoint_path, *args, **kwargs))
+        with readable(checkpoint_path):
+            return cast("Self", super().load_from_checkpoint(checkpoint_path, *args, **kwargs))

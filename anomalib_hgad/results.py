@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import IO, Any
 
 from rich.table import Table
 from rich.text import Text
+
+from .whole_file import replaced
 
 MEAN = "mean"
 POOLED = "pooled"
@@ -109,12 +110,9 @@ def write_whole(path: Path, write: Callable[[IO[str]], object]) -> None:
         path: The file.
         write: Writes into the open file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        # The name of a file may have bytes that are no text.
-        with unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            write(file)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    # The name of a file may have bytes that are no text.
+    with (
+        replaced(path) as unfinished,
+        unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        write(file)

@@ -1,11 +1,13 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A training and a test on some processes of the CPU; run as ``python -m tests.ddp_run FOLDER DEVICES``."""
+"""A training and a test on some processes of the CPU; run as ``python -m tests.ddp_run FOLDER DEVICES [KILLED]``."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,18 @@ class Record(Callback):
         torch.save(pl_module.state_dict(), self.folder / f"state_{trainer.global_rank}.pt")
 
 
-def run(folder: Path, devices: int) -> None:
+class Death(Callback):
+    """Kills a process in its second step."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_rank == self.rank and batch_idx == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run(folder: Path, devices: int, killed: int | None = None) -> None:
     """Train, test, and leave losses, state and figures in FOLDER; its data are in the folder ``data`` beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     record = Record(folder)
@@ -87,7 +100,7 @@ def run(folder: Path, devices: int) -> None:
         log_every_n_steps=1,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[record],
+        callbacks=[record, *([] if killed is None else [Death(killed)])],
         default_root_dir=folder,
     )
     # With the number of classes all weights are drawn here; later, Lightning's DDP seeds anew.
@@ -113,4 +126,4 @@ def run(folder: Path, devices: int) -> None:
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), int(sys.argv[2]))
+    run(Path(sys.argv[1]), *map(int, sys.argv[2:]))

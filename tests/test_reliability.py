@@ -19,7 +19,7 @@ from anomalib.data import Folder, ImageBatch, MVTecAD, PredictDataset
 from anomalib.engine import Engine
 from PIL import Image
 
-from anomalib_hgad import Hgad, MultiClass, UniAd, feature_store
+from anomalib_hgad import Hgad, MultiClass, UniAd, feature_store, whole_file
 from anomalib_hgad.feature_store import FileFeatures, check_folder, is_intact, write_shard
 from tests import trees
 from tests.light import LIGHT, LIGHT_UNIAD
@@ -238,6 +238,13 @@ def test_class_that_no_folder_could_be_called(root: Path, name: str | None) -> N
         MultiClass([folder, MVTecAD(root, "bottle")])
 
 
+@pytest.mark.parametrize("name", ["mean", "pooled", "unknown"])
+def test_class_called_as_a_row_of_the_results(root: Path, name: str) -> None:
+    (root / "tile").rename(root / name)
+    with pytest.raises(ValueError, match=rf"{name} cannot be the name of a class"):
+        MultiClass(root=root)
+
+
 @pytest.mark.parametrize("place", ["loop", "tile/loop", "tile/test/loop", "tile/train/good/loop"])
 def test_links_in_circles_are_not_followed(root: Path, place: str) -> None:
     (root / place).symlink_to((root / place).parent)
@@ -424,11 +431,13 @@ class Code:
         return os.mkdir, (str(self.path),)
 
 
-def test_code_in_a_checkpoint_does_not_run(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", [load, load_by_engine])
+def test_code_in_a_checkpoint_does_not_run(checkpoint: Path, tmp_path: Path, way: Callable[[Path], None]) -> None:
     content = torch.load(checkpoint, weights_only=True)
-    torch.save(content | {"more": Code(tmp_path / "ran")}, tmp_path / "code.ckpt")
-    with pytest.raises(Exception, match=r"weights.only"):
-        Hgad.load_from_checkpoint(tmp_path / "code.ckpt")
+    path = checkpoint.with_name("code.ckpt")
+    torch.save(content | {"more": Code(tmp_path / "ran")}, path)
+    with pytest.raises(ValueError, match=r"code\.ckpt holds more than tensors and plain data"):
+        way(path)
     assert not (tmp_path / "ran").exists()
 
 
@@ -469,7 +478,7 @@ def test_disk_that_becomes_full_is_an_error_and_leaves_nothing(tmp_path: Path, m
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(feature_store.os, "fsync", full)
+    monkeypatch.setattr(whole_file.os, "fsync", full)
     with pytest.raises(OSError, match=r"cannot be written to .*No space left.*feature_cache=FOLDER") as info:
         write_shard(tmp_path / "key.npy", 2, SHAPES, [[torch.rand(2, *shape) for shape in SHAPES]])
     assert info.value.errno == errno.ENOSPC

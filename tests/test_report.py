@@ -21,7 +21,8 @@ from anomalib.engine import Engine
 
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad import main as cli
-from anomalib_hgad.novelty import NOVELTY_LIMIT, UNKNOWN
+from anomalib_hgad.batch import UNKNOWN
+from anomalib_hgad.novelty import NOVELTY_LIMIT
 from anomalib_hgad.predictions import Prediction, read_predictions, write_predictions
 from anomalib_hgad.report import examples, figures
 from anomalib_hgad.report.latents import Sample, project, sample_latents

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from anomalib_hgad.novelty import UNKNOWN
+from anomalib_hgad.batch import UNKNOWN
 from anomalib_hgad.predictions import Prediction
 
 NORMAL, ANOMALOUS = "#2f6f9f", "#d1495b"

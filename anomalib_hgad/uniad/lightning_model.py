@@ -24,7 +24,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from anomalib_hgad.callbacks import NamedImages, RandomState, WholeCheckpoint
+from anomalib_hgad.callbacks import NamedImages, RandomState
+from anomalib_hgad.checkpoint_file import WholeCheckpoints
 from anomalib_hgad.encoder import image_statistics
 from anomalib_hgad.plugin_model import PluginModel, resize_and_normalize
 from anomalib_hgad.schedule import total_steps
@@ -186,7 +187,7 @@ class UniAd(PluginModel, AnomalibModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """anomalib's components, and what happens around the steps."""
-        return [*super().configure_callbacks(), WholeCheckpoint(), NamedImages(), RandomState()]
+        return [*super().configure_callbacks(), WholeCheckpoints(), NamedImages(), RandomState()]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, whose learning rate drops once."""
