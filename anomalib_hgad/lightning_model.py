@@ -113,6 +113,10 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
             Defaults to ``0.02``.
         first_stage: Share of the training with the inter-class losses alone (Eq. 6, 8 and 9); 0 trains in one stage.
             Defaults to ``0.08``.
+        position_share: Share of the positions of the feature maps that a training step takes, drawn anew for each step,
+            the same ones of all images. Neighbours tell nearly the same, so that less than all of them trains faster.
+            Flows of the families other than ``"cflow"`` need whole maps, and take all.
+            Defaults to ``0.5``.
         lr: Learning rate of Adam.
             Defaults to ``2e-4``.
         weight_decay: Weight decay of the flows; centres and logits have none.
@@ -187,6 +191,7 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
         likelihood_weight: float = 1.0,
         label_smoothing: float = 0.02,
         first_stage: float = 0.08,
+        position_share: float = 0.5,
         lr: float = 2e-4,
         weight_decay: float = 1e-4,
         warmup: float = 0.08,
@@ -208,7 +213,7 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(size, *image_statistics(backbone))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
-        check_positive(num_classes=1 if num_classes is None else num_classes, lr=lr)
+        check_positive(num_classes=1 if num_classes is None else num_classes, lr=lr, position_share=position_share)
         check_not_negative(
             inter_weight=inter_weight,
             mutual_information_weight=mutual_information_weight,
@@ -225,7 +230,7 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
             "likelihood": likelihood_weight,
         }
         check_share(first_stage=first_stage, warmup=warmup)
-        check_share(label_smoothing=label_smoothing, calibration_share=calibration_share)
+        check_share(label_smoothing=label_smoothing, calibration_share=calibration_share, position_share=position_share)
         check_choice(ClassSource, class_source=class_source)
         check_choice(FlowKind, flow=flow)
         check_choice(PriorKind, prior=prior)
@@ -234,6 +239,7 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
         self.whiten = whiten
         self.label_smoothing = label_smoothing
         self.first_stage = first_stage
+        self.position_share = position_share
         self.lr = lr
         self.weight_decay = weight_decay
         self.warmup = warmup
@@ -394,7 +400,11 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
         """
         del args, kwargs
         class_index = self.mixture_class_index(batch)
-        losses = self.model.losses(self.features(batch), class_index, self.label_smoothing)
+        # All processes draw the same positions, and so does a resumed training.
+        generator = torch.Generator().manual_seed(self.global_step)
+        losses = self.model.losses(
+            self.features(batch), class_index, self.label_smoothing, self.position_share, generator
+        )
         stage = self._course().stage(self.global_step)
         loss = total_loss(losses, self.loss_weights, stage)
         size = batch.batch_size

@@ -195,7 +195,12 @@ class HgadModel(nn.Module):
         return prior
 
     def losses(
-        self, features: Sequence[torch.Tensor], class_index: torch.Tensor, label_smoothing: float = 0.02
+        self,
+        features: Sequence[torch.Tensor],
+        class_index: torch.Tensor,
+        label_smoothing: float = 0.02,
+        position_share: float = 1.0,
+        generator: torch.Generator | None = None,
     ) -> HgadLosses:
         """Loss terms summed over the levels.
 
@@ -203,6 +208,8 @@ class HgadModel(nn.Module):
             features: Feature maps of the levels, as the encoder gives them, shapes (B, D, H, W).
             class_index: True classes, int64, shape (B,).
             label_smoothing: Share of the label spread over all classes in the mutual information.
+            position_share: Share of the positions that are drawn, by flows that map each one by itself.
+            generator: Random numbers that they are drawn by, of a CPU; PyTorch's global ones by default.
 
         Returns:
             The terms, unweighted. Levels share no parameters: a step on the sum equals a step per level.
@@ -210,8 +217,8 @@ class HgadModel(nn.Module):
         class_index = self.mixture_class_index(class_index)
         levels = []
         for level, flow, prior in zip(features, self.feature_flows, self._priors, strict=True):
-            latents = flow(level)
-            levels.append(hgad_losses(prior, latents.z, latents.log_det, class_index, label_smoothing))
+            z, log_det = flow.some_latents(level, position_share, generator)
+            levels.append(hgad_losses(prior, z, log_det, class_index, label_smoothing))
         return HgadLosses(*(torch.stack(terms).sum() for terms in zip(*levels, strict=True)))
 
     @torch.no_grad()

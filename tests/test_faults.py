@@ -151,9 +151,10 @@ def test_file_takes_its_place_when_it_is_complete(tmp_path: Path) -> None:
             unfinished.write_text(text)
             assert (path.read_text() if path.exists() else None) == before
         assert path.read_text() == text
-    with pytest.raises(KeyboardInterrupt), replaced(path) as unfinished:
-        unfinished.write_text("three")
-        raise KeyboardInterrupt
+    interrupted = replaced(path)
+    interrupted.__enter__().write_text("three")
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert path.read_text() == "two"
     assert list(path.parent.iterdir()) == [path]
 

@@ -141,6 +141,25 @@ class FeatureFlow(nn.Module):
         """
         raise NotImplementedError
 
+    def some_latents(
+        self, features: torch.Tensor, share: float, generator: torch.Generator | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents of some of an image's vectors, for a training step: here all of them, as each depends on the others.
+
+        A family whose flow maps each vector by itself draws them, the same ones of all images.
+
+        Args:
+            features: Features x, shape (B, D, H, W).
+            share: Share of the n vectors that is drawn, above 0, at most 1.
+            generator: Random numbers of a CPU; PyTorch's global ones by default.
+
+        Returns:
+            z, shape (B, drawn, D), and their parts of log |det J|, shape (B, drawn).
+        """
+        del share, generator
+        latents = self(features)
+        return latents.z, latents.log_det
+
     def inverse(self, z: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """Map latents back to features.
 

@@ -43,8 +43,23 @@ class FlowWeights(NamedTuple):
     clamp_alpha: float
 
 
-def flow_latents(features: torch.Tensor, weights: FlowWeights) -> Latents:
+def flow_rows(rows: torch.Tensor, weights: FlowWeights) -> tuple[torch.Tensor, torch.Tensor]:
     """Whitening, then the coupling blocks.
+
+    Args:
+        rows: Feature vectors x, shape (B, n, D).
+        weights: Folded parameters for their positions.
+
+    Returns:
+        Latents z, shape (B, n, D), and log |det J|, shape (B, n).
+    """
+    rows = whiten(rows, weights.whitening, weights.whitening_bias)
+    z, log_det = couple(rows, weights.blocks, weights.clamp_alpha)
+    return z, log_det + weights.whitening_log_det
+
+
+def flow_latents(features: torch.Tensor, weights: FlowWeights) -> Latents:
+    """:func:`flow_rows` of all positions of a feature map.
 
     Args:
         features: Feature map x, shape (B, D, H, W).
@@ -53,9 +68,7 @@ def flow_latents(features: torch.Tensor, weights: FlowWeights) -> Latents:
     Returns:
         Latents z and log |det J|.
     """
-    rows = whiten(FeatureFlow.vectors(features), weights.whitening, weights.whitening_bias)
-    z, log_det = couple(rows, weights.blocks, weights.clamp_alpha)
-    return Latents(z, log_det + weights.whitening_log_det, (features.shape[2], features.shape[3]))
+    return Latents(*flow_rows(FeatureFlow.vectors(features), weights), (features.shape[2], features.shape[3]))
 
 
 class ConditionalFlow(FeatureFlow):
@@ -112,6 +125,18 @@ class ConditionalFlow(FeatureFlow):
     def forward(self, features: torch.Tensor) -> Latents:
         """Map features to latents, as :meth:`FeatureFlow.forward`."""
         return flow_latents(features, self.folded_weights(*features.shape[2:]))
+
+    def some_latents(
+        self, features: torch.Tensor, share: float, generator: torch.Generator | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents of some positions, as :meth:`FeatureFlow.some_latents`."""
+        rows, weights = self.vectors(features), self.folded_weights(*features.shape[2:])
+        drawn = max(1, round(share * rows.shape[1]))
+        if drawn < rows.shape[1]:
+            positions = torch.randperm(rows.shape[1], generator=generator)[:drawn].to(rows.device)
+            blocks = [block._replace(position_bias=block.position_bias[positions]) for block in weights.blocks]
+            rows, weights = rows[:, positions], weights._replace(blocks=blocks)
+        return flow_rows(rows, weights)
 
     def inverse(self, z: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """Map latents back to features, as :meth:`FeatureFlow.inverse`; of the features the grid alone counts."""

@@ -28,7 +28,7 @@ from anomalib_hgad.flows import ConditionalFlow
 from anomalib_hgad.flows.base import whiten
 from anomalib_hgad.flows.coupling import couple, coupling_weights
 from anomalib_hgad.flows.position import position_code
-from anomalib_hgad.loss import HgadLosses, hgad_losses, total_loss
+from anomalib_hgad.loss import total_loss
 from anomalib_hgad.normal_pass import feature_statistics
 from anomalib_hgad.schedule import TrainingCourse, make_optimizer
 from anomalib_hgad.torch_model import HgadModel
@@ -47,7 +47,7 @@ class Variant:
         features: What the flow's first layer does with the features: ``"literal"``, ``"standardised"``, ``"whitened"``.
         block_scaling: Set every block's global scale and offset so that its outputs of the training images have mean 0
             and variance 1 at the start.
-        positions: Share of the positions that a step takes, drawn anew; the epochs are then longer in steps.
+        positions: Share of the positions that a step takes, drawn anew.
         lr: Learning rate.
         prior_lr: That of the mixture, relative to it.
     """
@@ -66,7 +66,9 @@ VARIANTS = {
     "whitened": Variant(),
     "literal_scaled": Variant(features="literal", block_scaling=True),
     "whitened_scaled": Variant(block_scaling=True),
-    "whitened_half_positions": Variant(positions=0.5),
+    "quarter": Variant(positions=0.25),
+    "quarter_24": Variant(positions=0.25, epochs=24),
+    "quarter_48": Variant(positions=0.25, epochs=48),
     "whitened_lr_2e-3": Variant(lr=2e-3),
     "whitened_lr_5e-4": Variant(lr=5e-4),
     "whitened_prior_lr_10": Variant(prior_lr=10.0),
@@ -103,28 +105,12 @@ def scale_blocks(flow: ConditionalFlow, features: torch.Tensor) -> None:
         rows = couple(rows, [coupling_weights(block, code)], block.clamp)[0]
 
 
-def losses_of_some_positions(
-    model: HgadModel, features: list[torch.Tensor], classes: torch.Tensor, share: float
-) -> HgadLosses:
-    """Losses of randomly drawn positions, the same for all images of the batch."""
-    levels = []
-    for level, flow, prior in zip(features, model.flows, model.priors, strict=True):
-        positions = level.shape[2] * level.shape[3]
-        drawn = torch.randperm(positions)[: max(1, round(share * positions))]
-        weights = flow.folded_weights(*level.shape[2:])
-        rows = whiten(flow.vectors(level)[:, drawn], weights.whitening, weights.whitening_bias)
-        blocks = [block._replace(position_bias=block.position_bias[drawn]) for block in weights.blocks]
-        z, log_det = couple(rows, blocks, weights.clamp_alpha)
-        levels.append(hgad_losses(prior, z, log_det + weights.whitening_log_det, classes))
-    return HgadLosses(*(torch.stack(terms).sum() for terms in zip(*levels, strict=True)))
-
-
 def train_model(module: Hgad, train: Images, variant: Variant) -> float:
     """Train as the package does; give the seconds per epoch."""
     model = module.model
     prepare_flows(model, train, variant)
     batches = -(-len(train.class_index) // BATCH)
-    steps = round(variant.epochs * batches / variant.positions)
+    steps = variant.epochs * batches
     course = TrainingCourse(steps, module.warmup, module.first_stage)
     optimizer = make_optimizer(model.flows.parameters(), model.priors.parameters(), variant.lr, module.weight_decay)
     optimizer.param_groups[-1]["lr"] *= variant.prior_lr
@@ -134,10 +120,8 @@ def train_model(module: Hgad, train: Images, variant: Variant) -> float:
     for step in range(steps):
         order = order or list(torch.randperm(len(train.class_index)).split(BATCH))
         features, classes = train.batch(order.pop())
-        if variant.positions < 1:
-            losses = losses_of_some_positions(model, features, classes, variant.positions)
-        else:
-            losses = model.losses(features, classes, module.label_smoothing)
+        generator = torch.Generator().manual_seed(step)
+        losses = model.losses(features, classes, module.label_smoothing, variant.positions, generator)
         optimizer.zero_grad()
         total_loss(losses, module.loss_weights, course.stage(step)).backward()
         optimizer.step()
