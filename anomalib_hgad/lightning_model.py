@@ -43,7 +43,7 @@ from .loss import total_loss
 from .novelty import NOVELTY_LIMIT
 from .plugin_model import PluginModel, resize_and_normalize
 from .schedule import TrainingCourse, make_optimizer, total_steps
-from .settings import check_choice, check_not_negative, check_positive, check_share
+from .settings import check_choice, check_not_negative, check_part, check_positive, check_share
 from .torch_model import HgadModel, HgadPrediction, PriorKind
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
         position_share: Share of the positions of the feature maps that a training step takes, drawn anew for each step,
             the same ones of all images. Neighbours tell nearly the same, so that less than all of them trains faster.
             Flows of the families other than ``"cflow"`` need whole maps, and take all.
-            Defaults to ``0.5``.
+            Defaults to ``0.25``.
         lr: Learning rate of Adam.
             Defaults to ``2e-4``.
         weight_decay: Weight decay of the flows; centres and logits have none.
@@ -191,7 +191,7 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
         likelihood_weight: float = 1.0,
         label_smoothing: float = 0.02,
         first_stage: float = 0.08,
-        position_share: float = 0.5,
+        position_share: float = 0.25,
         lr: float = 2e-4,
         weight_decay: float = 1e-4,
         warmup: float = 0.08,
@@ -213,7 +213,8 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(size, *image_statistics(backbone))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
-        check_positive(num_classes=1 if num_classes is None else num_classes, lr=lr, position_share=position_share)
+        check_positive(num_classes=1 if num_classes is None else num_classes, lr=lr)
+        check_part(position_share=position_share)
         check_not_negative(
             inter_weight=inter_weight,
             mutual_information_weight=mutual_information_weight,
@@ -230,7 +231,7 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
             "likelihood": likelihood_weight,
         }
         check_share(first_stage=first_stage, warmup=warmup)
-        check_share(label_smoothing=label_smoothing, calibration_share=calibration_share, position_share=position_share)
+        check_share(label_smoothing=label_smoothing, calibration_share=calibration_share)
         check_choice(ClassSource, class_source=class_source)
         check_choice(FlowKind, flow=flow)
         check_choice(PriorKind, prior=prior)

@@ -27,6 +27,21 @@ def check_share(**shares: float) -> None:
             raise ValueError(msg)
 
 
+def check_part(**parts: float) -> None:
+    """Check that settings are parts of a whole, which may be all of it.
+
+    Args:
+        **parts: The settings by name.
+
+    Raises:
+        ValueError: If one is not above 0 and at most 1.
+    """
+    for name, value in parts.items():
+        if not 0 < value <= 1:
+            msg = f"{name} is a part of a whole: expected 0 < {name} <= 1, got {value}."
+            raise ValueError(msg)
+
+
 def check_choice(choices: Any, **settings: str) -> None:  # noqa: ANN401
     """Check that settings are among the values of a ``Literal``.
 

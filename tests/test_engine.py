@@ -301,6 +301,8 @@ def test_training_without_validation_warns(data_root: Path, tmp_path: Path, capl
         ({"prior": "cauchy"}, "Expected prior to be one of 'hierarchical', 'fixed_centers', 'single_gaussian'"),
         ({"score": "sum"}, "Expected score to be one of 'product', 'log_likelihood', 'entropy'"),
         ({"first_stage": 1.5}, "expected 0 <= first_stage < 1, got 1.5"),
+        ({"position_share": 0.0}, "expected 0 < position_share <= 1, got 0.0"),
+        ({"position_share": 1.1}, "expected 0 < position_share <= 1, got 1.1"),
         ({"condition_dim": 10}, "positive multiple of 4, got 10"),
         ({"num_classes": 0}, "Expected num_classes > 0, got 0"),
         ({"num_centers": 0}, "Expected num_centers >= 1, got 0"),

@@ -125,6 +125,27 @@ def test_latents_of_an_image_do_not_depend_on_the_batch() -> None:
         torch.testing.assert_close(alone.log_det[0], together.log_det[index], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(("share", "count"), [(1.0, 12), (0.5, 6), (0.25, 3), (0.01, 1)])
+def test_some_latents_are_those_of_the_whole_map(share: float, count: int) -> None:
+    """Each is found among them, at the same position for all images; the generator decides which."""
+    flow = make_flow(6, whitened=True)
+    features = torch.randn(5, 6, 3, 4, dtype=torch.float64)
+    whole = flow(features)
+    drawn = []
+    for seed in (0, 0, *range(1, 99)):
+        z, log_det = flow.some_latents(features, share, torch.Generator().manual_seed(seed))
+        assert z.shape == (5, count, 6)
+        distances = (z.unsqueeze(2) - whole.z.unsqueeze(1)).abs().amax(dim=-1)
+        positions = distances.argmin(dim=-1)
+        assert (positions == positions[0]).all()
+        assert len(positions[0].unique()) == count
+        torch.testing.assert_close(z, whole.z[:, positions[0]], rtol=0, atol=1e-12)
+        torch.testing.assert_close(log_det, whole.log_det[:, positions[0]], rtol=0, atol=1e-12)
+        drawn.append(set(positions[0].tolist()))
+    assert drawn[0] == drawn[1]
+    assert set.union(*drawn) == set(range(12))
+
+
 def test_latent_of_a_feature_depends_on_its_position() -> None:
     flow = make_flow(6, whitened=False)
     z = flow(torch.ones(1, 6, 2, 2, dtype=torch.float64)).z[0]

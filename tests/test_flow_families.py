@@ -91,6 +91,15 @@ def test_latents_of_an_image_do_not_depend_on_the_batch(kind: str) -> None:
     torch.testing.assert_close(together.log_det[2:3], alone.log_det, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["fastflow", "semantic"])
+def test_flow_of_vectors_that_depend_on_each_other_takes_all(kind: str) -> None:
+    flow = new_flow(kind, 6, whitened=True)
+    features = new_features(kind, 2, 6)
+    z, log_det = flow.some_latents(features, 0.25)
+    assert torch.equal(z, flow(features).z)
+    assert torch.equal(log_det, flow(features).log_det)
+
+
 @FAMILIES
 def test_folded_flow_gives_the_same(kind: str) -> None:
     flow = new_flow(kind, 6, whitened=True)
