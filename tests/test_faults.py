@@ -22,7 +22,7 @@ from torch.utils.data import get_worker_info
 from anomalib_hgad import Hgad, MultiClass, UniAd, feature_cache
 from anomalib_hgad.feature_store import MemoryFeatures
 from anomalib_hgad.whole_file import move_whole, replaced
-from tests import trees
+from tests import cached_epochs, trees
 from tests.faults.__main__ import main
 from tests.light import LIGHT, LIGHT_UNIAD
 
@@ -121,6 +121,15 @@ def test_other_errors_of_the_features_are_not_taken_for_a_lack_of_memory(
     monkeypatch.setattr(MemoryFeatures, "fill", broken)
     with pytest.raises(RuntimeError, match=r"^broken$"):
         fit(Hgad(**LIGHT, visualizer=False, feature_cache=tmp_path / "cache"), data)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="Linux tells it")
+@pytest.mark.parametrize("in_files", [True, False])
+def test_epochs_on_cached_features_open_no_more_files_and_start_no_more_threads(in_files: bool) -> None:
+    """A cut of ``python -m tests.cached_epochs``."""
+    uses = cached_epochs.train(6, in_files)
+    assert {(use.files, use.threads) for use in uses[1:]} == {(uses[1].files, uses[1].threads)}
+    assert uses[-1].memory < 1.05 * uses[1].memory
 
 
 @pytest.mark.parametrize(("kind", "settings"), [(Hgad, LIGHT), (UniAd, LIGHT_UNIAD)])
