@@ -68,7 +68,6 @@ VARIANTS = {
     "whitened_scaled": Variant(block_scaling=True),
     "quarter": Variant(positions=0.25),
     "quarter_24": Variant(positions=0.25, epochs=24),
-    "quarter_48": Variant(positions=0.25, epochs=48),
     "whitened_lr_2e-3": Variant(lr=2e-3),
     "whitened_lr_5e-4": Variant(lr=5e-4),
     "whitened_prior_lr_10": Variant(prior_lr=10.0),
