@@ -13,7 +13,7 @@ from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.demo.backbone import BACKBONE, LAYERS, WEIGHTS
 from anomalib_hgad.demo.images import write_demo_dataset
 
-EPOCHS = 40
+EPOCHS = 80
 
 
 def main(arguments: list[str] | None = None) -> Engine:
