@@ -121,6 +121,20 @@ def test_half_precision_keeps_log_det_in_full(kind: str) -> None:
     torch.testing.assert_close(latents.log_det, flow(features).log_det, rtol=0.05, atol=0.1)
 
 
+@FAMILIES
+def test_half_precision_leaves_the_whitening_alone(kind: str) -> None:
+    """Which subtracts numbers that are much alike; some of the vectors are another layout than all of them."""
+    flow = new_flow(kind, 8, whitened=True).float()
+    flow.feature_mean.fill_(1000.03)
+    bias = flow.whitening_bias
+    features = new_features(kind, 2, 8).float() + 1000
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(flow.whitening_bias, bias)
+        z, log_det = flow.some_latents(features.bfloat16(), 0.5)
+    assert z.isfinite().all()
+    assert log_det.dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     ("kind", "flow_type", "blocks", "clamp_alpha"),
     [("cflow", ConditionalFlow, 12, 1.9), ("fastflow", FastFlow, 8, 2.0), ("semantic", SemanticFlow, 4, 3.0)],

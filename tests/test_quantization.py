@@ -42,7 +42,8 @@ def datamodule(data: Path) -> MultiClass:
 def module(shared_data: Path, datamodule: MultiClass, tmp_path_factory: pytest.TempPathFactory) -> Hgad:
     weights = shared_data / "weights/resnet18_timm_stem_l123.safetensors"
     settings = {"backbone_weights": weights, "layers": ["layer3"], "image_size": 128, "seed": 0, "lr": 1e-3}
-    module = Hgad(**LIGHT | settings)
+    # On all positions it has learnt enough after ten epochs that its scores are no matter of rounding.
+    module = Hgad(**LIGHT | settings, position_share=1.0)
     engine = Engine(
         max_epochs=10,
         check_val_every_n_epoch=10,

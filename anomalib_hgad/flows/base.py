@@ -124,7 +124,8 @@ class FeatureFlow(nn.Module):
     @property
     def whitening_bias(self) -> torch.Tensor:
         """-W m, shape (D,)."""
-        return -(self.whitening @ self.feature_mean)
+        with no_autocast(self.whitening):
+            return -(self.whitening @ self.feature_mean)
 
     def unwhiten(self, rows: torch.Tensor) -> torch.Tensor:
         """W^-1 x + m of whitened vectors x, shape (..., D)."""
