@@ -15,6 +15,7 @@ from zipfile import is_zipfile
 from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.plugins import TorchCheckpointIO
 
 from .whole_file import replaced
 
@@ -86,6 +87,7 @@ class WholeCheckpoints(Callback):
     def setup(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:
         """Comes before any checkpoint is read."""
         del pl_module, stage
-        hosts: Any = trainer.strategy.checkpoint_io
-        if type(hosts) is AnomalibCheckpointIO:
-            trainer.strategy.checkpoint_io = WholeCheckpointIO(hosts.extra_safe_globals)
+        given = trainer.strategy.checkpoint_io
+        # anomalib's engine gives the one, a plain Lightning trainer the other.
+        if type(given) in {AnomalibCheckpointIO, TorchCheckpointIO}:
+            trainer.strategy.checkpoint_io = WholeCheckpointIO(getattr(given, "extra_safe_globals", None))

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def test_killed_process_of_several_ends_the_others(tmp_path: Path, rank: int) ->
     except ProcessLookupError:
         assert not list(tmp_path.rglob("figures.json"))
     finally:
-        if process.poll() is None:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from anomalib.data import Folder, ImageBatch, MVTecAD, PredictDataset
 from anomalib.engine import Engine
+from lightning.pytorch import Trainer
 from PIL import Image
 
 from anomalib_hgad import Hgad, MultiClass, UniAd, feature_store, whole_file
@@ -377,8 +378,13 @@ def load_by_engine(path: Path) -> None:
     Engine(accelerator="cpu", logger=False, default_root_dir=path.parent).test(Hgad(**LIGHT), data, ckpt_path=path)
 
 
+def load_by_lightning(path: Path) -> None:
+    data = MultiClass(root=path.parent / "data", num_workers=0)
+    Trainer(accelerator="cpu", logger=False, default_root_dir=path.parent).test(Hgad(**LIGHT), data, ckpt_path=path)
+
+
 @pytest.mark.parametrize("content", ["truncated", "empty", "text"])
-@pytest.mark.parametrize("way", [load, load_by_engine])
+@pytest.mark.parametrize("way", [load, load_by_engine, load_by_lightning])
 def test_checkpoint_that_is_not_whole_is_named(checkpoint: Path, content: str, way: Callable[[Path], None]) -> None:
     whole = checkpoint.read_bytes()
     path = checkpoint.with_name("broken.ckpt")
@@ -431,7 +437,7 @@ class Code:
         return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize("way", [load, load_by_engine])
+@pytest.mark.parametrize("way", [load, load_by_engine, load_by_lightning])
 def test_code_in_a_checkpoint_does_not_run(checkpoint: Path, tmp_path: Path, way: Callable[[Path], None]) -> None:
     content = torch.load(checkpoint, weights_only=True)
     path = checkpoint.with_name("code.ckpt")

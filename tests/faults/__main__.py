@@ -3,7 +3,7 @@
 
 """Real runs of the command line that are killed at random moments, and what comes after them.
 
-``python -m tests.fault_runs`` kills 20 trainings, 20 fillings of the feature cache, 20 tests and 20 exports by SIGKILL.
+``python -m tests.faults`` kills 20 trainings, 20 fillings of the feature cache, 20 tests and 20 exports by SIGKILL.
 Every second kill comes at a random time; the others come right before a random one of the times that a file is opened
 to be written, renamed or removed, moments that a clock would seldom hit. After each kill, every file that is there has
 to be whole; then the run is resumed or repeated, and has to end as an unbroken one. Not for Windows.
