@@ -34,6 +34,7 @@ class NumpyClassImageItem(NumpyImageItem):
     class_name: str | None = None
     pred_class_index: np.ndarray | None = None
     pred_class_name: str | None = None
+    raw_score: np.ndarray | None = None
     class_given_score: np.ndarray | None = None
     class_given_map: np.ndarray | None = None
     class_inferred_score: np.ndarray | None = None
@@ -51,6 +52,7 @@ class NumpyClassImageBatch(NumpyImageBatch):
     class_name: list[str] | None = None
     pred_class_index: np.ndarray | None = None
     pred_class_name: list[str] | None = None
+    raw_score: np.ndarray | None = None
     class_given_score: np.ndarray | None = None
     class_given_map: np.ndarray | None = None
     class_inferred_score: np.ndarray | None = None
@@ -67,8 +69,8 @@ class ClassImageItem(ImageItem):
         class_name: Name of the true class, or of that something else.
         pred_class_index: Class inferred by the model, int64 scalar.
         pred_class_name: Name of the inferred class, or ``"unknown"``.
-        class_given_score, class_inferred_score: Image score with the true and with the inferred class before the
-            post-processing, scalar.
+        raw_score: Image score before the post-processing, scalar.
+        class_given_score, class_inferred_score: The same with the true and with the inferred class, scalar.
         class_given_map, class_inferred_map: The anomaly map that belongs to it, shape (height, width).
         novelty: How much less typical the image is than normal ones of its class; above 1 it is unknown. Scalar.
     """
@@ -79,6 +81,7 @@ class ClassImageItem(ImageItem):
     class_name: str | None = None
     pred_class_index: torch.Tensor | None = None
     pred_class_name: str | None = None
+    raw_score: torch.Tensor | None = None
     class_given_score: torch.Tensor | None = None
     class_given_map: torch.Tensor | None = None
     class_inferred_score: torch.Tensor | None = None
@@ -96,8 +99,8 @@ class ClassImageBatch(ImageBatch):
         class_name: Names of the true classes, or of that something else.
         pred_class_index: Classes inferred by the model, int64, shape (B,).
         pred_class_name: Names of the inferred classes, or ``"unknown"``.
-        class_given_score, class_inferred_score: Image scores with the true and with the inferred class before the
-            post-processing, shape (B,).
+        raw_score: Image scores before the post-processing, shape (B,).
+        class_given_score, class_inferred_score: The same with the true and with the inferred class, shape (B,).
         class_given_map, class_inferred_map: The anomaly maps that belong to it, shape (B, height, width).
         novelty: How much less typical the images are than normal ones of their class; above 1 they are unknown.
             Shape (B,).
@@ -110,6 +113,7 @@ class ClassImageBatch(ImageBatch):
     class_name: list[str] | None = None
     pred_class_index: torch.Tensor | None = None
     pred_class_name: list[str] | None = None
+    raw_score: torch.Tensor | None = None
     class_given_score: torch.Tensor | None = None
     class_given_map: torch.Tensor | None = None
     class_inferred_score: torch.Tensor | None = None

@@ -172,7 +172,7 @@ class ClassEvaluator(Evaluator):
     ) -> None:
         """Add a batch of the validation."""
         del pl_module, outputs, batch_idx
-        self._update(self.val_metrics, batch, trainer.val_dataloaders, dataloader_idx)
+        self._update(self.val_metrics, batch, [], trainer.val_dataloaders, dataloader_idx)
 
     def on_test_batch_end(
         self,
@@ -185,7 +185,8 @@ class ClassEvaluator(Evaluator):
     ) -> None:
         """Add a batch of the test."""
         del pl_module, outputs, batch_idx
-        self._update(self.test_metrics, batch, trainer.test_dataloaders, dataloader_idx)
+        predictions = predictions_of_batch(batch)
+        self._update(self.test_metrics, batch, predictions, trainer.test_dataloaders, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute and log the figures of a validation."""
@@ -219,6 +220,7 @@ class ClassEvaluator(Evaluator):
         self,
         metrics: Sequence[AnomalibMetric],
         batch: ImageBatch,
+        predictions: Sequence[Prediction],
         loaders: Any,  # noqa: ANN401
         loader_index: int,
     ) -> None:
@@ -227,7 +229,6 @@ class ClassEvaluator(Evaluator):
         values = {field: between_0_and_1(value) if field in self._raw else value for field, value in values.items()}
         values = {field: scaled_down(value) for field, value in values.items()}
         names = self._class_names(batch)
-        predictions = predictions_of_batch(batch)
         if distributed.is_available() and distributed.is_initialized():
             loader = loaders[loader_index] if isinstance(loaders, Sequence) else loaders
             new = [not repeated for repeated in are_repeated(loader, self._seen[loader_index], len(names))]

@@ -12,27 +12,26 @@ https://arxiv.org/abs/2403.13349
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from anomalib.data import ImageBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
-from lightning.pytorch import Callback, LightningDataModule, seed_everything
+from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 
 from .anomaly_map import ScoreKind
-from .batch import NO_CLASS, UNKNOWN, ClassImageBatch
+from .batch import ClassImageBatch
+from .batch_prediction import ClassSource, predict_batch
 from .callbacks import ClassCheck, NamedImages, NormalConstants, RandomState
-from .checkpoint import describe, described_class_names
 from .checkpoint_file import WholeCheckpoints
-from .class_catalog import claimed_class_names, datamodule_class_names, label_batch
+from .class_model import ClassModel
 from .encoder import image_statistics
 from .export import FoldedExport
 from .feature_cache import FeatureCache
@@ -40,18 +39,15 @@ from .feature_dataset import FeatureBatch
 from .flows import FlowKind
 from .hold_out import HoldOut
 from .loss import total_loss
-from .novelty import NOVELTY_LIMIT
-from .plugin_model import PluginModel, resize_and_normalize
+from .plugin_model import resize_and_normalize
 from .schedule import TrainingCourse, make_optimizer, total_steps
 from .settings import check_choice, check_not_negative, check_part, check_positive, check_share
-from .torch_model import HgadModel, HgadPrediction, PriorKind
+from .torch_model import HgadModel, PriorKind
 
 logger = logging.getLogger(__name__)
 
-ClassSource = Literal["inferred", "given"]
 
-
-class Hgad(FoldedExport, PluginModel, AnomalibModule):
+class Hgad(FoldedExport, ClassModel, AnomalibModule):
     """HGAD: one model that inspects many product classes.
 
     A frozen backbone gives features of several levels. For each level a normalizing flow maps them to latents; their
@@ -320,54 +316,6 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
         if self.calibrate and self.model.num_classes > 1 and isinstance(self._datamodule, HoldOut):
             self.held_out = self._datamodule.hold_out(self.calibration_share)
 
-    def _names_of_data(self) -> list[str]:
-        if self._datamodule is None:
-            return [str(index) for index in range(self.num_classes or 1)]
-        names = datamodule_class_names(self._datamodule)
-        if self.num_classes not in {None, len(names)}:
-            msg = f"num_classes={self.num_classes}, but the data has {len(names)} classes: {', '.join(names)}. Leave "
-            msg += "num_classes out to take it from the data."
-            raise ValueError(msg)
-        return names
-
-    @property
-    def _datamodule(self) -> LightningDataModule | None:
-        return getattr(self.trainer, "datamodule", None)
-
-    def _set_class_names(self, names: list[str]) -> None:
-        self.class_names = names
-        if self.model.num_classes != len(names):
-            self.model.set_num_classes(len(names))
-
-    def on_before_batch_transfer(
-        self, batch: ImageBatch | FeatureBatch, dataloader_idx: int
-    ) -> ClassImageBatch | FeatureBatch:
-        """Give every batch the class fields, with the model's class indices.
-
-        Args:
-            batch: Batch in main memory.
-            dataloader_idx: Unused.
-
-        Returns:
-            The batch.
-
-        Raises:
-            ValueError: If the model does not know a class, if it is to train on an image of none, or if an image has
-                numbers that are not finite.
-        """
-        batch = super().on_before_batch_transfer(batch, dataloader_idx)
-        if not isinstance(batch, ClassImageBatch | FeatureBatch):
-            batch = ClassImageBatch.from_image_batch(batch)
-        names = claimed_class_names(self._datamodule)
-        if self.trainer.state.fn == TrainerFn.FITTING and len(self.class_names) == 1:
-            names = self.class_names
-        batch = label_batch(batch, self.class_names, only_name=names[0] if len(names) == 1 else None)
-        if self.trainer.training and batch.class_index is not None and (batch.class_index == NO_CLASS).any():
-            msg = f"Expected training images of the classes {', '.join(self.class_names)}, got images with class_index "
-            msg += f"{NO_CLASS}, which is for evaluation. Take them out of the training data."
-            raise ValueError(msg)
-        return batch
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, with warm-up and cosine by step."""
         self._feature_cache.start(self.trainer, self)
@@ -417,26 +365,6 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
         self.log("stage", float(stage), on_step=True, on_epoch=False, prog_bar=True, batch_size=size)
         return loss
 
-    def mixture_class_index(self, batch: ClassImageBatch | FeatureBatch) -> torch.Tensor:
-        """True classes as the mixture counts them; a mixture of one class takes all images for that one.
-
-        Args:
-            batch: Batch of images.
-
-        Returns:
-            Class indices, int64, shape (B,).
-
-        Raises:
-            ValueError: If the batch has no classes though the mixture has several.
-        """
-        if self.model.num_classes == 1:
-            return torch.zeros(batch.batch_size, dtype=torch.int64, device=self.device)
-        if batch.class_index is None:
-            msg = f"The model has the classes {', '.join(self.class_names)}, but the batch carries no class_index. "
-            msg += "Load the images with anomalib_hgad.MultiClass."
-            raise ValueError(msg)
-        return batch.class_index
-
     def validation_step(self, batch: ClassImageBatch, *args: Any, **kwargs: Any) -> ClassImageBatch:  # noqa: ANN401
         """Predict a batch; the same in validation, test and prediction.
 
@@ -450,58 +378,8 @@ class Hgad(FoldedExport, PluginModel, AnomalibModule):
         """
         del args, kwargs
         class_index = self.mixture_class_index(batch) if batch.class_index is not None else None
-        inferred, given = self._predict(batch.image, class_index)
-        chosen = given if given is not None and self.class_source == "given" else inferred
-        batch.update(pred_score=chosen.pred_score, anomaly_map=chosen.anomaly_map)
-        batch.update(class_inferred_score=inferred.pred_score, class_inferred_map=inferred.anomaly_map.squeeze(1))
-        batch.update(novelty=inferred.novelty)
-        if given is not None:
-            batch.update(class_given_score=given.pred_score, class_given_map=given.anomaly_map.squeeze(1))
-        if self.model.num_classes == len(self.class_names):
-            pred_class_index = inferred.class_posterior.argmax(dim=-1)
-            names = [
-                UNKNOWN if novelty > NOVELTY_LIMIT else self.class_names[index]
-                for index, novelty in zip(pred_class_index.tolist(), inferred.novelty.tolist(), strict=True)
-            ]
-            batch.update(pred_class_index=pred_class_index, pred_class_name=names)
+        predict_batch(self.model, batch, class_index, self.class_names, self.class_source)
         return batch
-
-    def _predict(
-        self, images: torch.Tensor, class_index: torch.Tensor | None
-    ) -> tuple[HgadPrediction, HgadPrediction | None]:
-        """Predict with the class inferred and with it given, which is the same for an image of none."""
-        if class_index is None:
-            return self.model.predict(images)
-        inferred, given = self.model.predict(images, class_index.clamp(min=0))
-        rows = (class_index == NO_CLASS).nonzero().squeeze(-1)
-        if given is not None and len(rows):
-            given = HgadPrediction(
-                *(mine.index_copy(0, rows, other[rows]) for mine, other in zip(given, inferred, strict=True))
-            )
-        return inferred, given
 
     test_step = validation_step
     predict_step = validation_step
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the class names, and what made the checkpoint."""
-        super().on_save_checkpoint(checkpoint)
-        describe(checkpoint, self.class_names)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the classes.
-
-        Args:
-            checkpoint: The checkpoint.
-
-        Raises:
-            ValueError: If the checkpoint is not of this model, of other settings or of other versions, or if a training
-                is resumed on other classes.
-        """
-        names = described_class_names(checkpoint)
-        if self.stage == TrainerFn.FITTING and set(names) != set(self.class_names):
-            msg = f"The checkpoint was trained on the classes {', '.join(names)}, the data has "
-            msg += f"{', '.join(self.class_names)}. A training can only be resumed on the classes it began with."
-            raise ValueError(msg)
-        self._set_class_names(names)
-        super().on_load_checkpoint(checkpoint)

@@ -30,7 +30,7 @@ class Prediction:
         gt_label: Whether it is anomalous.
         pred_label: Whether it was found anomalous.
         pred_score: Post-processed score.
-        raw_score: Score before that, with the class inferred.
+        raw_score: Score before that.
         novelty: How much less typical it is than normal images of its class; above 1 it is called unknown.
     """
 
@@ -63,7 +63,7 @@ def predictions_of_batch(batch: ImageBatch) -> list[Prediction]:
         "gt_label": _column(batch, "gt_label", len(paths)),
         "pred_label": _column(batch, "pred_label", len(paths)),
         "pred_score": _column(batch, "pred_score", len(paths)),
-        "raw_score": _column(batch, "class_inferred_score", len(paths)),
+        "raw_score": _column(batch, "raw_score", len(paths)),
         "novelty": _column(batch, "novelty", len(paths)),
     }
     return [

@@ -269,6 +269,7 @@ def test_hgad_on_five_classes(tmp_path: Path, tree: Tree, caplog: pytest.LogCapt
     with (folder / "predictions.csv").open() as file:
         predicted = list(csv.DictReader(file))
     assert len({row["image_path"] for row in predicted}) == 20
+    np.testing.assert_allclose([float(row["raw_score"]) for row in predicted], given)
     for row in predicted:
         assert row["class_name"] == Path(row["image_path"]).parent.name
         assert (row["gt_label"] == "True") == (row["class_name"] not in datamodule.class_names)
