@@ -1,17 +1,15 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a checkpoint says of the model besides its weights, and whether it can be loaded."""
+"""What made a checkpoint, and whether it can be loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
 from torch import nn
 
-CLASS_NAMES = "hgad_class_names"
 VERSIONS = "hgad_versions"
 START_ALONE = ("pre_trained", "backbone_weights", "seed")
 """Settings of the weights at the start, which those of a checkpoint replace."""
@@ -19,39 +17,34 @@ START_ALONE = ("pre_trained", "backbone_weights", "seed")
 PACKAGES = ("anomalib-hgad", "anomalib")
 
 
-def describe(checkpoint: dict[str, Any], class_names: Sequence[str]) -> None:
-    """Write the classes and versions of a model into its checkpoint.
+def describe_versions(checkpoint: dict[str, Any]) -> None:
+    """Write into a checkpoint what made it.
 
     Args:
         checkpoint: The checkpoint.
-        class_names: Names of the classes.
     """
-    checkpoint[CLASS_NAMES] = list(class_names)
     checkpoint[VERSIONS] = {package: version(package) for package in PACKAGES}
 
 
-def described_class_names(checkpoint: dict[str, Any]) -> list[str]:
-    """Names of the classes of a checkpoint that this installation can read.
+def check_versions(checkpoint: dict[str, Any]) -> None:
+    """Check that this installation can read a checkpoint.
 
     Args:
         checkpoint: The checkpoint.
 
-    Returns:
-        Names of the classes.
-
     Raises:
-        ValueError: If it is of another model, or was made by other minor versions of this package or of anomalib.
+        ValueError: If it was made by other minor versions of this package or of anomalib, or by neither.
     """
-    if CLASS_NAMES not in checkpoint:
-        msg = "Expected a checkpoint of anomalib_hgad.Hgad; this one is of another model."
+    if VERSIONS not in checkpoint:
+        msg = "Expected a checkpoint of a model of anomalib_hgad; this one does not say that it is one, and may be of "
+        msg += "another model."
         raise ValueError(msg)
-    made_with = {package: checkpoint.get(VERSIONS, {}).get(package, "0.0 (not said)") for package in PACKAGES}
+    made_with = {package: checkpoint[VERSIONS].get(package, "0.0 (not said)") for package in PACKAGES}
     here = {package: version(package) for package in PACKAGES}
     if any(_minor(made_with[package]) != _minor(here[package]) for package in PACKAGES):
         msg = f"The checkpoint was made with {_listed(made_with)}; installed are {_listed(here)}. Install the versions "
         msg += "of the checkpoint, or train anew."
         raise ValueError(msg)
-    return list(checkpoint[CLASS_NAMES])
 
 
 def check_weights(checkpoint: dict[str, Any], module: nn.Module, settings: dict[str, Any]) -> None:

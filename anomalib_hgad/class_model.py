@@ -13,11 +13,13 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
 from .batch import NO_CLASS, ClassImageBatch
-from .checkpoint import describe, described_class_names
 from .class_catalog import claimed_class_names, datamodule_class_names, label_batch
 from .feature_dataset import FeatureBatch
 from .plugin_model import PluginModel
 from .torch_model import HgadModel
+
+CLASS_NAMES = "hgad_class_names"
+"""Key of the names in a checkpoint."""
 
 
 class ClassModel(PluginModel):
@@ -39,7 +41,7 @@ class ClassModel(PluginModel):
 
     def _set_class_names(self, names: list[str]) -> None:
         self.class_names = names
-        if self.model.num_classes != len(names):
+        if names and self.model.num_classes != len(names):  # there are none before the first training
             self.model.set_num_classes(len(names))
 
     def _names_of_data(self) -> list[str]:
@@ -104,7 +106,7 @@ class ClassModel(PluginModel):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the class names, and what made the checkpoint."""
         super().on_save_checkpoint(checkpoint)
-        describe(checkpoint, self.class_names)
+        checkpoint[CLASS_NAMES] = list(self.class_names)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the classes.
@@ -116,7 +118,10 @@ class ClassModel(PluginModel):
             ValueError: If the checkpoint is not of this model, of other settings or of other versions, or if a training
                 is resumed on other classes.
         """
-        names = described_class_names(checkpoint)
+        if CLASS_NAMES not in checkpoint:
+            msg = "Expected a checkpoint of anomalib_hgad.Hgad; this one is of another model."
+            raise ValueError(msg)
+        names = list(checkpoint[CLASS_NAMES])
         if self.stage == TrainerFn.FITTING and set(names) != set(self.class_names):
             msg = f"The checkpoint was trained on the classes {', '.join(names)}, the data has "
             msg += f"{', '.join(self.class_names)}. A training can only be resumed on the classes it began with."

@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from .checkpoint import check_weights
+from .checkpoint import check_versions, check_weights, describe_versions
 from .checkpoint_file import readable
 from .described_export import DescribedExport
 from .evaluator import ClassEvaluator
@@ -128,6 +128,11 @@ class PluginModel(DescribedExport):
         module = cast("AnomalibModule", self)
         return None if module._trainer is None else module._trainer.state.fn
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what made the checkpoint."""
+        super().on_save_checkpoint(checkpoint)
+        describe_versions(checkpoint)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint fits; test what was trained, not what its training was resumed from.
 
@@ -135,8 +140,9 @@ class PluginModel(DescribedExport):
             checkpoint: The checkpoint.
 
         Raises:
-            ValueError: If it is of another model or of other settings.
+            ValueError: If it is of another model, of other settings or of other versions.
         """
+        check_versions(checkpoint)
         super().on_load_checkpoint(checkpoint)
         module = cast("AnomalibModule", self)
         if self.stage == TrainerFn.FITTING:

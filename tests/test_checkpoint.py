@@ -15,55 +15,62 @@ import torch
 from anomalib.deploy import ExportType
 from anomalib.engine import Engine
 
-from anomalib_hgad import Hgad, MultiClass
-from anomalib_hgad.checkpoint import describe, described_class_names
+from anomalib_hgad import Hgad, MultiClass, UniAd
 from tests import trees
-from tests.light import LIGHT
+from tests.light import LIGHT, LIGHT_UNIAD
 
 
-def described() -> dict[str, Any]:
-    checkpoint: dict[str, Any] = {}
-    describe(checkpoint, ["bolt", "nut"])
-    return checkpoint
+@pytest.fixture(params=["Hgad", "UniAd"])
+def model(request: pytest.FixtureRequest) -> Hgad | UniAd:
+    return Hgad(**LIGHT) if request.param == "Hgad" else UniAd(**LIGHT_UNIAD)
+
+
+@pytest.fixture
+def checkpoint(model: Hgad | UniAd) -> dict[str, Any]:
+    content: dict[str, Any] = {"state_dict": model.state_dict()}
+    model.on_save_checkpoint(content)
+    return content
 
 
 def test_classes_come_back() -> None:
-    assert described_class_names(described()) == ["bolt", "nut"]
+    model, other = Hgad(**LIGHT), Hgad(**LIGHT)
+    model._set_class_names(["bolt", "nut"])
+    content: dict[str, Any] = {"state_dict": model.state_dict()}
+    model.on_save_checkpoint(content)
+    other.on_load_checkpoint(content)
+    assert other.class_names == ["bolt", "nut"]
+    assert other.model.num_classes == 2
 
 
-def test_versions_of_the_same_minor_release_are_read() -> None:
-    checkpoint = described()
+def test_versions_of_the_same_minor_release_are_read(model: Hgad | UniAd, checkpoint: dict[str, Any]) -> None:
     major, minor = version("anomalib").split(".")[:2]
     checkpoint["hgad_versions"]["anomalib"] = f"{major}.{minor}.999"
-    assert described_class_names(checkpoint) == ["bolt", "nut"]
+    model.on_load_checkpoint(checkpoint)
 
 
 @pytest.mark.parametrize(("package", "other"), [("anomalib-hgad", "0.99.0"), ("anomalib", "1.2.0")])
-def test_other_versions_are_named(package: str, other: str) -> None:
-    checkpoint = described()
+def test_other_versions_are_named(model: Hgad | UniAd, checkpoint: dict[str, Any], package: str, other: str) -> None:
     checkpoint["hgad_versions"][package] = other
     message = f"made with .*{package} {other}.*; installed are .*{package} {version(package)}.*Install the versions"
     with pytest.raises(ValueError, match=message):
-        described_class_names(checkpoint)
+        model.on_load_checkpoint(checkpoint)
 
 
-def test_checkpoint_that_does_not_say_is_refused() -> None:
-    checkpoint = described()
+def test_checkpoint_that_does_not_say_is_refused(model: Hgad | UniAd, checkpoint: dict[str, Any]) -> None:
     del checkpoint["hgad_versions"]
-    with pytest.raises(ValueError, match=r"made with anomalib-hgad 0\.0 \(not said\)"):
-        described_class_names(checkpoint)
+    with pytest.raises(ValueError, match="does not say that it is one"):
+        model.on_load_checkpoint(checkpoint)
 
 
-def test_checkpoint_that_says_half_is_refused() -> None:
-    checkpoint = described()
+def test_checkpoint_that_says_half_is_refused(model: Hgad | UniAd, checkpoint: dict[str, Any]) -> None:
     del checkpoint["hgad_versions"]["anomalib-hgad"]
     with pytest.raises(ValueError, match=r"made with anomalib-hgad 0\.0 \(not said\) and anomalib 2"):
-        described_class_names(checkpoint)
+        model.on_load_checkpoint(checkpoint)
 
 
-def test_checkpoint_of_another_model_is_refused() -> None:
-    with pytest.raises(ValueError, match="this one is of another model"):
-        described_class_names({"state_dict": {}})
+def test_checkpoint_of_another_model_is_refused(model: Hgad | UniAd) -> None:
+    with pytest.raises(ValueError, match="another model"):
+        model.on_load_checkpoint({"state_dict": {}})
 
 
 def test_checkpoint_of_a_gpu_is_read_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
