@@ -9,6 +9,7 @@ import csv
 import json
 import statistics
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,22 @@ def test_other_settings_are_not_mixed(products: Path, tmp_path: Path, in_this_pr
     assert cli.main(arguments(products, output, {"Padim": LIGHT_PADIM})) == 0
     with pytest.raises(SystemExit):
         cli.main(arguments(products, output, {"Padim": LIGHT_PADIM}, image_size=64))
+    assert in_this_process == ["Padim seed 0"]
+
+
+def test_other_versions_are_not_mixed(
+    products: Path, tmp_path: Path, in_this_process: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Defaults of a model may differ from one version to another."""
+    output = tmp_path / "results"
+    assert cli.main(arguments(products, output, {"Padim": LIGHT_PADIM})) == 0
+    path = output / "Padim/seed_0/record.json"
+    path.write_text(path.read_text().replace(f'"anomalib": "{version("anomalib")}"', '"anomalib": "2.0.0"'))
+    with pytest.raises(SystemExit):
+        cli.main(arguments(products, output, {"Padim": LIGHT_PADIM}))
+    message = capsys.readouterr().err
+    assert "was made with other versions" in message
+    assert "'anomalib': '2.0.0'" in message
     assert in_this_process == ["Padim seed 0"]
 
 

@@ -56,7 +56,7 @@ def benchmark(
         Number of runs that failed.
 
     Raises:
-        ValueError: If a setting is wrong, or if a run of the folder was made with other settings.
+        ValueError: If a setting is wrong, or if a run of the folder was made with other settings or versions.
     """
     protocol = Protocol(data, image_size, max_epochs, backbone_weights, setting)
     plan = make_plan(models, protocol, seeds, only)
@@ -115,14 +115,15 @@ def finished(run: Run, output: Path) -> dict[str, Any] | None:
         Its record; ``None`` if it is not finished.
 
     Raises:
-        ValueError: If it was made with other settings.
+        ValueError: If it was made with other settings or versions.
     """
     path = output / run.folder / RECORD
     if not path.is_file():
         return None
     record = json.loads(path.read_text(encoding="utf-8"))
-    if record["settings"] != run.settings:
-        msg = f"{path.parent} was made with other settings: {record['settings']}, now {run.settings}. Choose another "
-        msg += "output, or remove that folder."
-        raise ValueError(msg)
+    for name, here in (("settings", run.settings), ("versions", execution.installed_versions())):
+        if record[name] != here:
+            msg = f"{path.parent} was made with other {name}: {record[name]}, now {here}. Choose another output, or "
+            msg += "remove that folder."
+            raise ValueError(msg)
     return record

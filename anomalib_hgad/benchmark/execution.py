@@ -34,9 +34,15 @@ from anomalib_hgad.results import write_json
 from .plan import Run, model_class
 
 PACKAGES = ("anomalib-hgad", "anomalib", "lightning", "timm", "torch")
+"""Packages that a result depends on."""
 
 SETTINGS = "settings.json"
 RECORD = "record.json"
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of :data:`PACKAGES`."""
+    return {package: version(package) for package in PACKAGES}
 
 
 def benchmark_metrics() -> list[AnomalibMetric]:
@@ -164,7 +170,7 @@ def execute(run: Run, folder: Path) -> dict[str, Any]:
         "milliseconds_per_image": 1000 * clock.seconds / clock.images,
         "peak_memory_bytes": peak_memory(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": installed_versions(),
     }
 
 
