@@ -18,6 +18,7 @@ import pytest
 import torch
 from anomalib.data import MVTecAD
 from anomalib.engine import Engine
+from matplotlib.figure import Figure
 
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad import main as cli
@@ -270,6 +271,17 @@ def test_projection_keeps_the_two_directions_that_matter() -> None:
     together = np.concatenate([positions, centers])
     distances = np.linalg.norm(plane[:, None] - plane[None], axis=-1)
     assert np.allclose(np.linalg.norm(together[:, None] - together[None], axis=-1), distances)
+
+
+def test_histogram_has_shares_and_gathers_far_values() -> None:
+    """Of 0 to 97, 1000 and 2000 the 0.98 quantile is 97 + 0.02 x 903 = 115.06: bars are 3.835 wide."""
+    axis = Figure().subplots()
+    figures._histogram(axis, np.arange(98.0), np.array([1000.0, 2000.0]))
+    normal, anomalous = ([bar.get_height() for bar in bars] for bars in axis.containers)
+    assert len(normal) == 30
+    assert normal[:2] == pytest.approx([4 / 98, 4 / 98])  # 0 to 3, 4 to 7
+    assert sum(normal) == pytest.approx(1)
+    assert anomalous == pytest.approx([0] * 29 + [1])
 
 
 def test_histogram_of_one_value_and_of_none() -> None:
