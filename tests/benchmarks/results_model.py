@@ -28,6 +28,5 @@ def results_model(arguments: argparse.Namespace, **changes: Any) -> Hgad:
         "image_size": arguments.image_size,
         "coupling_blocks": arguments.coupling_blocks,
         "condition_dim": 128,
-        "position_share": 1.0,
     }
     return Hgad(**setting | changes)

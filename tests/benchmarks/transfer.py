@@ -53,7 +53,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 encoded = {part: encode(model, items, normalise) for part, items in parts.items()}
                 encoded_by = encoder
             model.set_num_classes(len(datamodule.class_names))
-            seconds = train_model(module, encoded["train"], Variant(arguments.epochs, lr=module.lr))
+            variant = Variant(arguments.epochs, positions=module.position_share, lr=module.lr)
+            seconds = train_model(module, encoded["train"], variant)
             model.eval()
             runs.append({"seed": seed, "seconds_per_epoch": seconds})
             for part in ("synthetic", "test"):
