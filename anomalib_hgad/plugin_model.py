@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+EVALUATOR = "evaluator."
+"""How the names of the metrics' constants begin in a checkpoint."""
+
 
 def resize_and_normalize(size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> PreProcessor:
     """Pre-processor of the images of a pre-trained backbone.
@@ -155,6 +158,10 @@ class PluginModel(DescribedExport):
             checkpoint["state_dict"] = module.state_dict()
             checkpoint["callbacks"] = {}  # among them the post-processor, with the thresholds of then
         check_weights(checkpoint, module, module.hparams)
+        # Metrics keep constants among the weights (AUPRO its limit), under their numbers: this model may have others.
+        trained = {name: value for name, value in checkpoint["state_dict"].items() if not name.startswith(EVALUATOR)}
+        own = {name: value for name, value in module.state_dict().items() if name.startswith(EVALUATOR)}
+        checkpoint["state_dict"] = trained | own
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401

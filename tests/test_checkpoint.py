@@ -14,6 +14,7 @@ import pytest
 import torch
 from anomalib.deploy import ExportType
 from anomalib.engine import Engine
+from anomalib.metrics import AUPRO, Evaluator
 
 from anomalib_hgad import Hgad, MultiClass, UniAd
 from tests import trees
@@ -71,6 +72,20 @@ def test_checkpoint_that_says_half_is_refused(model: Hgad | UniAd, checkpoint: d
 def test_checkpoint_of_another_model_is_refused(model: Hgad | UniAd) -> None:
     with pytest.raises(ValueError, match="another model"):
         model.on_load_checkpoint({"state_dict": {}})
+
+
+@pytest.mark.parametrize(("kind", "settings"), [(Hgad, LIGHT), (UniAd, LIGHT_UNIAD)])
+def test_checkpoint_of_other_metrics_is_read(kind: type[Hgad | UniAd], settings: dict[str, Any]) -> None:
+    """AUPRO has a constant among the weights, under its number among the metrics."""
+    metrics = [AUPRO(fields=["anomaly_map", "gt_mask"])]
+    trained, other = kind(**settings, evaluator=Evaluator(test_metrics=metrics)), kind(**settings)
+    content: dict[str, Any] = {"state_dict": trained.state_dict()}
+    trained.on_save_checkpoint(content)
+    assert content["state_dict"].keys() != other.state_dict().keys()
+    other.on_load_checkpoint(content)
+    other.load_state_dict(content["state_dict"])
+    for name, weight in trained.model.state_dict().items():
+        torch.testing.assert_close(other.model.state_dict()[name], weight, equal_nan=True, msg=name)
 
 
 def test_checkpoint_of_a_gpu_is_read_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
