@@ -11,7 +11,6 @@ it. All variants train the same model with the package's own losses, optimiser a
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import statistics
 import sys
@@ -30,6 +29,7 @@ from anomalib_hgad.flows.coupling import couple, coupling_weights
 from anomalib_hgad.flows.position import position_code
 from anomalib_hgad.loss import total_loss
 from anomalib_hgad.normal_pass import feature_statistics
+from anomalib_hgad.results import write_json
 from anomalib_hgad.schedule import TrainingCourse, make_optimizer
 from anomalib_hgad.torch_model import HgadModel
 from tests.benchmarks.image_sets import BATCH, Images, aurocs, encode, split_data
@@ -171,7 +171,7 @@ def run(arguments: argparse.Namespace) -> dict[str, dict[str, object]]:
             logger.info("%s %s", name, runs[-1])
         results[name] = {"settings": asdict(VARIANTS[name]), "runs": runs}
         if arguments.json:
-            arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+            write_json(results, arguments.json)
     return results
 
 
@@ -203,10 +203,7 @@ def main(command: list[str] | None = None) -> None:
     parser.add_argument("--coupling_blocks", type=int, default=8)
     parser.add_argument("--json", type=Path, help="file to write the results to")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    arguments = parser.parse_args(command)
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    print(table(run(arguments)))
+    print(table(run(parser.parse_args(command))))
 
 
 if __name__ == "__main__":
