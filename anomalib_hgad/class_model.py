@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The product classes of a model in its Lightning life: from the data, in every batch, in the checkpoint."""
+"""The product classes of a model: taken from the data, set in every batch, kept in the checkpoint."""
 
 from __future__ import annotations
 
