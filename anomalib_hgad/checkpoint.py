@@ -23,7 +23,7 @@ def describe_versions(checkpoint: dict[str, Any]) -> None:
     Args:
         checkpoint: The checkpoint.
     """
-    checkpoint[VERSIONS] = {package: version(package) for package in PACKAGES}
+    checkpoint[VERSIONS] = _installed_versions()
 
 
 def check_versions(checkpoint: dict[str, Any]) -> None:
@@ -40,7 +40,7 @@ def check_versions(checkpoint: dict[str, Any]) -> None:
         msg += "another model."
         raise ValueError(msg)
     made_with = {package: checkpoint[VERSIONS].get(package, "0.0 (not said)") for package in PACKAGES}
-    here = {package: version(package) for package in PACKAGES}
+    here = _installed_versions()
     if any(_minor(made_with[package]) != _minor(here[package]) for package in PACKAGES):
         msg = f"The checkpoint was made with {_listed(made_with)}; installed are {_listed(here)}. Install the versions "
         msg += "of the checkpoint, or train anew."
@@ -83,6 +83,10 @@ def check_weights(checkpoint: dict[str, Any], module: nn.Module, settings: dict[
 def _listless(value: object) -> object:
     """A setting whose type does not tell whether it was a list or a tuple."""
     return tuple(value) if isinstance(value, list) else value
+
+
+def _installed_versions() -> dict[str, str]:
+    return {package: version(package) for package in PACKAGES}
 
 
 def _minor(number: str) -> list[str]:

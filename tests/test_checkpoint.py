@@ -70,7 +70,8 @@ def test_checkpoint_that_says_half_is_refused(model: Hgad | UniAd, checkpoint: d
 
 
 def test_checkpoint_of_another_model_is_refused(model: Hgad | UniAd) -> None:
-    with pytest.raises(ValueError, match="another model"):
+    message = "this one is of another model" if isinstance(model, Hgad) else "this one .* may be of another model"
+    with pytest.raises(ValueError, match=message):
         model.on_load_checkpoint({"state_dict": {}})
 
 

@@ -33,7 +33,8 @@ from anomalib_hgad.results import write_json
 from anomalib_hgad.schedule import TrainingCourse, make_optimizer
 from anomalib_hgad.torch_model import HgadModel
 from tests.benchmarks.image_sets import BATCH, Images, aurocs, encode, split_data
-from tests.benchmarks.results_model import results_model
+from tests.benchmarks.measure import mean_and_deviation
+from tests.benchmarks.results_model import results_model, results_parser
 
 logger = logging.getLogger(__name__)
 
@@ -185,23 +186,16 @@ def table(results: dict[str, dict[str, object]]) -> str:
     for name, result in results.items():
         cells = []
         for column, digits in zip(columns, (3, 1, 1, 1), strict=True):
-            values = [a_run[column] for a_run in result["runs"]]
-            spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.{digits}f}{spread}")
+            cells.append(mean_and_deviation([a_run[column] for a_run in result["runs"]], digits))
         lines.append(f"| {name} | {result['settings']['epochs']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def main(command: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder whose subfolders are classes in MVTec layout")
-    parser.add_argument("--weights", type=Path, required=True, help="weights of timm's resnet18")
+    parser = results_parser(__doc__)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--image_size", type=int, default=256)
-    parser.add_argument("--coupling_blocks", type=int, default=8)
-    parser.add_argument("--json", type=Path, help="file to write the results to")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     print(table(run(parser.parse_args(command))))
 

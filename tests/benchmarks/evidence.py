@@ -38,7 +38,7 @@ from anomalib_hgad.normal_threshold import normal_threshold
 from anomalib_hgad.novelty import NOVELTY_LIMIT
 from anomalib_hgad.predictions import Prediction, read_predictions
 from anomalib_hgad.results import write_json
-from tests.benchmarks.results_model import results_model
+from tests.benchmarks.results_model import results_model, results_parser
 
 RATES = (0.05, 0.1, 0.2)
 REFERENCES = 3
@@ -223,16 +223,13 @@ PARTS = {"look_alikes": look_alikes, "threshold": threshold, "unknown": unknown,
 
 def main(command: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder whose subfolders are classes in MVTec layout")
-    parser.add_argument("--weights", type=Path, required=True, help="weights of timm's resnet18")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser = results_parser(__doc__)
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=list(PARTS), help="other parts in the file are kept"
+    )
     parser.add_argument("--split", default="aws_cookie", help="class that is split at random into two labels")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--image_size", type=int, default=256)
-    parser.add_argument("--coupling_blocks", type=int, default=8)
-    parser.add_argument("--json", type=Path, help="file to write the results to; other parts in it are kept")
     arguments = parser.parse_args(command)
     results = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.is_file() else {}
     for name in arguments.only:

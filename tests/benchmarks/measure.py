@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -42,6 +42,12 @@ def median_seconds(**functions: Function) -> dict[str, float]:
         for name, function in functions.items():
             times[name].append(seconds_of(function))
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def mean_and_deviation(values: Sequence[float], digits: int = 1) -> str:
+    """Mean, and standard deviation if there are several values."""
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{deviation}"
 
 
 def synchronize() -> None:

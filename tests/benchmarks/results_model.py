@@ -6,9 +6,28 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from anomalib_hgad import Hgad
+
+
+def results_parser(description: str | None) -> argparse.ArgumentParser:
+    """Command line with the data and the model of docs/results.md, and a file for the results.
+
+    Args:
+        description: What the command does, with its own line breaks.
+
+    Returns:
+        The parser, for the command's own arguments to be added.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder whose subfolders are classes in MVTec layout")
+    parser.add_argument("--weights", type=Path, required=True, help="weights of timm's resnet18")
+    parser.add_argument("--image_size", type=int, default=256)
+    parser.add_argument("--coupling_blocks", type=int, default=8)
+    parser.add_argument("--json", type=Path, help="file to write the results to")
+    return parser
 
 
 def results_model(arguments: argparse.Namespace, **changes: Any) -> Hgad:

@@ -17,7 +17,8 @@ from anomalib_hgad.anomaly_map import ScoreKind
 from anomalib_hgad.results import write_json
 from tests.benchmarks.convergence import Variant, train_model
 from tests.benchmarks.image_sets import aurocs, encode, split_data
-from tests.benchmarks.results_model import results_model
+from tests.benchmarks.measure import mean_and_deviation
+from tests.benchmarks.results_model import results_model, results_parser
 
 MEAN = "mean"
 
@@ -64,21 +65,14 @@ def table(runs: list[dict[str, Any]]) -> str:
 def cell(values: tuple[float | None, ...]) -> str:
     """Mean and deviation; a dash where there is no figure."""
     known = [value for value in values if value is not None]
-    if not known:
-        return "–"
-    return f"{statistics.mean(known):.1f}" + (f" ± {statistics.stdev(known):.1f}" if len(known) > 1 else "")
+    return mean_and_deviation(known) if known else "–"
 
 
 def main(command: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder whose subfolders are classes in MVTec layout")
-    parser.add_argument("--weights", type=Path, required=True, help="weights of timm's resnet18")
+    parser = results_parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--image_size", type=int, default=256)
-    parser.add_argument("--coupling_blocks", type=int, default=8)
-    parser.add_argument("--json", type=Path, help="file to write the results to")
     run(parser.parse_args(command))
 
 

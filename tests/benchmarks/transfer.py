@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from anomalib_hgad.results import write_json
 from tests.benchmarks.convergence import Variant, train_model
 from tests.benchmarks.image_sets import Images, WithSyntheticAnomalies, aurocs, encode, split_data
-from tests.benchmarks.results_model import results_model
+from tests.benchmarks.results_model import results_model, results_parser
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -89,15 +89,10 @@ def figures(rows: list[tuple[float, float | None]]) -> str:
 
 def main(command: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder whose subfolders are classes in MVTec layout")
-    parser.add_argument("--weights", type=Path, required=True, help="weights of timm's resnet18")
+    parser = results_parser(__doc__)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--image_size", type=int, default=256)
-    parser.add_argument("--coupling_blocks", type=int, default=8)
-    parser.add_argument("--json", type=Path, help="file to write the results to")
     run(parser.parse_args(command))
 
 
