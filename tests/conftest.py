@@ -15,6 +15,7 @@ import torch
 from anomalib_hgad.benchmark import command, execution
 from anomalib_hgad.benchmark.plan import Run
 from anomalib_hgad.results import write_json
+from tests import trees
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Several processes on all cores each would wait for one another; what the tests start inherits it.
@@ -28,6 +29,16 @@ def shared_data() -> Path:
     if not (folder := os.environ.get("HGAD_TEST_DATA")):
         pytest.skip("HGAD_TEST_DATA names no folder with real images")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def few_shared(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a few of the images, for what must run on real ones but need not on all."""
+    folder = tmp_path_factory.mktemp("few_shared")
+    (folder / "weights").symlink_to(shared_data / "weights")
+    for source in (shared_data / "data").glob("*/"):
+        trees.few_of_mvtec_class(source, folder / "data" / source.name)
+    return folder
 
 
 @pytest.fixture

@@ -62,6 +62,19 @@ def mvtec_class(
     return folder
 
 
+def few_of_mvtec_class(source: Path, folder: Path, train: int = 12, test: int = 4) -> None:
+    """Link the first images of a class in MVTec layout: ``train`` normal ones, ``test`` of each kind of test image."""
+    images = sorted((source / "train/good").iterdir())[:train]
+    for kind in (source / "test").iterdir():
+        images += sorted(kind.iterdir())[:test]
+    for image in images:
+        mask = source / "ground_truth" / image.parent.name / f"{image.stem}_mask.png"
+        for file in (image, mask) if mask.exists() else (image,):
+            place = folder / file.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(file)
+
+
 def folder_class(folder: Path, good: int = 6, bad: int = 4, masks: bool = True, suffix: str = ".png") -> Path:
     """Write a class with folders ``good``, ``bad`` and ``masks``, with names that are not padded to equal length."""
     for number in range(good):
