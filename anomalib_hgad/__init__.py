@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .torch_model import HgadModel
     from .uniad import UniAd, UniAdModel
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "Cifar10",

@@ -5,8 +5,8 @@
 
 A level gives every position a log-likelihood a and a negative entropy e. Against the largest value that normal training
 images of the class reach, each becomes a normality in (0, 1]; the normalities of the levels are upsampled, summed,
-turned over and smoothed. The constants come from training data, so the score of an image never depends on the images
-beside it.
+turned over and smoothed, to S_a and S_e. The constants come from training data, so the score of an image never depends
+on the images beside it.
 
 Dimensions: B images, n = H*W positions, K classes, J of them, L levels.
 """
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from .precision import no_autocast
 
-ScoreKind = Literal["product", "log_likelihood", "entropy"]
+ScoreKind = Literal["sum", "product", "log_likelihood", "entropy"]
 
 SIGMA_AT_256 = 4.0
 """Smoothing of the maps of a 256-pixel image; it grows with the image."""
@@ -77,7 +77,8 @@ class AnomalyMapGenerator(nn.Module):
     """Levels' scores to one anomaly map S.
 
     Args:
-        score: ``"product"`` S_a * S_e, ``"log_likelihood"`` S_a alone, or ``"entropy"`` S_e alone.
+        score: ``"sum"`` S_a + S_e, ``"product"`` S_a * S_e as in the paper, ``"log_likelihood"`` S_a alone, or
+            ``"entropy"`` S_e alone.
         image_size: Height and width of the images, which set the width of the smoothing.
     """
 
@@ -123,12 +124,13 @@ class AnomalyMapGenerator(nn.Module):
                 for level, maximum in zip(levels, max_negative_entropy.unbind(-1), strict=True)
             ]
             grids = [level.grid for level in levels]
+            if self.score == "log_likelihood":
+                return self._turned_over(likelihood, grids, size)
+            entropy_map = self._turned_over(entropy, grids, size)
             if self.score == "entropy":
-                return self._turned_over(entropy, grids, size)
-            anomaly_map = self._turned_over(likelihood, grids, size)
-            if self.score == "product":
-                anomaly_map = anomaly_map * self._turned_over(entropy, grids, size)
-            return anomaly_map
+                return entropy_map
+            likelihood_map = self._turned_over(likelihood, grids, size)
+            return likelihood_map + entropy_map if self.score == "sum" else likelihood_map * entropy_map
 
     def _turned_over(
         self,

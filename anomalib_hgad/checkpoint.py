@@ -47,6 +47,23 @@ def check_versions(checkpoint: dict[str, Any]) -> None:
         raise ValueError(msg)
 
 
+def check_score(checkpoint: dict[str, Any], score: str) -> None:
+    """Check that the scale and the thresholds of a checkpoint are those of a model's scores.
+
+    Args:
+        checkpoint: The checkpoint.
+        score: What the model's scores are made of.
+
+    Raises:
+        ValueError: If those of the checkpoint are made of something else.
+    """
+    trained = checkpoint.get("hyper_parameters", {}).get("score", score)
+    if trained != score:
+        msg = f"Scale and thresholds of the checkpoint are for score={trained!r}, the model has score={score!r}. Give "
+        msg += f"it score={trained!r}, or train anew."
+        raise ValueError(msg)
+
+
 def check_weights(checkpoint: dict[str, Any], module: nn.Module, settings: dict[str, Any]) -> None:
     """Check that the weights of a checkpoint are those of a model.
 

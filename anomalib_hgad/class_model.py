@@ -13,6 +13,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
 from .batch import NO_CLASS, ClassImageBatch
+from .checkpoint import check_score
 from .class_catalog import claimed_class_names, datamodule_class_names, label_batch
 from .feature_dataset import FeatureBatch
 from .plugin_model import PluginModel
@@ -128,3 +129,4 @@ class ClassModel(PluginModel):
             raise ValueError(msg)
         self._set_class_names(names)
         super().on_load_checkpoint(checkpoint)
+        check_score(checkpoint, self.model.score)

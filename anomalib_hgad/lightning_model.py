@@ -119,8 +119,9 @@ class Hgad(FoldedExport, ClassModel, AnomalibModule):
             Defaults to ``1e-4``.
         warmup: Share of the training in which the learning rate rises from a tenth; then it falls along a cosine.
             Defaults to ``0.08``.
-        score: What anomaly maps are made of: ``"product"`` of both others, ``"log_likelihood"`` or ``"entropy"``.
-            Defaults to ``"product"``.
+        score: What anomaly maps are made of: the map of the ``"log_likelihood"``, that of the ``"entropy"``, their
+            ``"sum"``, or their ``"product"`` as in the paper.
+            Defaults to ``"sum"``.
         class_source: ``"inferred"`` scores an image without its label; ``"given"`` uses the label where the batch has
             one. The test reports both.
             Defaults to ``"inferred"``.
@@ -191,7 +192,7 @@ class Hgad(FoldedExport, ClassModel, AnomalibModule):
         lr: float = 2e-4,
         weight_decay: float = 1e-4,
         warmup: float = 0.08,
-        score: ScoreKind = "product",
+        score: ScoreKind = "sum",
         class_source: ClassSource = "inferred",
         calibrate: bool = True,
         calibration_share: float = 0.1,
@@ -309,8 +310,8 @@ class Hgad(FoldedExport, ClassModel, AnomalibModule):
         if not self.class_names:
             self._set_class_names(self._names_of_data())
         if self.model.num_classes == 1 and self.model.score == "entropy":
-            msg = "With one class the entropy of the classes is always 0: expected score='log_likelihood' or "
-            msg += "'product', got 'entropy'."
+            msg = "With one class the entropy of the classes is always 0: expected score='sum', 'product' or "
+            msg += "'log_likelihood', got 'entropy'."
             raise ValueError(msg)
         self.held_out = None
         if self.calibrate and self.model.num_classes > 1 and isinstance(self._datamodule, HoldOut):

@@ -89,7 +89,7 @@ class HgadModel(nn.Module):
         prior: ``"hierarchical"``; ``"fixed_centers"`` keeps the main centres where they start; ``"single_gaussian"``
             is one standard Gaussian for all classes, as in CFLOW-AD, and knows no classes.
         score: What the map is made of, see :class:`~anomalib_hgad.anomaly_map.AnomalyMapGenerator`. With one class the
-            entropy is identically 0, and the product is the log-likelihood's map.
+            entropy is identically 0, and sum and product are the log-likelihood's map.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -112,7 +112,7 @@ class HgadModel(nn.Module):
         kernel_sizes: Sequence[int] = (3, 1),
         hidden_ratio: float = 1.0,
         prior: PriorKind = "hierarchical",
-        score: ScoreKind = "product",
+        score: ScoreKind = "sum",
     ) -> None:
         super().__init__()
         self.prior_kind = prior
@@ -149,7 +149,7 @@ class HgadModel(nn.Module):
         self.priors = nn.ModuleList(self._new_prior(num_classes, dim) for dim in self.encoder.out_dims)
         self.calibration = ScoreCalibration(num_classes, len(self.flows))
         self.novelty = NoveltyScale(num_classes)
-        score: ScoreKind = "log_likelihood" if num_classes == 1 and self.score == "product" else self.score
+        score: ScoreKind = "log_likelihood" if num_classes == 1 and self.score != "entropy" else self.score
         self.anomaly_map_generator = AnomalyMapGenerator(score, self.image_size)
 
     def mixture_class_index(self, class_index: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from anomalib_hgad.anomaly_map import AnomalyMapGenerator, LevelScores, ScoreKin
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
-KINDS = pytest.mark.parametrize("score", ["product", "log_likelihood", "entropy"])
+KINDS = pytest.mark.parametrize("score", ["sum", "product", "log_likelihood", "entropy"])
 CLASSES = 3
 GRIDS = [(4, 6), (2, 2)]
 
@@ -76,11 +76,13 @@ def test_map_equals_numpy_and_scipy(score: ScoreKind, size: tuple[int, int], ima
             map_by_hand([level.reshape(grid) for level, grid in zip(both, GRIDS, strict=True)], size, image_size)
             for both in (a, e)
         )
-        expected = {"product": s_a * s_e, "log_likelihood": s_a, "entropy": s_e}[score]
+        expected = {"sum": s_a + s_e, "product": s_a * s_e, "log_likelihood": s_a, "entropy": s_e}[score]
         np.testing.assert_allclose(actual[image, 0].numpy(), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("score", "expected"), [("product", 0.375), ("log_likelihood", 0.5), ("entropy", 0.75)])
+@pytest.mark.parametrize(
+    ("score", "expected"), [("sum", 1.25), ("product", 0.375), ("log_likelihood", 0.5), ("entropy", 0.75)]
+)
 def test_map_of_one_position_by_hand(score: ScoreKind, expected: float) -> None:
     """a lies ln 2 and e lies ln 4 below the largest: the normalities are 1/2 and 1/4."""
     a_max, e_max = torch.tensor([[-1.3]]), torch.tensor([[-0.1]])
@@ -99,6 +101,8 @@ def test_map_of_two_levels_by_hand() -> None:
     zero = torch.zeros(1, 2)
     anomaly_map = AnomalyMapGenerator("product", (16, 16))(levels, zero, zero, torch.ones(1, 1), (16, 16))
     torch.testing.assert_close(anomaly_map, torch.full((1, 1, 16, 16), 0.5 * 1.55))
+    anomaly_map = AnomalyMapGenerator("sum", (16, 16))(levels, zero, zero, torch.ones(1, 1), (16, 16))
+    torch.testing.assert_close(anomaly_map, torch.full((1, 1, 16, 16), 0.5 + 1.55))
 
 
 def test_values_above_the_largest_of_training_count_as_one() -> None:

@@ -57,6 +57,18 @@ def test_other_versions_are_named(model: Hgad | UniAd, checkpoint: dict[str, Any
         model.on_load_checkpoint(checkpoint)
 
 
+def test_checkpoint_of_another_score_is_refused() -> None:
+    """Its scale and thresholds would be those of other numbers."""
+    trained = Hgad(**LIGHT, score="product")
+    content: dict[str, Any] = {"state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams)}
+    trained.on_save_checkpoint(content)
+    Hgad(**LIGHT, score="product").on_load_checkpoint(content)
+    with pytest.raises(
+        ValueError, match=r"for score='product', the model has score='sum'\. Give it score='product'"
+    ):
+        Hgad(**LIGHT).on_load_checkpoint(content)
+
+
 def test_checkpoint_that_does_not_say_is_refused(model: Hgad | UniAd, checkpoint: dict[str, Any]) -> None:
     del checkpoint["hgad_versions"]
     with pytest.raises(ValueError, match="does not say that it is one"):

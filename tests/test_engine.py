@@ -299,7 +299,7 @@ def test_training_without_validation_warns(data_root: Path, tmp_path: Path, capl
     [
         ({"class_source": "guess"}, "Expected class_source to be one of 'inferred', 'given'; got 'guess'"),
         ({"prior": "cauchy"}, "Expected prior to be one of 'hierarchical', 'fixed_centers', 'single_gaussian'"),
-        ({"score": "sum"}, "Expected score to be one of 'product', 'log_likelihood', 'entropy'"),
+        ({"score": "mean"}, "Expected score to be one of 'sum', 'product', 'log_likelihood', 'entropy'"),
         ({"first_stage": 1.5}, "expected 0 <= first_stage < 1, got 1.5"),
         ({"position_share": 0.0}, "expected 0 < position_share <= 1, got 0.0"),
         ({"position_share": 1.1}, "expected 0 < position_share <= 1, got 1.1"),

@@ -114,7 +114,7 @@ def test_scores_of_log_likelihoods_of_a_million(of_normal: float, likelihood: fl
     normal = NormalScores()
     normal.add(scores(of_normal, images=3), torch.zeros(3, dtype=torch.int64))
     normal.add(scores(of_normal, images=1), torch.ones(1, dtype=torch.int64))
-    generator = AnomalyMapGenerator("product", (8, 8))
+    generator = AnomalyMapGenerator("sum", (8, 8))
     calibration, novelty = ScoreCalibration(3, 1), NoveltyScale(3)
     for held_out in (normal, NormalScores()):
         calibration.update(normal, held_out, generator)

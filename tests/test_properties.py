@@ -136,7 +136,7 @@ def test_a_less_likely_position_never_lowers_a_score(rows: list[float], drop: fl
     after = before.clone()
     after[0, where] -= drop
     maximum, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
-    for score in ("product", "log_likelihood"):
+    for score in ("sum", "product", "log_likelihood"):
         generator = AnomalyMapGenerator(score, (8, 8)).double()
         maps = [
             generator([LevelScores(a, torch.full((1, 4), -0.1).double(), (2, 2))], maximum, maximum, one, (8, 8))

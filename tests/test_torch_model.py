@@ -113,7 +113,7 @@ def test_fixed_centers_are_not_trained_and_all_else_is() -> None:
     assert make_model().priors[0].class_centers.requires_grad
 
 
-@pytest.mark.parametrize("score", ["product", "log_likelihood"])
+@pytest.mark.parametrize("score", ["sum", "product", "log_likelihood"])
 def test_map_of_one_class_is_that_of_the_log_likelihood(score: str) -> None:
     """The entropy of one class is 0; its map would make every product 0."""
     model = make_model(num_classes=1, score=score)
@@ -256,8 +256,8 @@ def test_setting_the_number_of_classes_starts_priors_and_constants_anew_and_keep
 
 
 @pytest.mark.parametrize(("start", "then"), [(1, 3), (3, 1)])
-def test_product_follows_the_number_of_classes(start: int, then: int) -> None:
-    """One class: the log-likelihood's map. Several: the product."""
+def test_score_follows_the_number_of_classes(start: int, then: int) -> None:
+    """One class: the log-likelihood's map. Several: the sum."""
     model = make_model(num_classes=start)
     model.set_num_classes(then)
     reference = make_model(num_classes=then)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the log-likelihood, the entropy and their product each see in every class, of the same trainings."""
+"""What the log-likelihood, the entropy, their sum and their product each see in every class, of the same trainings."""
 
 from __future__ import annotations
 
