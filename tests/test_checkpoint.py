@@ -63,9 +63,7 @@ def test_checkpoint_of_another_score_is_refused() -> None:
     content: dict[str, Any] = {"state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams)}
     trained.on_save_checkpoint(content)
     Hgad(**LIGHT, score="product").on_load_checkpoint(content)
-    with pytest.raises(
-        ValueError, match=r"for score='product', the model has score='sum'\. Give it score='product'"
-    ):
+    with pytest.raises(ValueError, match=r"for score='product', the model has score='sum'\. Give it score='product'"):
         Hgad(**LIGHT).on_load_checkpoint(content)
 
 
