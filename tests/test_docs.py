@@ -79,7 +79,7 @@ def folder(
         config.write_text(
             re.sub(r"\n    (flow|backbone|layers|image_size|train_batch_size|seed):.*", "", config.read_text())
         )
-    for model, light in ((Hgad, LIGHT), (UniAd, LIGHT_UNIAD)):
+    for model, light in ((Hgad, LIGHT | {"scales": [1.0]}), (UniAd, LIGHT_UNIAD)):
         initializer = model.__init__
         names = initializer.__code__.co_varnames[1 : initializer.__code__.co_argcount]
         defaults = dict(zip(names, initializer.__defaults__, strict=True)) | light

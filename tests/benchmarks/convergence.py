@@ -144,7 +144,7 @@ def run(arguments: argparse.Namespace) -> dict[str, dict[str, object]]:
     size = (arguments.image_size, arguments.image_size)
 
     def new_module(seed: int) -> Hgad:
-        module = results_model(arguments, seed=seed)
+        module = results_model(arguments, seed=seed, score="product")
         module.model.set_num_classes(len(datamodule.class_names))
         return module
 
