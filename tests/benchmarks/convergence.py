@@ -4,8 +4,9 @@
 """How fast variants of the training converge, judged by normal images that were not trained on.
 
 A fifth of each class's normal training images is held out. The criterion is their log-likelihood under their own class,
-in nats per dimension, mean over levels and classes: no label of a test image has a part in it. AUROC is reported beside
-it. All variants train the same model with the package's own losses, optimiser and course, from features computed once.
+in nats per dimension, mean over levels and classes: no label of a test image has a part in it. AUROC, by the paper's
+score, is reported beside it. All variants train the same model with the package's own losses, optimiser and course,
+from features computed once.
 """
 
 from __future__ import annotations
