@@ -9,12 +9,12 @@ Python start loads it.
 
 TYPE_CHECKING = False  # typing's own would have to be imported at every Python start
 if TYPE_CHECKING:
-    from .cifar10 import Cifar10
-    from .datamodule import MultiClass
-    from .lightning_model import Hgad
-    from .normal_threshold import NormalPostProcessor
-    from .torch_model import HgadModel
-    from .uniad import UniAd, UniAdModel
+    from anomalib_hgad.data.cifar10 import Cifar10
+    from anomalib_hgad.data.multi_class import MultiClass
+    from anomalib_hgad.evaluation.threshold import NormalPostProcessor
+    from anomalib_hgad.models.hgad.lightning_model import Hgad
+    from anomalib_hgad.models.hgad.torch_model import HgadModel
+    from anomalib_hgad.models.uniad import UniAd, UniAdModel
 
 __version__ = "0.3.0"
 
@@ -43,7 +43,7 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     from importlib import import_module  # noqa: PLC0415
 
-    from .host import named_versions  # noqa: PLC0415
+    from anomalib_hgad.compatibility import named_versions  # noqa: PLC0415
 
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"

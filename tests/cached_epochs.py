@@ -20,7 +20,8 @@ from unittest import mock
 from anomalib.engine import Engine
 from lightning.pytorch import Callback
 
-from anomalib_hgad import Hgad, MultiClass, feature_cache
+from anomalib_hgad import Hgad, MultiClass
+from anomalib_hgad.models.hgad.feature_cache import cache as feature_cache
 from tests import trees
 from tests.light import LIGHT
 

@@ -14,7 +14,7 @@ import torch
 
 from anomalib_hgad.benchmark import command, execution
 from anomalib_hgad.benchmark.plan import Run
-from anomalib_hgad.results import write_json
+from anomalib_hgad.evaluation.results import write_json
 from tests import trees
 
 if "PYTEST_XDIST_WORKER" in os.environ:

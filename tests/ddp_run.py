@@ -20,8 +20,9 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, DistributedSampler
 
-from anomalib_hgad import Hgad, MultiClass, feature_cache
-from anomalib_hgad.encoder import PyramidEncoder
+from anomalib_hgad import Hgad, MultiClass
+from anomalib_hgad.common.encoder import PyramidEncoder
+from anomalib_hgad.models.hgad.feature_cache import cache as feature_cache
 from tests.light import LIGHT
 
 GLOBAL_BATCH = 4

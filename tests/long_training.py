@@ -16,11 +16,11 @@ from typing import get_args
 
 import torch
 
-from anomalib_hgad.flows import FlowKind, make_flow
-from anomalib_hgad.loss import class_log_likelihood, hgad_losses, total_loss
-from anomalib_hgad.normal_pass import feature_statistics
-from anomalib_hgad.prior import HierarchicalGaussianMixture
-from anomalib_hgad.schedule import TrainingCourse, make_optimizer
+from anomalib_hgad.models.hgad.flows import FlowKind, make_flow
+from anomalib_hgad.models.hgad.loss import class_log_likelihood, hgad_losses, total_loss
+from anomalib_hgad.models.hgad.normal_pass import feature_statistics
+from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
+from anomalib_hgad.models.schedule import TrainingCourse, make_optimizer
 
 DIM = 4
 CLASS_INDEX = torch.tensor([0, 0, 1, 1])

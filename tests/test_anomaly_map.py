@@ -14,7 +14,13 @@ from anomalib.models.components.filters.blur import GaussianBlur2d
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
-from anomalib_hgad.anomaly_map import AnomalyMapGenerator, LevelScores, ScoreKind, class_posterior, normality
+from anomalib_hgad.models.hgad.anomaly_map import (
+    AnomalyMapGenerator,
+    LevelScores,
+    ScoreKind,
+    class_posterior,
+    normality,
+)
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

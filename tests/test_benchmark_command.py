@@ -19,7 +19,7 @@ import yaml
 from anomalib.models import Padim, Stfpm
 from safetensors.torch import save_file
 
-from anomalib_hgad import main as cli
+from anomalib_hgad import cli
 from anomalib_hgad.benchmark.execution import build_model, local_weights
 from anomalib_hgad.benchmark.plan import ModelChoice, Protocol, make_plan
 from anomalib_hgad.benchmark.summary import summarise

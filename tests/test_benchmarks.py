@@ -13,9 +13,9 @@ import torch
 from anomalib.data import ImageItem
 from torch import nn
 
-from anomalib_hgad.flows import ConditionalFlow
-from anomalib_hgad.loss import hgad_losses
-from anomalib_hgad.prior import HierarchicalGaussianMixture
+from anomalib_hgad.models.hgad.flows import ConditionalFlow
+from anomalib_hgad.models.hgad.loss import hgad_losses
+from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 from tests.benchmarks import convergence, images, measure, models, run, transfer
 from tests.benchmarks.image_sets import WithSyntheticAnomalies
 from tests.benchmarks.literal import literal_latents, literal_loss

@@ -10,8 +10,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from anomalib_hgad.anomaly_map import AnomalyMapGenerator, LevelScores
-from anomalib_hgad.calibration import NormalScores, ScoreCalibration, location_and_spread
+from anomalib_hgad.models.hgad.anomaly_map import AnomalyMapGenerator, LevelScores
+from anomalib_hgad.models.hgad.calibration import NormalScores, ScoreCalibration, location_and_spread
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

@@ -24,9 +24,9 @@ from sklearn.metrics import roc_auc_score
 from torchvision.datasets import CIFAR10, cifar
 
 from anomalib_hgad import Cifar10, Hgad
-from anomalib_hgad.batch import ClassImageBatch
-from anomalib_hgad.cifar10 import CLASSES, MANY_VERSUS_MANY
-from anomalib_hgad.evaluator import ClassEvaluator
+from anomalib_hgad.data.batch import ClassImageBatch
+from anomalib_hgad.data.cifar10 import CLASSES, MANY_VERSUS_MANY
+from anomalib_hgad.evaluation.evaluator import ClassEvaluator
 from tests import trees
 from tests.light import LIGHT
 

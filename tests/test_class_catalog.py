@@ -12,8 +12,8 @@ import torch
 from anomalib.data import Folder, MVTecAD
 from lightning.pytorch import LightningDataModule
 
-from anomalib_hgad.batch import ClassImageBatch
-from anomalib_hgad.class_catalog import check_known, claimed_class_names, datamodule_class_names, label_batch
+from anomalib_hgad.data.batch import ClassImageBatch
+from anomalib_hgad.data.class_names import check_known, claimed_class_names, datamodule_class_names, label_batch
 
 KNOWN = ["bottle", "cable", "tile"]
 

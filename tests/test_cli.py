@@ -20,7 +20,7 @@ from anomalib.data import PredictDataset
 from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 
 from anomalib_hgad import Hgad
-from anomalib_hgad.export import IN_FLOAT32
+from anomalib_hgad.models.hgad.export import IN_FLOAT32
 from tests import trees
 from tests.light import LIGHT, LIGHT_UNIAD, LIGHT_VIT
 

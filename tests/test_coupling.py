@@ -13,9 +13,9 @@ from anomalib.models.components.flow import AllInOneBlock
 from FrEIA.modules import AllInOneBlock as FreiaBlock
 from torch import nn
 
-from anomalib_hgad.flows import coupling
-from anomalib_hgad.flows.coupling import couple, coupling_weights
-from anomalib_hgad.flows.position import PositionCode
+from anomalib_hgad.models.hgad.flows import coupling
+from anomalib_hgad.models.hgad.flows.coupling import couple, coupling_weights
+from anomalib_hgad.models.hgad.flows.position import PositionCode
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

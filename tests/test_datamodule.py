@@ -16,7 +16,7 @@ from anomalib.data import AnomalibDataModule, BTech, Folder, Kolektor, MVTec3D, 
 from jsonargparse import ArgumentParser
 from torchvision.transforms.v2 import Resize
 
-from anomalib_hgad.datamodule import MultiClass
+from anomalib_hgad.data.multi_class import MultiClass
 
 from . import trees
 
@@ -272,11 +272,11 @@ def test_config_with_datamodules(tmp_path: Path) -> None:
         {"class_path": "anomalib.data.MVTecAD", "init_args": {"root": str(tmp_path / "mvtec"), "category": "tile"}},
         {"class_path": "anomalib.data.Folder", "init_args": folder | {"abnormal_dir": "bad", "mask_dir": "masks"}},
         {
-            "class_path": "anomalib_hgad.datamodule.MultiClass",
+            "class_path": "anomalib_hgad.data.multi_class.MultiClass",
             "init_args": {"dataset": "Visa", "root": str(tmp_path / "visa")},
         },
     ]
-    config = {"class_path": "anomalib_hgad.datamodule.MultiClass", "init_args": {"datamodules": members}}
+    config = {"class_path": "anomalib_hgad.data.multi_class.MultiClass", "init_args": {"datamodules": members}}
     (tmp_path / "data.yaml").write_text(yaml.safe_dump(config))
     datamodule = AnomalibDataModule.from_config(tmp_path / "data.yaml", **{"data.num_workers": 0})
     assert isinstance(datamodule, MultiClass)

@@ -17,7 +17,7 @@ from anomalib.models.components import AnomalibModule
 from anomalib.pre_processing import PreProcessor
 from torchvision.transforms.v2 import Resize
 
-from anomalib_hgad.datamodule import MultiClass
+from anomalib_hgad.data.multi_class import MultiClass
 
 from . import trees
 

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.data import _update_dataloader
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, SequentialSampler
 from torchvision.transforms.v2 import Resize
 
-from anomalib_hgad.dataset import ClassPart, MaskBatchSampler, MultiClassDataset
+from anomalib_hgad.data.dataset import ClassPart, MaskBatchSampler, MultiClassDataset
 
 from . import trees
 

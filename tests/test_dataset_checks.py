@@ -13,9 +13,9 @@ import pytest
 from anomalib.data import Folder, MVTecAD
 from PIL import Image
 
-from anomalib_hgad.datamodule import MultiClass
-from anomalib_hgad.dataset_checks import check_class
-from anomalib_hgad.dataset_tree import mask_files, pair_masks
+from anomalib_hgad.data.checks import check_class
+from anomalib_hgad.data.folders import mask_files, pair_masks
+from anomalib_hgad.data.multi_class import MultiClass
 
 from . import trees
 

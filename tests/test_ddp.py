@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomalib_hgad.processes import are_repeated
+from anomalib_hgad.common.processes import are_repeated
 from tests import trees
 from tests.ddp_run import run
 

@@ -21,8 +21,8 @@ import yaml
 from anomalib.cli import AnomalibCLI
 from safetensors.torch import load_file
 
-from anomalib_hgad import Hgad, UniAd, pseudo_labels
-from anomalib_hgad import main as cli
+from anomalib_hgad import Hgad, UniAd, cli
+from anomalib_hgad.data import pseudo_labels
 from anomalib_hgad.demo import __main__ as demo
 from anomalib_hgad.demo import distill
 from tests import trees

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from anomalib_hgad.encoder import PyramidEncoder, available_layers, image_statistics
+from anomalib_hgad.common.encoder import PyramidEncoder, available_layers, image_statistics
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

@@ -19,8 +19,8 @@ from anomalib.pre_processing import PreProcessor
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize
 
 from anomalib_hgad import Hgad
-from anomalib_hgad.export import CLASS_TENSOR, IN_FLOAT32
-from anomalib_hgad.flows.conditional import ConditionalFlow, FoldedFlow
+from anomalib_hgad.models.hgad.export import CLASS_TENSOR, IN_FLOAT32
+from anomalib_hgad.models.hgad.flows.conditional import ConditionalFlow, FoldedFlow
 from tests.benchmarks.deployment import from_openvino
 from tests.light import LIGHT
 

@@ -20,9 +20,10 @@ from anomalib.data.datasets.base import image as anomalib_image
 from anomalib.engine import Engine
 from torch.utils.data import get_worker_info
 
-from anomalib_hgad import Hgad, MultiClass, UniAd, feature_cache
-from anomalib_hgad.feature_store import MemoryFeatures
-from anomalib_hgad.whole_file import move_whole, replaced
+from anomalib_hgad import Hgad, MultiClass, UniAd
+from anomalib_hgad.common.files import move_whole, replaced
+from anomalib_hgad.models.hgad.feature_cache import cache as feature_cache
+from anomalib_hgad.models.hgad.feature_cache.store import MemoryFeatures
 from tests import cached_epochs, trees
 from tests.faults.__main__ import main
 from tests.light import LIGHT, LIGHT_UNIAD

@@ -24,11 +24,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.transforms.v2 import CenterCrop, ColorJitter, Compose, RandomHorizontalFlip, Resize
 
-from anomalib_hgad import Hgad, MultiClass, feature_cache, feature_store
-from anomalib_hgad.dataset import MultiClassDataset
-from anomalib_hgad.encoder import PyramidEncoder
-from anomalib_hgad.feature_dataset import FeatureDataset
-from anomalib_hgad.feature_store import FileFeatures, MemoryFeatures, is_intact, write_shard
+from anomalib_hgad import Hgad, MultiClass
+from anomalib_hgad.common.encoder import PyramidEncoder
+from anomalib_hgad.data.dataset import MultiClassDataset
+from anomalib_hgad.models.hgad.feature_cache import cache as feature_cache
+from anomalib_hgad.models.hgad.feature_cache import store as feature_store
+from anomalib_hgad.models.hgad.feature_cache.dataset import FeatureDataset
+from anomalib_hgad.models.hgad.feature_cache.store import FileFeatures, MemoryFeatures, is_intact, write_shard
 from tests import trees
 from tests.light import LIGHT
 from tests.test_cli import FAST_FLAGS, LIGHT_FLAGS, in_process

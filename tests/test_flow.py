@@ -12,9 +12,9 @@ import torch
 from anomalib.models.components.flow import AllInOneBlock
 from torch import nn
 
-from anomalib_hgad.flows.conditional import ConditionalFlow, FoldedFlow
-from anomalib_hgad.flows.position import position_code
-from anomalib_hgad.normal_pass import feature_statistics
+from anomalib_hgad.models.hgad.flows.conditional import ConditionalFlow, FoldedFlow
+from anomalib_hgad.models.hgad.flows.position import position_code
+from anomalib_hgad.models.hgad.normal_pass import feature_statistics
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

@@ -13,7 +13,15 @@ import torch
 from anomalib.models.image.fastflow.torch_model import create_fast_flow_block
 from torch import nn
 
-from anomalib_hgad.flows import ConditionalFlow, FastFlow, FeatureFlow, FlowKind, SemanticFlow, make_flow, semantic
+from anomalib_hgad.models.hgad.flows import (
+    ConditionalFlow,
+    FastFlow,
+    FeatureFlow,
+    FlowKind,
+    SemanticFlow,
+    make_flow,
+    semantic,
+)
 from tests.test_flow import random_covariance, randomize
 
 pytestmark = pytest.mark.usefixtures("seeded", "few_hidden_channels")

@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from anomalib_hgad.flows.conditional import FoldedFlow
-from anomalib_hgad.folding import fold
-from anomalib_hgad.torch_model import HgadModel
+from anomalib_hgad.models.hgad.flows.conditional import FoldedFlow
+from anomalib_hgad.models.hgad.folding import fold
+from anomalib_hgad.models.hgad.torch_model import HgadModel
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

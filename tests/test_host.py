@@ -17,7 +17,8 @@ from types import ModuleType
 import pytest
 
 import anomalib_hgad
-from anomalib_hgad import autoload, host
+from anomalib_hgad import autoload
+from anomalib_hgad import compatibility as host
 from tests.test_registration import ROOT
 
 BOUNDS = next(line for line in requires("anomalib-hgad") if line.startswith("anomalib["))
@@ -71,7 +72,7 @@ def test_without_anomalib(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "anomalib is not installed: No module named 'anomalib'" in message
 
 
-@pytest.mark.parametrize("name", [None, "torch", "anomalib_hgad.flows"])
+@pytest.mark.parametrize("name", [None, "torch", "anomalib_hgad.models.hgad.flows"])
 def test_other_errors_stay_as_they_are(name: str | None) -> None:
     error = ImportError("lost", name=name)
     with pytest.raises(ImportError, match=r"^lost$") as caught, host.named_versions():

@@ -19,8 +19,8 @@ from anomalib.deploy import OpenVINOInferencer
 from PIL import Image
 
 from anomalib_hgad import Hgad
-from anomalib_hgad.export import IN_FLOAT32
-from anomalib_hgad.inferencer import ClassOpenVINOInferencer
+from anomalib_hgad.deploy.inferencer import ClassOpenVINOInferencer
+from anomalib_hgad.models.hgad.export import IN_FLOAT32
 from tests.light import LIGHT
 from tests.trees import write_image
 

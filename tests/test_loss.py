@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.special import log_softmax, logsumexp
 
-from anomalib_hgad.loss import (
+from anomalib_hgad.models.hgad.loss import (
     HgadLosses,
     class_log_likelihood,
     hgad_losses,
@@ -18,7 +18,7 @@ from anomalib_hgad.loss import (
     negative_entropy,
     total_loss,
 )
-from anomalib_hgad.prior import HierarchicalGaussianMixture
+from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

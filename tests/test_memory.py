@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_hgad import memory
+from anomalib_hgad.common import memory
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from anomalib_hgad import NormalPostProcessor
-from anomalib_hgad.normal_threshold import REACH, normal_threshold
+from anomalib_hgad.evaluation.threshold import REACH, normal_threshold
 
 
 def validate(post_processor, scores, labels):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_hgad import novelty
-from anomalib_hgad.anomaly_map import LevelScores
-from anomalib_hgad.calibration import NormalScores
-from anomalib_hgad.novelty import NOVELTY_LIMIT, NoveltyScale, typicality
+from anomalib_hgad.models.hgad import novelty
+from anomalib_hgad.models.hgad.anomaly_map import LevelScores
+from anomalib_hgad.models.hgad.calibration import NormalScores
+from anomalib_hgad.models.hgad.novelty import NOVELTY_LIMIT, NoveltyScale, typicality
 
 RNG = np.random.default_rng(0)
 

@@ -15,14 +15,14 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_hgad import Hgad, MultiClass, UniAd
-from anomalib_hgad.anomaly_map import AnomalyMapGenerator, LevelScores, class_posterior
-from anomalib_hgad.calibration import NormalScores, ScoreCalibration, location_and_spread
-from anomalib_hgad.flows import FlowKind, make_flow
-from anomalib_hgad.loss import hgad_losses, negative_entropy, total_loss
-from anomalib_hgad.normal_pass import feature_statistics
-from anomalib_hgad.normal_threshold import normal_threshold
-from anomalib_hgad.novelty import NoveltyScale
-from anomalib_hgad.prior import HierarchicalGaussianMixture
+from anomalib_hgad.evaluation.threshold import normal_threshold
+from anomalib_hgad.models.hgad.anomaly_map import AnomalyMapGenerator, LevelScores, class_posterior
+from anomalib_hgad.models.hgad.calibration import NormalScores, ScoreCalibration, location_and_spread
+from anomalib_hgad.models.hgad.flows import FlowKind, make_flow
+from anomalib_hgad.models.hgad.loss import hgad_losses, negative_entropy, total_loss
+from anomalib_hgad.models.hgad.normal_pass import feature_statistics
+from anomalib_hgad.models.hgad.novelty import NoveltyScale
+from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 from tests.light import LIGHT, LIGHT_UNIAD
 from tests.long_training import WEIGHTS, train
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from anomalib_hgad.prior import HierarchicalGaussianMixture, gaussian_energies, initial_class_centers
+from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture, gaussian_energies, initial_class_centers
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

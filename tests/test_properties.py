@@ -13,12 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomalib_hgad.anomaly_map import AnomalyMapGenerator, LevelScores, normality
-from anomalib_hgad.calibration import ScoreCalibration, location_and_spread
-from anomalib_hgad.flows import FeatureFlow, FlowKind, make_flow, semantic
-from anomalib_hgad.novelty import NoveltyScale
-from anomalib_hgad.prior import HierarchicalGaussianMixture
-from anomalib_hgad.torch_model import HgadModel
+from anomalib_hgad.models.hgad.anomaly_map import AnomalyMapGenerator, LevelScores, normality
+from anomalib_hgad.models.hgad.calibration import ScoreCalibration, location_and_spread
+from anomalib_hgad.models.hgad.flows import FeatureFlow, FlowKind, make_flow, semantic
+from anomalib_hgad.models.hgad.novelty import NoveltyScale
+from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
+from anomalib_hgad.models.hgad.torch_model import HgadModel
 from tests.light import LIGHT
 from tests.test_flow import random_covariance, randomize
 

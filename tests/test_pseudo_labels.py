@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from sklearn.metrics import adjusted_rand_score
 
 from anomalib_hgad import Hgad, MultiClass
-from anomalib_hgad.pseudo_labels import cluster
+from anomalib_hgad.data.pseudo_labels import cluster
 from tests import trees
 from tests.light import LIGHT
 

@@ -17,9 +17,9 @@ from anomalib.engine import Engine
 from sklearn.metrics import roc_auc_score
 
 from anomalib_hgad import Hgad, MultiClass
-from anomalib_hgad.batch import ClassImageBatch
-from anomalib_hgad.export import CLASS_TENSOR, IN_FLOAT32
-from anomalib_hgad.quantization import LARGE
+from anomalib_hgad.data.batch import ClassImageBatch
+from anomalib_hgad.deploy.quantization import LARGE
+from anomalib_hgad.models.hgad.export import CLASS_TENSOR, IN_FLOAT32
 from tests import trees
 from tests.benchmarks.deployment import from_openvino
 from tests.light import LIGHT

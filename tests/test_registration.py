@@ -30,7 +30,7 @@ def test_python_starts_without_loading_anything_heavy() -> None:
     """Beyond a start without site-packages it loads this package's two files."""
     loaded = python("import sys; print(*sys.modules)").split()
     assert "anomalib_hgad.autoload" in loaded, "the package must be installed, editable or not, to be registered"
-    assert not {"torch", "anomalib", "numpy", "anomalib_hgad.lightning_model"} & set(loaded)
+    assert not {"torch", "anomalib", "numpy", "anomalib_hgad.models.hgad.lightning_model"} & set(loaded)
 
 
 def test_found_by_every_name_without_an_import_and_without_network() -> None:
@@ -77,7 +77,7 @@ def test_anomalib_works_when_the_plugin_is_broken() -> None:
     output = python(
         """
 import sys, warnings
-sys.modules["anomalib_hgad.flows"] = None
+sys.modules["anomalib_hgad.models.hgad.flows"] = None
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     import anomalib.models
@@ -113,7 +113,9 @@ def test_steps_back_for_a_model_of_anomalibs_own() -> None:
     with pytest.warns(UserWarning, match="anomalib has a Hgad of its own now"):
         autoload.register(module)
     assert module.Hgad is own
-    assert module.UniAd.__module__ == "anomalib_hgad.uniad.lightning_model", "the others are registered all the same"
+    assert module.UniAd.__module__ == "anomalib_hgad.models.uniad.lightning_model", (
+        "the others are registered all the same"
+    )
 
 
 def test_benchmark_runs_by_short_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

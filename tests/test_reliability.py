@@ -20,8 +20,10 @@ from anomalib.engine import Engine
 from lightning.pytorch import Trainer
 from PIL import Image
 
-from anomalib_hgad import Hgad, MultiClass, UniAd, feature_store, whole_file
-from anomalib_hgad.feature_store import FileFeatures, check_folder, is_intact, write_shard
+from anomalib_hgad import Hgad, MultiClass, UniAd
+from anomalib_hgad.common import files as whole_file
+from anomalib_hgad.models.hgad.feature_cache import store as feature_store
+from anomalib_hgad.models.hgad.feature_cache.store import FileFeatures, check_folder, is_intact, write_shard
 from tests import trees
 from tests.light import LIGHT, LIGHT_UNIAD
 

@@ -20,11 +20,10 @@ from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 from matplotlib.figure import Figure
 
-from anomalib_hgad import Hgad, MultiClass
-from anomalib_hgad import main as cli
-from anomalib_hgad.batch import UNKNOWN
-from anomalib_hgad.novelty import NOVELTY_LIMIT
-from anomalib_hgad.predictions import Prediction, read_predictions, write_predictions
+from anomalib_hgad import Hgad, MultiClass, cli
+from anomalib_hgad.data.batch import UNKNOWN
+from anomalib_hgad.evaluation.predictions import Prediction, read_predictions, write_predictions
+from anomalib_hgad.models.hgad.novelty import NOVELTY_LIMIT
 from anomalib_hgad.report import examples, figures
 from anomalib_hgad.report.latents import Sample, project, sample_latents
 from anomalib_hgad.report.run_files import CHECKPOINT, read_run

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from anomalib_hgad.results import MEAN, POOLED, Results, results_table, write_results
+from anomalib_hgad.evaluation.results import MEAN, POOLED, Results, results_table, write_results
 
 RESULTS = Results(
     classes={

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from anomalib_hgad.schedule import TrainingCourse, make_optimizer
+from anomalib_hgad.models.schedule import TrainingCourse, make_optimizer
 
 
 @pytest.mark.parametrize(

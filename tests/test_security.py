@@ -30,12 +30,12 @@ from rich.console import Console
 from anomalib_hgad import Hgad, MultiClass, UniAd
 from anomalib_hgad.benchmark.plan import ModelChoice, Protocol, make_plan
 from anomalib_hgad.benchmark.summary import summarise, write_summary
-from anomalib_hgad.encoder import load_backbone_weights
-from anomalib_hgad.feature_store import FileFeatures, is_intact
-from anomalib_hgad.predictions import Prediction, read_predictions, write_predictions
+from anomalib_hgad.common.encoder import load_backbone_weights
+from anomalib_hgad.evaluation.predictions import Prediction, read_predictions, write_predictions
+from anomalib_hgad.evaluation.results import Results, results_table, write_results
+from anomalib_hgad.models.hgad.feature_cache.store import FileFeatures, is_intact
 from anomalib_hgad.report.command import report
 from anomalib_hgad.report.run_files import CHECKPOINT, read_run
-from anomalib_hgad.results import Results, results_table, write_results
 from tests import trees
 from tests.light import LIGHT, LIGHT_UNIAD
 from tests.test_benchmark_command import record

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from anomalib_hgad.calibration import NormalScores
-from anomalib_hgad.loss import HgadLosses, hgad_losses
-from anomalib_hgad.torch_model import HgadModel
+from anomalib_hgad.models.hgad.calibration import NormalScores
+from anomalib_hgad.models.hgad.loss import HgadLosses, hgad_losses
+from anomalib_hgad.models.hgad.torch_model import HgadModel
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

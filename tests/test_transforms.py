@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Normalize, Resize
 
-from anomalib_hgad.transforms import AntialiasedResize, exportable, last_size
+from anomalib_hgad.deploy.transforms import AntialiasedResize, exportable, last_size
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

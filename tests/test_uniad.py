@@ -22,9 +22,10 @@ from lightning.pytorch import Callback
 from PIL import Image
 from torch import nn
 
-from anomalib_hgad import MultiClass, UniAd, UniAdModel, encoder
-from anomalib_hgad.export import IN_FLOAT32
-from anomalib_hgad.uniad.torch_model import FeatureJitter
+from anomalib_hgad import MultiClass, UniAd, UniAdModel
+from anomalib_hgad.common import encoder
+from anomalib_hgad.models.hgad.export import IN_FLOAT32
+from anomalib_hgad.models.uniad.torch_model import FeatureJitter
 from tests import trees
 from tests.light import LIGHT_UNIAD
 

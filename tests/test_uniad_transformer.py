@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from anomalib_hgad.uniad.transformer import (
+from anomalib_hgad.models.uniad.transformer import (
     MaskedAttention,
     NeighborMaskedTransformer,
     PositionEmbedding,

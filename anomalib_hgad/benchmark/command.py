@@ -15,12 +15,11 @@ from typing import Any
 from rich.console import Console
 from rich.markdown import Markdown
 
-from anomalib_hgad.results import write_json
-
-from . import execution
-from .execution import RECORD, SETTINGS
-from .plan import ModelChoice, Protocol, Run, Setting, make_plan
-from .summary import summarise, write_summary
+from anomalib_hgad.benchmark import execution
+from anomalib_hgad.benchmark.execution import RECORD, SETTINGS
+from anomalib_hgad.benchmark.plan import ModelChoice, Protocol, Run, Setting, make_plan
+from anomalib_hgad.benchmark.summary import summarise, write_summary
+from anomalib_hgad.evaluation.results import write_json
 
 LOG = "log.txt"
 

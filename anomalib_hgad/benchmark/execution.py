@@ -25,13 +25,12 @@ from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Callback, seed_everything
 from torch import nn
 
-from anomalib_hgad.datamodule import MultiClass
-from anomalib_hgad.encoder import load_backbone_weights
-from anomalib_hgad.evaluator import ClassAccuracy, ClassEvaluator
-from anomalib_hgad.memory import peak_memory
-from anomalib_hgad.results import write_json
-
-from .plan import Run, model_class
+from anomalib_hgad.benchmark.plan import Run, model_class
+from anomalib_hgad.common.encoder import load_backbone_weights
+from anomalib_hgad.common.memory import peak_memory
+from anomalib_hgad.data.multi_class import MultiClass
+from anomalib_hgad.evaluation.evaluator import ClassAccuracy, ClassEvaluator
+from anomalib_hgad.evaluation.results import write_json
 
 PACKAGES = ("anomalib-hgad", "anomalib", "lightning", "timm", "torch")
 """Packages that a result depends on."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from anomalib_hgad.results import MEAN, POOLED, write_json, write_whole
+from anomalib_hgad.evaluation.results import MEAN, POOLED, write_json, write_whole
 
 FIGURES = {
     "image_AUROC": "image AUROC",

@@ -15,12 +15,11 @@ from markupsafe import Markup
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from anomalib_hgad.results import write_whole
-
-from . import figures
-from .examples import example, worst
-from .latents import Sample, project, sample_latents
-from .run_files import RunFiles, read_run
+from anomalib_hgad.evaluation.results import write_whole
+from anomalib_hgad.report import figures
+from anomalib_hgad.report.examples import example, worst
+from anomalib_hgad.report.latents import Sample, project, sample_latents
+from anomalib_hgad.report.run_files import RunFiles, read_run
 
 PAGE = "report.html"
 COLUMNS = {

@@ -17,10 +17,9 @@ from anomalib.data.utils import read_image
 from anomalib.visualization.image.functional import overlay_image, visualize_anomaly_map
 from PIL import Image, ImageChops, ImageFilter
 
-from anomalib_hgad.predictions import Prediction
-
-from .figures import score
-from .run_files import RunFiles
+from anomalib_hgad.evaluation.predictions import Prediction
+from anomalib_hgad.report.figures import score
+from anomalib_hgad.report.run_files import RunFiles
 
 COUNT = 6
 """Images shown of each kind of error."""

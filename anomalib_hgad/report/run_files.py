@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from anomalib_hgad.checkpoint import VERSIONS
-from anomalib_hgad.lightning_model import Hgad
-from anomalib_hgad.predictions import Prediction, read_predictions
+from anomalib_hgad.evaluation.predictions import Prediction, read_predictions
+from anomalib_hgad.models.checkpoint import VERSIONS
+from anomalib_hgad.models.hgad.lightning_model import Hgad
 
 CHECKPOINT = Path("weights") / "lightning" / "model.ckpt"
 

@@ -18,9 +18,9 @@ from sklearn.metrics import roc_auc_score
 from torchvision.transforms.v2 import Transform
 
 from anomalib_hgad import Hgad, MultiClass
-from anomalib_hgad.anomaly_map import class_posterior
-from anomalib_hgad.calibration import NormalScores
-from anomalib_hgad.torch_model import HgadModel
+from anomalib_hgad.models.hgad.anomaly_map import class_posterior
+from anomalib_hgad.models.hgad.calibration import NormalScores
+from anomalib_hgad.models.hgad.torch_model import HgadModel
 
 BATCH = 8
 HELD_OUT = 0.2

@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Resize
 
 from anomalib_hgad import Hgad, MultiClass
-from anomalib_hgad.folding import fold
-from anomalib_hgad.torch_model import HgadModel
+from anomalib_hgad.models.hgad.folding import fold
+from anomalib_hgad.models.hgad.torch_model import HgadModel
 from tests.benchmarks import measure
 from tests.benchmarks.measure import device, median_seconds, seconds_of
 from tests.trees import mvtec_class

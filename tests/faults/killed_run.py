@@ -21,7 +21,7 @@ from anomalib.cli import AnomalibCLI
 from anomalib.engine import Engine
 from lightning.pytorch import Trainer
 
-from anomalib_hgad import feature_cache
+from anomalib_hgad.models.hgad.feature_cache import cache as feature_cache
 
 PHASES: dict[str, tuple[Any, str]] = {
     "training": (Trainer, "fit"),

@@ -1,0 +1,12 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""UniAD: one model of many product classes that reconstructs features by a transformer.
+
+Paper: A Unified Model for Multi-class Anomaly Detection, NeurIPS 2022, https://arxiv.org/abs/2206.03687
+"""
+
+from anomalib_hgad.models.uniad.lightning_model import UniAd
+from anomalib_hgad.models.uniad.torch_model import UniAdModel
+
+__all__ = ["UniAd", "UniAdModel"]
