@@ -9,35 +9,42 @@ Python start loads it.
 
 TYPE_CHECKING = False  # typing's own would have to be imported at every Python start
 if TYPE_CHECKING:
-    from anomalib_hgad.data.cifar10 import Cifar10
+    from anomalib_hgad.data.cifar10 import MANY_VERSUS_MANY, Cifar10
     from anomalib_hgad.data.multi_class import MultiClass
+    from anomalib_hgad.deploy.inferencer import ClassOpenVINOInferencer
+    from anomalib_hgad.evaluation.evaluator import ClassEvaluator
     from anomalib_hgad.evaluation.threshold import NormalPostProcessor
     from anomalib_hgad.models.hgad.lightning_model import Hgad
     from anomalib_hgad.models.hgad.torch_model import HgadModel
-    from anomalib_hgad.models.uniad import UniAd, UniAdModel
+    from anomalib_hgad.models.uniad.lightning_model import UniAd
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 __all__ = [
+    "MANY_VERSUS_MANY",
     "Cifar10",
+    "ClassEvaluator",
+    "ClassOpenVINOInferencer",
     "Hgad",
     "HgadModel",
     "MultiClass",
     "NormalPostProcessor",
     "UniAd",
-    "UniAdModel",
     "__version__",
 ]
 
 _HOMES = {
-    "Cifar10": "cifar10",
-    "Hgad": "lightning_model",
-    "HgadModel": "torch_model",
-    "MultiClass": "datamodule",
-    "NormalPostProcessor": "normal_threshold",
-    "UniAd": "uniad",
-    "UniAdModel": "uniad",
+    "MANY_VERSUS_MANY": "data.cifar10",
+    "Cifar10": "data.cifar10",
+    "ClassEvaluator": "evaluation.evaluator",
+    "ClassOpenVINOInferencer": "deploy.inferencer",
+    "Hgad": "models.hgad.lightning_model",
+    "HgadModel": "models.hgad.torch_model",
+    "MultiClass": "data.multi_class",
+    "NormalPostProcessor": "evaluation.threshold",
+    "UniAd": "models.uniad.lightning_model",
 }
+"""Modules that the names come from."""
 
 
 def __getattr__(name: str) -> object:

@@ -14,8 +14,8 @@ import torch
 
 from anomalib_hgad.benchmark import command, execution
 from anomalib_hgad.benchmark.plan import Run
-from anomalib_hgad.evaluation.results import write_json
-from tests import trees
+from anomalib_hgad.common.files import write_json
+from tests.helpers import trees
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Several processes on all cores each would wait for one another; what the tests start inherits it.

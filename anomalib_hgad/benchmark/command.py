@@ -19,7 +19,7 @@ from anomalib_hgad.benchmark import execution
 from anomalib_hgad.benchmark.execution import RECORD, SETTINGS
 from anomalib_hgad.benchmark.plan import ModelChoice, Protocol, Run, Setting, make_plan
 from anomalib_hgad.benchmark.summary import summarise, write_summary
-from anomalib_hgad.evaluation.results import write_json
+from anomalib_hgad.common.files import write_json
 
 LOG = "log.txt"
 

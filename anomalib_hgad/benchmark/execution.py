@@ -27,10 +27,10 @@ from torch import nn
 
 from anomalib_hgad.benchmark.plan import Run, model_class
 from anomalib_hgad.common.encoder import load_backbone_weights
+from anomalib_hgad.common.files import write_json
 from anomalib_hgad.common.memory import peak_memory
 from anomalib_hgad.data.multi_class import MultiClass
 from anomalib_hgad.evaluation.evaluator import ClassAccuracy, ClassEvaluator
-from anomalib_hgad.evaluation.results import write_json
 
 PACKAGES = ("anomalib-hgad", "anomalib", "lightning", "timm", "torch")
 """Packages that a result depends on."""

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 from uuid import uuid4
 
 UNFINISHED = ".part"
@@ -33,6 +35,31 @@ def replaced(path: Path) -> Iterator[Path]:
         _replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def write_text(path: Path, write: Callable[[IO[str]], object]) -> None:
+    """Write a text file and its folder; an interrupted write leaves no half file behind.
+
+    Args:
+        path: The file.
+        write: Writes into the open file.
+    """
+    # The name of a file may have bytes that are no text.
+    with (
+        replaced(path) as unfinished,
+        unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        write(file)
+
+
+def write_json(values: Any, path: Path) -> None:  # noqa: ANN401
+    """Write a JSON file; an interrupted write leaves no half file behind.
+
+    Args:
+        values: What JSON can hold.
+        path: The file.
+    """
+    write_text(path, lambda file: json.dump(values, file, indent=2))
 
 
 def move_whole(made: Path, place: Path) -> None:

@@ -12,8 +12,9 @@ Dimensions: B images, height x width pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,12 @@ NO_CLASS = -1
 
 UNKNOWN = "unknown"
 """``pred_class_name`` of an image of none of the classes that the model knows."""
+
+MEAN = "mean"
+"""Name of the row of the results that has the mean over the classes; no class may be called so."""
+
+POOLED = "pooled"
+"""Name of the row that has all images, whatever their class; no class may be called so."""
 
 
 @dataclass
@@ -148,3 +155,46 @@ class ClassImageBatch(ImageBatch):
     def from_image_batch(cls, batch: ImageBatch) -> ClassImageBatch:
         """Take over the fields of a plain anomalib batch; the class fields stay ``None``."""
         return cls(**{field.name: getattr(batch, field.name) for field in fields(batch)})
+
+
+class FeatureItem(NamedTuple):
+    """Features of an image.
+
+    Attributes:
+        features: One of shape (D, H, W) for every level.
+        class_name: Class of the image; ``None`` if its dataset does not say.
+    """
+
+    features: list[torch.Tensor]
+    class_name: str | None
+
+
+@dataclass
+class FeatureBatch:
+    """Features of a batch of images.
+
+    Attributes:
+        features: One of shape (B, D, H, W) for every level.
+        class_name: Classes of the images; ``None`` if their dataset does not say.
+        class_index: The model's class indices, int64, shape (B,).
+        image: Always ``None``; anomalib's pre-processor asks for it.
+        gt_mask: Likewise.
+    """
+
+    features: list[torch.Tensor]
+    class_name: list[str] | None = None
+    class_index: torch.Tensor | None = None
+    image: None = None
+    gt_mask: None = None
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return len(self.features[0])
+
+    @classmethod
+    def collate(cls, items: Sequence[FeatureItem]) -> FeatureBatch:
+        """Batch items."""
+        features = [torch.stack(level) for level in zip(*(item.features for item in items), strict=True)]
+        names = [item.class_name for item in items if item.class_name is not None]
+        return cls(features, names or None)

@@ -14,8 +14,7 @@ from typing import TypeVar
 import torch
 from lightning.pytorch import LightningDataModule
 
-from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch
-from anomalib_hgad.models.hgad.feature_cache.dataset import FeatureBatch
+from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch, FeatureBatch
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 """Types of numbers that a class index may have."""

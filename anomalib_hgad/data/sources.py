@@ -23,10 +23,9 @@ from anomalib.data.datamodules.base import AnomalibVideoDataModule
 from anomalib.data.utils import ValSplitMode
 
 from anomalib_hgad.common.checks import check_folder_names
-from anomalib_hgad.data.batch import UNKNOWN
+from anomalib_hgad.data.batch import MEAN, POOLED, UNKNOWN
 from anomalib_hgad.data.class_folder import ClassFolder
 from anomalib_hgad.data.folders import check_permission, image_files, listed, subfolders
-from anomalib_hgad.evaluation.results import MEAN, POOLED
 
 # Where a dataset has its categories, if not in its root.
 DEEPER_FOLDERS = {"Visa": ["visa_pytorch"], "RealIAD": ["realiad_256", "realiad_512", "realiad_1024"]}

@@ -9,9 +9,10 @@ from pathlib import Path
 from anomalib.engine import Engine
 from lightning.pytorch import seed_everything
 
-from anomalib_hgad import Hgad, MultiClass
+from anomalib_hgad.data.multi_class import MultiClass
 from anomalib_hgad.demo.backbone import BACKBONE, LAYERS, WEIGHTS
 from anomalib_hgad.demo.images import write_demo_dataset
+from anomalib_hgad.models.hgad.lightning_model import Hgad
 
 EPOCHS = 80
 

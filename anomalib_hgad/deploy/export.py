@@ -32,6 +32,12 @@ OPSET = 18
 CALIBRATED = (CompressionType.INT8_PTQ, CompressionType.INT8_ACQ)
 """Forms that need images."""
 
+IN_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
+"""Setting of OpenVINO without which it computes in bfloat16 on processors that can."""
+
+CLASS_TENSOR = "class_candidates"
+"""Name of the tensor of each image's most probable classes, the inferred one first, int64, shape (B, J)."""
+
 
 class DescribedExport(ExportMixin):
     """Exports with the antialiased resizing that anomalib's own export leaves out, and with a description."""

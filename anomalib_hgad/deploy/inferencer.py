@@ -21,7 +21,7 @@ from PIL import Image
 
 from anomalib_hgad.data.batch import NumpyClassImageBatch
 from anomalib_hgad.data.images import check_depth, check_finite, named
-from anomalib_hgad.models.hgad.export import IN_FLOAT32
+from anomalib_hgad.deploy.export import IN_FLOAT32
 
 
 class ClassOpenVINOInferencer(OpenVINOInferencer):

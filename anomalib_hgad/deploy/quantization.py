@@ -25,7 +25,7 @@ from anomalib.metrics import F1Score
 from openvino import CompiledModel, Model, Node, Output, compile_model, opset13
 from torch.utils.data import DataLoader, Subset
 
-from anomalib_hgad.models.hgad.export import CLASS_TENSOR, IN_FLOAT32
+from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32
 
 if TYPE_CHECKING:
     from anomalib_hgad.data.batch import ClassImageBatch

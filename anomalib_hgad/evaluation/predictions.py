@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from anomalib.data import ImageBatch
 
-from anomalib_hgad.evaluation.results import write_whole
+from anomalib_hgad.common.files import write_text
 
 FILE = "predictions.csv"
 
@@ -90,7 +90,7 @@ def write_predictions(predictions: Iterable[Prediction], folder: Path) -> None:
         writer.writeheader()
         writer.writerows(asdict(prediction) for prediction in predictions)
 
-    write_whole(folder / FILE, write)
+    write_text(folder / FILE, write)
 
 
 def read_predictions(folder: Path) -> list[Prediction]:

@@ -6,19 +6,15 @@
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from rich.table import Table
 from rich.text import Text
 
-from anomalib_hgad.common.files import replaced
-
-MEAN = "mean"
-POOLED = "pooled"
+from anomalib_hgad.common.files import write_json, write_text
+from anomalib_hgad.data.batch import MEAN, POOLED
 
 
 @dataclass(frozen=True)
@@ -89,30 +85,5 @@ def write_results(results: Results, folder: Path) -> None:
         for name, figures in results.rows:
             writer.writerow([name, *("" if (value := figures.get(key)) is None else value for key in results.columns)])
 
-    write_whole(folder / "results.csv", write_csv)
+    write_text(folder / "results.csv", write_csv)
     write_json({"mean": results.mean, **asdict(results)}, folder / "results.json")
-
-
-def write_json(values: Any, path: Path) -> None:  # noqa: ANN401
-    """Write a JSON file; an interrupted write leaves no half file behind.
-
-    Args:
-        values: What JSON can hold.
-        path: The file.
-    """
-    write_whole(path, lambda file: json.dump(values, file, indent=2))
-
-
-def write_whole(path: Path, write: Callable[[IO[str]], object]) -> None:
-    """Write a text file and its folder; an interrupted write leaves no half file behind.
-
-    Args:
-        path: The file.
-        write: Writes into the open file.
-    """
-    # The name of a file may have bytes that are no text.
-    with (
-        replaced(path) as unfinished,
-        unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        write(file)

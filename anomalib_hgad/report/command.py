@@ -15,7 +15,7 @@ from markupsafe import Markup
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from anomalib_hgad.evaluation.results import write_whole
+from anomalib_hgad.common.files import write_text
 from anomalib_hgad.report import figures
 from anomalib_hgad.report.examples import example, worst
 from anomalib_hgad.report.latents import Sample, project, sample_latents
@@ -55,7 +55,7 @@ def report(run: Path, compare: Path | None = None, output: Path | None = None) -
     others = None if compare is None else read_run(compare)
     page = render(files, others)
     path = output or run / PAGE
-    write_whole(path, lambda file: file.write(page))
+    write_text(path, lambda file: file.write(page))
     Console(markup=False).print(f"Report: {path}")  # a name may have brackets
     return path
 

@@ -24,7 +24,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anomalib_hgad import Hgad
-from anomalib_hgad.evaluation.results import write_json
+from anomalib_hgad.common.files import write_json
 from anomalib_hgad.models.hgad.flows import ConditionalFlow
 from anomalib_hgad.models.hgad.flows.base import whiten
 from anomalib_hgad.models.hgad.flows.coupling import couple, coupling_weights

@@ -33,7 +33,7 @@ from torchvision.transforms.v2.functional import resize
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anomalib_hgad import Hgad, MultiClass
-from anomalib_hgad.models.hgad.export import CLASS_TENSOR, IN_FLOAT32
+from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32
 from tests.benchmarks.measure import environment, median_seconds
 
 Outputs = dict[str, np.ndarray]

@@ -23,7 +23,7 @@ from anomalib_hgad.models.hgad.folding import fold
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 from tests.benchmarks import measure
 from tests.benchmarks.measure import device, median_seconds, seconds_of
-from tests.trees import mvtec_class
+from tests.helpers.trees import mvtec_class
 
 CLASSES = ("bolt", "nut", "washer")
 IMAGES_OF_CLASS = 8

@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from anomalib_hgad.evaluation.results import write_json
+from anomalib_hgad.common.files import write_json
 from tests.benchmarks.convergence import Variant, train_model
 from tests.benchmarks.image_sets import Images, WithSyntheticAnomalies, aurocs, encode, split_data
 from tests.benchmarks.results_model import results_model, results_parser

@@ -8,15 +8,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import torch
-from anomalib.data import PredictDataset
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import Dataset
 
 from anomalib_hgad.data.class_names import check_known, claimed_class_names
-from anomalib_hgad.data.images import NamingPredictDataset
 from anomalib_hgad.models.hgad.calibration import NormalScores
 from anomalib_hgad.models.hgad.normal_pass import feature_statistics, normal_images
 
@@ -46,19 +43,6 @@ class ClassCheck(Callback):
     @staticmethod
     def _check(trainer: Trainer, pl_module: AnomalibModule) -> None:
         check_known(claimed_class_names(getattr(trainer, "datamodule", None)), pl_module.class_names)
-
-
-class NamedImages(Callback):
-    """Lets an image that cannot be predicted be named."""
-
-    def on_predict_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Reach the dataset that anomalib has made of a folder; its loader takes no other one."""
-        del pl_module
-        loaders = trainer.predict_dataloaders
-        for loader in loaders if isinstance(loaders, list) else [loaders]:
-            dataset = getattr(loader, "dataset", None)
-            if type(dataset) is PredictDataset:
-                dataset.__class__ = NamingPredictDataset
 
 
 class NormalConstants(Callback):
@@ -128,18 +112,3 @@ class NormalConstants(Callback):
                 scores.add(pl_module.model.level_scores(readings, class_index.unsqueeze(-1)), class_index)
         scores.gather()
         return scores
-
-
-class RandomState(Callback):
-    """Keeps the random state in checkpoints: a resumed training sees the images in the order of an unbroken one."""
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: AnomalibModule, checkpoint: dict[str, Any]) -> None:
-        """Save the state that the order of the next epoch's images comes from."""
-        del trainer, pl_module
-        checkpoint["hgad_random_state"] = torch.get_rng_state()
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: AnomalibModule, checkpoint: dict[str, Any]) -> None:
-        """Go on with the state of the checkpoint, before Lightning draws the order of the first images."""
-        del pl_module
-        if trainer.state.fn == TrainerFn.FITTING:
-            torch.set_rng_state(checkpoint["hgad_random_state"].cpu())

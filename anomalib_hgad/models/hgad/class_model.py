@@ -12,11 +12,10 @@ from anomalib.data import ImageBatch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
-from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch
+from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch, FeatureBatch
 from anomalib_hgad.data.class_names import claimed_class_names, datamodule_class_names, label_batch
 from anomalib_hgad.models.base import PluginModel
 from anomalib_hgad.models.checkpoint import check_score
-from anomalib_hgad.models.hgad.feature_cache.dataset import FeatureBatch
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 
 CLASS_NAMES = "hgad_class_names"

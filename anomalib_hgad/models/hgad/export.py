@@ -15,19 +15,13 @@ from typing import TYPE_CHECKING, Any
 from anomalib.data import AnomalibDataModule
 from anomalib.deploy import CompressionType
 
-from anomalib_hgad.deploy.export import DescribedExport
+from anomalib_hgad.deploy.export import CLASS_TENSOR, DescribedExport
 from anomalib_hgad.models.hgad.folding import fold
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 
 if TYPE_CHECKING:
     from onnx import ModelProto
     from openvino import Model
-
-IN_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
-"""Setting of OpenVINO without which it computes in bfloat16 on processors that can."""
-
-CLASS_TENSOR = "class_candidates"
-"""Name of the tensor of each image's most probable classes, the inferred one first, int64, shape (B, J)."""
 
 
 class FoldedExport(DescribedExport):

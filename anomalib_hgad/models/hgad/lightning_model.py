@@ -28,16 +28,16 @@ from torch.utils.data import Dataset
 
 from anomalib_hgad.common.checks import check_choice, check_not_negative, check_part, check_positive, check_share
 from anomalib_hgad.common.encoder import image_statistics
-from anomalib_hgad.data.batch import ClassImageBatch
+from anomalib_hgad.data.batch import ClassImageBatch, FeatureBatch
 from anomalib_hgad.data.hold_out import HoldOut
 from anomalib_hgad.models.base import resize_and_normalize
+from anomalib_hgad.models.callbacks import NamedImages, RandomState
 from anomalib_hgad.models.checkpoint_io import WholeCheckpoints
 from anomalib_hgad.models.hgad.anomaly_map import ScoreKind
-from anomalib_hgad.models.hgad.callbacks import ClassCheck, NamedImages, NormalConstants, RandomState
+from anomalib_hgad.models.hgad.callbacks import ClassCheck, NormalConstants
 from anomalib_hgad.models.hgad.class_model import ClassModel
 from anomalib_hgad.models.hgad.export import FoldedExport
 from anomalib_hgad.models.hgad.feature_cache.cache import FeatureCache
-from anomalib_hgad.models.hgad.feature_cache.dataset import FeatureBatch
 from anomalib_hgad.models.hgad.flows import FlowKind
 from anomalib_hgad.models.hgad.loss import total_loss
 from anomalib_hgad.models.hgad.prediction import ClassSource, predict_batch

@@ -14,8 +14,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import distributed
 from torch.utils.data import DataLoader, Dataset
 
-from anomalib_hgad.data.batch import ClassImageBatch
-from anomalib_hgad.models.hgad.feature_cache.dataset import FeatureBatch
+from anomalib_hgad.data.batch import ClassImageBatch, FeatureBatch
 from anomalib_hgad.models.hgad.flows import FeatureFlow
 
 

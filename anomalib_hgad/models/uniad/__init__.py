@@ -5,8 +5,3 @@
 
 Paper: A Unified Model for Multi-class Anomaly Detection, NeurIPS 2022, https://arxiv.org/abs/2206.03687
 """
-
-from anomalib_hgad.models.uniad.lightning_model import UniAd
-from anomalib_hgad.models.uniad.torch_model import UniAdModel
-
-__all__ = ["UniAd", "UniAdModel"]

@@ -27,8 +27,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from anomalib_hgad.common.checks import check_positive, check_share
 from anomalib_hgad.common.encoder import image_statistics
 from anomalib_hgad.models.base import PluginModel, resize_and_normalize
+from anomalib_hgad.models.callbacks import NamedImages, RandomState
 from anomalib_hgad.models.checkpoint_io import WholeCheckpoints
-from anomalib_hgad.models.hgad.callbacks import NamedImages, RandomState
 from anomalib_hgad.models.schedule import total_steps
 from anomalib_hgad.models.uniad.torch_model import UniAdModel
 

@@ -9,57 +9,12 @@ Dimensions: B images, D channels of a level, H x W its grid.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
-import torch
 from anomalib.data import AnomalibDataset
 from torch.utils.data import Dataset
 
+from anomalib_hgad.data.batch import FeatureBatch, FeatureItem
 from anomalib_hgad.models.hgad.feature_cache.store import FileFeatures, MemoryFeatures
-
-
-class FeatureItem(NamedTuple):
-    """Features of an image.
-
-    Attributes:
-        features: One of shape (D, H, W) for every level.
-        class_name: Class of the image; ``None`` if its dataset does not say.
-    """
-
-    features: list[torch.Tensor]
-    class_name: str | None
-
-
-@dataclass
-class FeatureBatch:
-    """Features of a batch of images.
-
-    Attributes:
-        features: One of shape (B, D, H, W) for every level.
-        class_name: Classes of the images; ``None`` if their dataset does not say.
-        class_index: The model's class indices, int64, shape (B,).
-        image: Always ``None``; anomalib's pre-processor asks for it.
-        gt_mask: Likewise.
-    """
-
-    features: list[torch.Tensor]
-    class_name: list[str] | None = None
-    class_index: torch.Tensor | None = None
-    image: None = None
-    gt_mask: None = None
-
-    @property
-    def batch_size(self) -> int:
-        """B."""
-        return len(self.features[0])
-
-    @classmethod
-    def collate(cls, items: Sequence[FeatureItem]) -> FeatureBatch:
-        """Batch items."""
-        features = [torch.stack(level) for level in zip(*(item.features for item in items), strict=True)]
-        names = [item.class_name for item in items if item.class_name is not None]
-        return cls(features, names or None)
 
 
 class FeatureDataset(Dataset[FeatureItem]):
