@@ -50,10 +50,10 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     from importlib import import_module  # noqa: PLC0415
 
-    from anomalib_hgad.compatibility import named_versions  # noqa: PLC0415
+    from anomalib_hgad.compatibility import explain_missing_names  # noqa: PLC0415
 
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    with named_versions():
+    with explain_missing_names():
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from jsonargparse import ActionConfigFile, ArgumentParser
 
-from anomalib_hgad.compatibility import named_versions
+from anomalib_hgad.compatibility import explain_missing_names
 
-with named_versions():
+with explain_missing_names():
     from anomalib_hgad.benchmark.command import benchmark
     from anomalib_hgad.report.command import report
 

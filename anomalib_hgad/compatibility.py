@@ -37,7 +37,7 @@ def explain(error: ImportError) -> str | None:
 
 
 @contextmanager
-def named_versions() -> Iterator[None]:
+def explain_missing_names() -> Iterator[None]:
     """Let an import that fails for want of something of anomalib say which versions have it.
 
     Raises:

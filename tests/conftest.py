@@ -55,7 +55,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def run_here(run: Run, folder: Path) -> int:
         titles.append(run.title)
-        write_json(run.settings, folder / execution.SETTINGS)
+        write_json(run.settings, folder / execution.SETTINGS_FILE)
         try:
             execution.main(folder)
         except ValueError:

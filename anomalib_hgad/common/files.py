@@ -18,7 +18,7 @@ UNFINISHED = ".part"
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A file to write, which takes the place of another one when it is complete and on the disk.
 
     Args:
@@ -46,7 +46,7 @@ def write_text(path: Path, write: Callable[[IO[str]], object]) -> None:
     """
     # The name of a file may have bytes that are no text.
     with (
-        replaced(path) as unfinished,
+        atomic_write(path) as unfinished,
         unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         write(file)

@@ -14,7 +14,7 @@ import torch
 if sys.platform != "win32":
     import resource
 
-UNKNOWN = 2 * 1024**3
+ASSUMED_FREE = 2 * 1024**3
 """Bytes taken to be free where the system does not say."""
 
 _MEMINFO = Path("/proc/meminfo")
@@ -28,7 +28,7 @@ def available_memory() -> int:
     """Bytes of main memory that can be taken without swapping, within the limits of the process's control groups.
 
     Returns:
-        Free bytes on Linux; a quarter of the memory on other systems that tell its size; else :data:`UNKNOWN`.
+        Free bytes on Linux; a quarter of the memory on other systems that tell its size; else :data:`ASSUMED_FREE`.
     """
     try:
         lines = dict(line.split(":", maxsplit=1) for line in _MEMINFO.read_text().splitlines())
@@ -37,7 +37,7 @@ def available_memory() -> int:
         try:
             free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
         except (AttributeError, OSError, ValueError):  # Windows has no sysconf
-            free = UNKNOWN
+            free = ASSUMED_FREE
     return max(0, min([free, *_free_in_control_groups()]))
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 T = TypeVar("T")
 
 
-def everyones(own: T) -> list[T]:
+def gather_objects(own: T) -> list[T]:
     """What every process has, in the order of the processes; all of them must ask together.
 
     Args:

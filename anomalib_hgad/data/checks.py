@@ -21,7 +21,7 @@ from anomalib.utils.path import generate_output_filename
 from PIL import Image
 
 from anomalib_hgad.data.folders import category_folder, check_permission, listed, mask_files, mask_names, named_folders
-from anomalib_hgad.data.images import UNREADABLE, check_depth, named
+from anomalib_hgad.data.images import UNREADABLE, check_depth, naming_errors
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def is_marked(mask: Path) -> bool:
     Raises:
         OSError: If it is broken.
     """
-    with named(mask), Image.open(mask) as image:
+    with naming_errors(mask), Image.open(mask) as image:
         return image.convert("L").getbbox() is not None
 
 

@@ -28,7 +28,7 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch, ClassImageItem
 from anomalib_hgad.data.hold_out import HoldOut
-from anomalib_hgad.data.images import named
+from anomalib_hgad.data.images import naming_errors
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 """Names of the classes, in the order of CIFAR-10's numbers from 0."""
@@ -226,7 +226,7 @@ class Cifar10Dataset(AnomalibDataset):
             OSError: If the image cannot be read.
         """
         sample = self.samples.iloc[index]
-        with named(sample.image_path):
+        with naming_errors(sample.image_path):
             item = super().__getitem__(index)
         return ClassImageItem(
             image=item.image,

@@ -53,7 +53,7 @@ def check_finite(images: torch.Tensor, paths: Sequence[str] | None) -> None:
 
 
 @contextmanager
-def named(path: str | Path) -> Iterator[None]:
+def naming_errors(path: str | Path) -> Iterator[None]:
     """Let errors of reading a file name it.
 
     Args:
@@ -85,7 +85,7 @@ class NamingPredictDataset(PredictDataset):
             OSError: If the image cannot be read.
         """
         path = self.image_filenames[index]
-        with named(path):
+        with naming_errors(path):
             with Image.open(path) as image:
                 check_depth(image)
             return super().__getitem__(index)

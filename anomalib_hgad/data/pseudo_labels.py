@@ -27,7 +27,7 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_hgad.common.checks import check_choice
 from anomalib_hgad.common.encoder import PyramidEncoder, available_layers, image_statistics
-from anomalib_hgad.data.images import named
+from anomalib_hgad.data.images import naming_errors
 
 Labels = Literal["given", "cluster", "references"]
 """Where classes come from: the data's own names, clusters of its images, or reference images."""
@@ -144,7 +144,7 @@ def describe(encoder: PyramidEncoder, transform: Compose, paths: Sequence[str]) 
     """
     rows = []
     for path in track(paths, description="Labelling images", transient=True):
-        with named(path):
+        with naming_errors(path):
             image = read_image(path, as_tensor=True)
         (features,) = encoder(transform(image).unsqueeze(0))
         rows.append(F.normalize(features.mean(dim=(2, 3)), dim=1))

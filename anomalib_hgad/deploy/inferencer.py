@@ -20,7 +20,7 @@ from anomalib.deploy import OpenVINOInferencer
 from PIL import Image
 
 from anomalib_hgad.data.batch import NumpyClassImageBatch
-from anomalib_hgad.data.images import check_depth, check_finite, named
+from anomalib_hgad.data.images import check_depth, check_finite, naming_errors
 from anomalib_hgad.deploy.export import IN_FLOAT32
 
 
@@ -88,7 +88,7 @@ class ClassOpenVINOInferencer(OpenVINOInferencer):
             ValueError: If an array has numbers that are not finite.
         """
         if isinstance(image, str | Path):
-            with named(image), Image.open(image) as opened:
+            with naming_errors(image), Image.open(image) as opened:
                 check_depth(opened)
                 image = opened.convert("RGB")
         if isinstance(image, Image.Image):

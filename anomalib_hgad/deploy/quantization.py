@@ -39,7 +39,7 @@ IMAGE_AXES = 3
 QUANTISED = {"Convolution", "GroupConvolution", "MatMul"}
 """Operations whose weights, and in a calibrated form inputs, are quantised."""
 
-LARGE = 1024
+LARGE_CONSTANT = 1024
 """Elements from which on a constant that is added, a block's part of the positions, is stored in 8 bits."""
 
 
@@ -140,7 +140,7 @@ def _with_small_biases(graph: Model) -> Model:
         if node.get_type_name() != "Constant" or node.get_output_element_type(0).get_type_name() != "f32":
             continue
         users = node.output(0).get_target_inputs()
-        if {entry.get_node().get_type_name() for entry in users} != {"Add"} or node.data.size < LARGE:
+        if {entry.get_node().get_type_name() for entry in users} != {"Add"} or node.data.size < LARGE_CONSTANT:
             continue
         channels = tuple(range(node.data.ndim - 1))
         low, high = node.data.min(axis=channels, keepdims=True), node.data.max(axis=channels, keepdims=True)

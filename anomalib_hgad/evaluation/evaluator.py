@@ -22,7 +22,7 @@ from rich.console import Console
 from torch import distributed
 from torchmetrics import MeanMetric
 
-from anomalib_hgad.common.processes import are_repeated, everyones
+from anomalib_hgad.common.processes import are_repeated, gather_objects
 from anomalib_hgad.data.batch import NO_CLASS
 from anomalib_hgad.data.class_names import datamodule_class_names
 from anomalib_hgad.evaluation.predictions import Prediction, predictions_of_batch, write_predictions
@@ -238,7 +238,7 @@ class ClassEvaluator(Evaluator):
             # metrics wait for each other.
             own_names = [name for name, is_new in zip(names, new, strict=True) if is_new]
             own_predictions = [row for row, is_new in zip(predictions, new, strict=False) if is_new]
-            for its_values, its_names, its_predictions in everyones((own, own_names, own_predictions)):
+            for its_values, its_names, its_predictions in gather_objects((own, own_names, own_predictions)):
                 on_device = {field: value.to(batch.image.device) for field, value in its_values.items()}
                 self._add(metrics, on_device, its_names)
                 self._predictions.extend(its_predictions)

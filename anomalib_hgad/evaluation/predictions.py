@@ -15,7 +15,7 @@ from anomalib.data import ImageBatch
 
 from anomalib_hgad.common.files import write_text
 
-FILE = "predictions.csv"
+PREDICTIONS_FILE = "predictions.csv"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def write_predictions(predictions: Iterable[Prediction], folder: Path) -> None:
         writer.writeheader()
         writer.writerows(asdict(prediction) for prediction in predictions)
 
-    write_text(folder / FILE, write)
+    write_text(folder / PREDICTIONS_FILE, write)
 
 
 def read_predictions(folder: Path) -> list[Prediction]:
@@ -106,7 +106,7 @@ def read_predictions(folder: Path) -> list[Prediction]:
         FileNotFoundError: If there is no such file.
         ValueError: If it has other columns.
     """
-    path = folder / FILE
+    path = folder / PREDICTIONS_FILE
     if not path.is_file():
         msg = f"{path} is missing. `anomalib test` writes it, and the test after `anomalib train`; give the folder of "
         msg += "such a run."

@@ -17,7 +17,7 @@ from torchmetrics import Metric
 
 logger = logging.getLogger(__name__)
 
-REACH = 8.0
+SCALE_REACH = 8.0
 """How far above the threshold the scale of the scores reaches, in distances from the lowest normal score to it.
 
 Normal images do not say how large scores become; without room for larger ones all anomalies would have the score 1.
@@ -123,4 +123,4 @@ class NormalPostProcessor(PostProcessor):
             (self.image_min, self.image_max, self.image_threshold),
             (self.pixel_min, self.pixel_max, self.pixel_threshold),
         ):
-            most.copy_(torch.maximum(most, threshold + REACH * (threshold - least)))
+            most.copy_(torch.maximum(most, threshold + SCALE_REACH * (threshold - least)))

@@ -24,14 +24,14 @@ from anomalib_hgad.data.images import check_finite
 from anomalib_hgad.deploy.export import DescribedExport
 from anomalib_hgad.evaluation.evaluator import ClassEvaluator
 from anomalib_hgad.models.checkpoint import check_versions, check_weights, describe_versions
-from anomalib_hgad.models.checkpoint_io import readable
+from anomalib_hgad.models.checkpoint_io import explain_checkpoint_errors
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 
-EVALUATOR = "evaluator."
+EVALUATOR_PREFIX = "evaluator."
 """How the names of the metrics' constants begin in a checkpoint."""
 
 
@@ -159,8 +159,10 @@ class PluginModel(DescribedExport):
             checkpoint["callbacks"] = {}  # among them the post-processor, with the thresholds of then
         check_weights(checkpoint, module, module.hparams)
         # Metrics keep constants among the weights (AUPRO its limit), under their numbers: this model may have others.
-        trained = {name: value for name, value in checkpoint["state_dict"].items() if not name.startswith(EVALUATOR)}
-        own = {name: value for name, value in module.state_dict().items() if name.startswith(EVALUATOR)}
+        trained = {
+            name: value for name, value in checkpoint["state_dict"].items() if not name.startswith(EVALUATOR_PREFIX)
+        }
+        own = {name: value for name, value in module.state_dict().items() if name.startswith(EVALUATOR_PREFIX)}
         checkpoint["state_dict"] = trained | own
 
     @classmethod
@@ -179,5 +181,5 @@ class PluginModel(DescribedExport):
             ValueError: If the file is cut short, no checkpoint, or holds more than data.
         """
         kwargs = {"pre_trained": False, "backbone_weights": None, "seed": None} | kwargs
-        with readable(checkpoint_path):
+        with explain_checkpoint_errors(checkpoint_path):
             return cast("Self", super().load_from_checkpoint(checkpoint_path, *args, **kwargs))

@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import nn
 
-VERSIONS = "hgad_versions"
+VERSIONS_KEY = "hgad_versions"
 START_ALONE = ("pre_trained", "backbone_weights", "seed")
 """Settings of the weights at the start, which those of a checkpoint replace."""
 
-PACKAGES = ("anomalib-hgad", "anomalib")
+CHECKED_PACKAGES = ("anomalib-hgad", "anomalib")
 
 
 def describe_versions(checkpoint: dict[str, Any]) -> None:
@@ -23,7 +23,7 @@ def describe_versions(checkpoint: dict[str, Any]) -> None:
     Args:
         checkpoint: The checkpoint.
     """
-    checkpoint[VERSIONS] = _installed_versions()
+    checkpoint[VERSIONS_KEY] = _installed_versions()
 
 
 def check_versions(checkpoint: dict[str, Any]) -> None:
@@ -35,13 +35,13 @@ def check_versions(checkpoint: dict[str, Any]) -> None:
     Raises:
         ValueError: If it was made by other minor versions of this package or of anomalib, or by neither.
     """
-    if VERSIONS not in checkpoint:
+    if VERSIONS_KEY not in checkpoint:
         msg = "Expected a checkpoint of a model of anomalib_hgad; this one does not say that it is one, and may be of "
         msg += "another model."
         raise ValueError(msg)
-    made_with = {package: checkpoint[VERSIONS].get(package, "0.0 (not said)") for package in PACKAGES}
+    made_with = {package: checkpoint[VERSIONS_KEY].get(package, "0.0 (not said)") for package in CHECKED_PACKAGES}
     here = _installed_versions()
-    if any(_minor(made_with[package]) != _minor(here[package]) for package in PACKAGES):
+    if any(_minor(made_with[package]) != _minor(here[package]) for package in CHECKED_PACKAGES):
         msg = f"The checkpoint was made with {_listed(made_with)}; installed are {_listed(here)}. Install the versions "
         msg += "of the checkpoint, or train anew."
         raise ValueError(msg)
@@ -103,7 +103,7 @@ def _listless(value: object) -> object:
 
 
 def _installed_versions() -> dict[str, str]:
-    return {package: version(package) for package in PACKAGES}
+    return {package: version(package) for package in CHECKED_PACKAGES}
 
 
 def _minor(number: str) -> list[str]:
@@ -111,4 +111,4 @@ def _minor(number: str) -> list[str]:
 
 
 def _listed(versions: dict[str, str]) -> str:
-    return " and ".join(f"{package} {versions[package]}" for package in PACKAGES)
+    return " and ".join(f"{package} {versions[package]}" for package in CHECKED_PACKAGES)

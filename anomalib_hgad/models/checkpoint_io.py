@@ -17,11 +17,11 @@ from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from anomalib_hgad.common.files import replaced
+from anomalib_hgad.common.files import atomic_write
 
 
 @contextmanager
-def readable(path: str | Path) -> Iterator[None]:
+def explain_checkpoint_errors(path: str | Path) -> Iterator[None]:
     """Let a checkpoint that cannot be read be named; PyTorch says what its reader stumbled over.
 
     Args:
@@ -60,7 +60,7 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        with replaced(Path(path)) as unfinished:
+        with atomic_write(Path(path)) as unfinished:
             super().save_checkpoint(checkpoint, unfinished, storage_options)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -77,7 +77,7 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
         Raises:
             ValueError: If it cannot be read.
         """
-        with readable(path):
+        with explain_checkpoint_errors(path):
             return super().load_checkpoint(path, *args, **kwargs)
 
 

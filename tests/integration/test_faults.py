@@ -21,7 +21,7 @@ from anomalib.engine import Engine
 from torch.utils.data import get_worker_info
 
 from anomalib_hgad import Hgad, MultiClass, UniAd
-from anomalib_hgad.common.files import move_whole, replaced
+from anomalib_hgad.common.files import move_whole
 from anomalib_hgad.models.hgad.feature_cache import cache as feature_cache
 from anomalib_hgad.models.hgad.feature_cache.store import MemoryFeatures
 from tests.helpers import trees
@@ -158,11 +158,11 @@ def test_file_takes_its_place_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "new/file.txt"
     for text in ("one", "two"):
         before = path.read_text() if path.exists() else None
-        with replaced(path) as unfinished:
+        with atomic_write(path) as unfinished:
             unfinished.write_text(text)
             assert (path.read_text() if path.exists() else None) == before
         assert path.read_text() == text
-    interrupted = replaced(path)
+    interrupted = atomic_write(path)
     interrupted.__enter__().write_text("three")
     assert not interrupted.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert path.read_text() == "two"

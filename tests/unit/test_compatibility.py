@@ -75,7 +75,7 @@ def test_without_anomalib(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", [None, "torch", "anomalib_hgad.models.hgad.flows"])
 def test_other_errors_stay_as_they_are(name: str | None) -> None:
     error = ImportError("lost", name=name)
-    with pytest.raises(ImportError, match=r"^lost$") as caught, host.named_versions():
+    with pytest.raises(ImportError, match=r"^lost$") as caught, host.explain_missing_names():
         raise error
     assert caught.value is error
 

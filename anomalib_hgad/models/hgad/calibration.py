@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from anomalib_hgad.common.precision import no_autocast
-from anomalib_hgad.common.processes import everyones
+from anomalib_hgad.common.processes import gather_objects
 from anomalib_hgad.models.hgad.anomaly_map import AnomalyMapGenerator, LevelScores
 
 PRIOR_IMAGES = 5
@@ -179,7 +179,7 @@ class NormalScores:
 
     def gather(self) -> None:
         """Share what every process of a distributed run has collected."""
-        everyone = everyones((self._class_index, self._batches))
+        everyone = gather_objects((self._class_index, self._batches))
         self._class_index = [item for class_index, _ in everyone for item in class_index]
         self._batches = [item for _, batches in everyone for item in batches]
 

@@ -18,7 +18,7 @@ from anomalib_hgad.models.base import PluginModel
 from anomalib_hgad.models.checkpoint import check_score
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 
-CLASS_NAMES = "hgad_class_names"
+CLASS_NAMES_KEY = "hgad_class_names"
 """Key of the names in a checkpoint."""
 
 
@@ -106,7 +106,7 @@ class ClassModel(PluginModel):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the class names, and what made the checkpoint."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint[CLASS_NAMES] = list(self.class_names)
+        checkpoint[CLASS_NAMES_KEY] = list(self.class_names)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the classes.
@@ -118,10 +118,10 @@ class ClassModel(PluginModel):
             ValueError: If the checkpoint is not of this model, of other settings or of other versions, or if a training
                 is resumed on other classes.
         """
-        if CLASS_NAMES not in checkpoint:
+        if CLASS_NAMES_KEY not in checkpoint:
             msg = "Expected a checkpoint of anomalib_hgad.Hgad; this one is of another model."
             raise ValueError(msg)
-        names = list(checkpoint[CLASS_NAMES])
+        names = list(checkpoint[CLASS_NAMES_KEY])
         if self.stage == TrainerFn.FITTING and set(names) != set(self.class_names):
             msg = f"The checkpoint was trained on the classes {', '.join(names)}, the data has "
             msg += f"{', '.join(self.class_names)}. A training can only be resumed on the classes it began with."

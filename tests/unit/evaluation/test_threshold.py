@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from anomalib_hgad import NormalPostProcessor
-from anomalib_hgad.evaluation.threshold import REACH, normal_threshold
+from anomalib_hgad.evaluation.threshold import SCALE_REACH, normal_threshold
 
 
 def validate(post_processor, scores, labels):
@@ -53,7 +53,7 @@ def test_scores_of_anomalies_are_not_all_one():
     post_processor = NormalPostProcessor(0.1)
     validate(post_processor, torch.linspace(1, 2, 39), torch.zeros(39, dtype=torch.bool))
     threshold = post_processor.image_threshold
-    assert post_processor.image_max == pytest.approx(float(threshold + REACH * (threshold - 1)))
+    assert post_processor.image_max == pytest.approx(float(threshold + SCALE_REACH * (threshold - 1)))
     batch = SimpleNamespace(
         pred_score=torch.tensor([1.5, 3.0, 4.0]), anomaly_map=torch.zeros(3, 1, 1), pred_label=None, pred_mask=None
     )

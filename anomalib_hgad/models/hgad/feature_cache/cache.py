@@ -25,7 +25,7 @@ from rich.progress import track
 from torch.utils.data import ConcatDataset
 
 from anomalib_hgad.common.memory import available_memory, is_out_of_memory
-from anomalib_hgad.common.processes import everyones
+from anomalib_hgad.common.processes import gather_objects
 from anomalib_hgad.models.hgad.feature_cache.dataset import FeatureDataset
 from anomalib_hgad.models.hgad.feature_cache.key import content_key, file_digest, image_size
 from anomalib_hgad.models.hgad.feature_cache.store import (
@@ -247,9 +247,9 @@ class _Filling:
         paths = [path for images in self.datasets for path in images.samples["image_path"]]
         own = {row: file_digest(paths[row]) for row in self._rows(self.trainer.local_rank)}
         node = self.trainer.node_rank
-        of_rows = {
-            row: digest for its_node, some in everyones((node, own)) if its_node == node for row, digest in some.items()
-        }
+        of_rows: dict[int, str] = {}
+        for its_node, digests in gather_objects((node, own)):
+            of_rows |= digests if its_node == node else {}
         return [of_rows[row] for row in range(self.count)]
 
     def _batches(self) -> Iterator[list[torch.Tensor]]:

@@ -19,7 +19,7 @@ from anomalib_hgad.common.encoder import PyramidEncoder
 from anomalib_hgad.data.dataset import MultiClassDataset
 from anomalib_hgad.deploy.transforms import last_size, steps
 
-FORMAT = 1
+CACHE_FORMAT = 1
 """Counts the formats of the files and the ways in which features are computed."""
 
 LIBRARIES = ("pillow", "timm", "torch", "torchvision")
@@ -86,7 +86,7 @@ def content_key(
         The digest, 32 hexadecimal digits.
     """
     settings = [
-        FORMAT,
+        CACHE_FORMAT,
         [(library, version(library)) for library in LIBRARIES],
         [(type(reader).__qualname__, repr(reader.augmentations)) for images in datasets for reader in readers(images)],
         repr(transform),

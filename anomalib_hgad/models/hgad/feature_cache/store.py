@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from anomalib_hgad.common.files import replaced
+from anomalib_hgad.common.files import atomic_write
 
 Shapes = Sequence[tuple[int, int, int]]
 """(D, H, W) of every level."""
 
-ADVICE = "Give another folder, feature_cache=FOLDER, or turn the cache off, feature_cache=False."
+CACHE_ADVICE = "Give another folder, feature_cache=FOLDER, or turn the cache off, feature_cache=False."
 
 FILE_BYTES = 2
 """Bytes of a number in a file."""
@@ -124,7 +124,7 @@ def write_shard(path: Path, count: int, shapes: Shapes, batches: Iterable[list[t
     try:
         # Written front to back rather than through a memory map: a disk that fills up meanwhile is an error then, where
         # a memory map would kill the process.
-        with replaced(path) as unfinished, unfinished.open("wb") as file:
+        with atomic_write(path) as unfinished, unfinished.open("wb") as file:
             np.lib.format.write_array_header_2_0(file, header)
             for batch in batches:
                 records = np.empty(len(batch[0]), dtype)
@@ -134,7 +134,7 @@ def write_shard(path: Path, count: int, shapes: Shapes, batches: Iterable[list[t
     except OSError as error:
         if error.errno is None:  # of an image that could not be read
             raise
-        msg = f"The features cannot be written to {path.parent} ({error}). {ADVICE}"
+        msg = f"The features cannot be written to {path.parent} ({error}). {CACHE_ADVICE}"
         raise OSError(error.errno, msg) from error
 
 
@@ -163,10 +163,10 @@ def check_folder(folder: Path, needed: int) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        msg = f"The features are to be kept in {folder}, which cannot be written to ({error}). {ADVICE}"
+        msg = f"The features are to be kept in {folder}, which cannot be written to ({error}). {CACHE_ADVICE}"
         raise OSError(msg) from error
     free = shutil.disk_usage(folder).free
     if needed > free:
         msg = f"The features need {needed / 1e9:.2f} GB in {folder}, but only {free / 1e9:.2f} GB are free there. "
-        msg += f"Delete what you do not need, older files in that folder among it. {ADVICE}"
+        msg += f"Delete what you do not need, older files in that folder among it. {CACHE_ADVICE}"
         raise OSError(msg)
