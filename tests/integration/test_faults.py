@@ -21,7 +21,7 @@ from anomalib.engine import Engine
 from torch.utils.data import get_worker_info
 
 from anomalib_hgad import Hgad, MultiClass, UniAd
-from anomalib_hgad.common.files import move_whole
+from anomalib_hgad.common.files import atomic_write, move_whole
 from anomalib_hgad.models.hgad.feature_cache import cache as feature_cache
 from anomalib_hgad.models.hgad.feature_cache.store import MemoryFeatures
 from tests.helpers import trees
