@@ -27,7 +27,6 @@ from torchvision.datasets.utils import check_integrity
 from torchvision.transforms.v2 import Transform
 
 from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch, ClassImageItem
-from anomalib_hgad.data.hold_out import HoldOut
 from anomalib_hgad.data.images import naming_errors
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -40,7 +39,7 @@ VALIDATIONS = tuple(mode for mode in ValSplitMode if mode != ValSplitMode.FROM_D
 """Ways to get validation images; CIFAR-10 has no folder of them."""
 
 
-class Cifar10(HoldOut, AnomalibDataModule):
+class Cifar10(AnomalibDataModule):
     """CIFAR-10 with images of some classes as the normal ones, and images of all others as the anomalies.
 
     Trained is on the training images of the normal classes, tested on all 10 000 test images. The normal classes are
@@ -167,8 +166,6 @@ class Cifar10(HoldOut, AnomalibDataModule):
             self._setup(stage)
             self._create_val_split()
             self._is_setup = True
-            self._all_train_data = self.train_data
-        self.train_data = self._all_train_data
         self._update_augmentations()
 
     def _setup(self, _stage: str | None = None) -> None:

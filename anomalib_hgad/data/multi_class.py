@@ -16,13 +16,12 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_hgad.data.checks import check_one_class, check_pictures, picture_folder_name
 from anomalib_hgad.data.dataset import ClassPart, MaskBatchSampler, MultiClassDataset
-from anomalib_hgad.data.hold_out import HoldOut
 from anomalib_hgad.data.pseudo_labels import Labels, PseudoLabels
 from anomalib_hgad.data.setup import SUBSETS, check_and_mark_masks, set_up_class
 from anomalib_hgad.data.sources import FolderNames, sources_of_datamodules, sources_of_dataset, sources_of_folders
 
 
-class MultiClass(HoldOut, AnomalibDataModule):
+class MultiClass(AnomalibDataModule):
     """Many product classes in one anomalib datamodule.
 
     Serves every anomalib model. Batches and items carry ``class_index`` and ``class_name``. Each class keeps its own
@@ -207,8 +206,6 @@ class MultiClass(HoldOut, AnomalibDataModule):
         if not self._is_setup:
             self._setup(stage)
             self._is_setup = True
-            self._all_train_data = self.train_data
-        self.train_data = self._all_train_data
         self._update_augmentations()
 
     def _setup(self, _stage: str | None = None) -> None:

@@ -15,16 +15,18 @@ from anomalib import LearningType
 from anomalib.data import ImageBatch
 from anomalib.models.components import AnomalibModule
 from anomalib.pre_processing import PreProcessor
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import TrainerFn
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_hgad.data.images import check_finite
 from anomalib_hgad.deploy.export import DescribedExport
 from anomalib_hgad.evaluation.evaluator import ClassEvaluator
+from anomalib_hgad.models.callbacks import NamedImages, RandomState
 from anomalib_hgad.models.checkpoint import check_versions, check_weights, describe_versions
-from anomalib_hgad.models.checkpoint_io import explain_checkpoint_errors
+from anomalib_hgad.models.checkpoint_io import WholeCheckpoints, explain_checkpoint_errors
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -35,20 +37,10 @@ EVALUATOR_PREFIX = "evaluator."
 """How the names of the metrics' constants begin in a checkpoint."""
 
 
-def resize_and_normalize(size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> PreProcessor:
-    """Pre-processor of the images of a pre-trained backbone.
-
-    Args:
-        size: Height and width.
-        mean: Mean of the channels that the backbone was trained with.
-        std: Their standard deviation.
-
-    Returns:
-        The pre-processor.
-    """
-    return PreProcessor(
-        transform=Compose([Resize(size, antialias=True), Normalize(mean=list(mean), std=list(std))]),
-    )
+def height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a square of some side, or as they are given."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
 
 
 class PluginModel(DescribedExport):
@@ -60,12 +52,41 @@ class PluginModel(DescribedExport):
     default_epochs: ClassVar[int]
     """Epochs of a training in the paper, where the user sets no end to it."""
 
+    default_image_size: ClassVar[tuple[int, int]]
+    """Height and width of the images in the paper."""
+
     _resumed_step: int | None = None
+
+    def configure_callbacks(self) -> list[Callback]:
+        """anomalib's components, and what happens around the steps of all models."""
+        return [*super().configure_callbacks(), WholeCheckpoints(), NamedImages(), RandomState()]
 
     @staticmethod
     def configure_evaluator() -> ClassEvaluator:
         """Figures of every class and their means."""
         return ClassEvaluator()
+
+    @classmethod
+    def configure_pre_processor(
+        cls,
+        image_size: tuple[int, int] | None = None,
+        mean: Sequence[float] = IMAGENET_DEFAULT_MEAN,
+        std: Sequence[float] = IMAGENET_DEFAULT_STD,
+    ) -> PreProcessor:
+        """Resize and normalise.
+
+        Args:
+            image_size: Height and width. Defaults to ``None``, those of the paper.
+            mean: Mean of the channels that the backbone was trained with. Defaults to ImageNet's.
+            std: Their standard deviation. Defaults to ImageNet's.
+
+        Returns:
+            The pre-processor.
+        """
+        size = image_size or cls.default_image_size
+        return PreProcessor(
+            transform=Compose([Resize(size, antialias=True), Normalize(mean=list(mean), std=list(std))])
+        )
 
     @property
     def learning_type(self) -> LearningType:

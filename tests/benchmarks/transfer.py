@@ -27,7 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
     "product": {"score": "product"},
     "log_likelihood": {"score": "log_likelihood"},
-    "lambda_2_10": {"mutual_information_weight": 10},
+    "lambda_2_10": {"loss_weights": {"mutual_information": 10}},
     "one_scale": {"scales": [1.0]},
     "layers_2_3": {"layers": ["layer2", "layer3"], "scales": [1.0]},
 }

@@ -237,7 +237,7 @@ def test_default_number_of_epochs_yields_to_the_users(given: dict[str, int], epo
 @pytest.mark.parametrize(
     "settings",
     [
-        {"prior": "fixed_centers", "num_centers": 1, "inter_weight": 0.0, "mutual_information_weight": 0.0},
+        {"prior": "fixed_centers", "num_centers": 1, "loss_weights": {"inter": 0.0, "mutual_information": 0.0}},
         {"prior": "single_gaussian", "first_stage": 0.0},
         {"num_centers": 1, "whiten": False, "score": "log_likelihood", "calibrate": False},
         {"layers": ["layer1", "layer2"], "scales": [1.0], "score": "entropy"},
@@ -306,10 +306,13 @@ def test_training_without_validation_warns(data_root: Path, tmp_path: Path, capl
         ({"condition_dim": 10}, "positive multiple of 4, got 10"),
         ({"num_classes": 0}, "Expected num_classes > 0, got 0"),
         ({"num_centers": 0}, "Expected num_centers >= 1, got 0"),
-        ({"inter_weight": -1.0}, "Expected inter_weight >= 0 and finite, got -1.0"),
-        ({"mutual_information_weight": -1.0}, "Expected mutual_information_weight >= 0 and finite, got -1.0"),
-        ({"entropy_weight": float("nan")}, "Expected entropy_weight >= 0 and finite, got nan"),
-        ({"intra_weight": float("inf")}, "Expected intra_weight >= 0 and finite, got inf"),
+        ({"loss_weights": {"inter": -1.0}}, r"Expected loss_weights\['inter'\] >= 0 and finite, got -1.0"),
+        (
+            {"loss_weights": {"mutual": 1.0}},
+            "there is no loss mutual. Expected some of inter, mutual_information, entropy",
+        ),
+        ({"loss_weights": {"entropy": float("nan")}}, "Expected .*entropy.* >= 0 and finite, got nan"),
+        ({"loss_weights": {"intra": float("inf")}}, "Expected .*intra.* >= 0 and finite, got inf"),
         ({"weight_decay": -1e-4}, "Expected weight_decay >= 0 and finite, got -0.0001"),
         ({"lr": 0.0}, "Expected lr > 0, got 0.0"),
         ({"lr": float("inf")}, "Expected lr > 0 and finite, got inf"),

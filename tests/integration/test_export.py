@@ -36,7 +36,7 @@ def module() -> Hgad:
     torch.manual_seed(0)
     np.random.seed(0)
     module = Hgad(**LIGHT | {"image_size": (32, 48)})
-    module._set_class_names(CLASSES)
+    module.set_class_names(CLASSES)
     for name in ("image", "pixel"):
         for constant, value in (("min", -3.0), ("max", 9.0), ("threshold", 2.0)):
             setattr(module.post_processor, f"_{name}_{constant}", torch.tensor(value))

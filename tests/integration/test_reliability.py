@@ -196,7 +196,7 @@ def test_one_normal_image_is_trained_on_and_calibrated_with(root: Path, tmp_path
     for path in sorted((root / "tile/train/good").iterdir())[1:]:
         path.unlink()
     model = fitted(root, tmp_path, train_batch_size=32)
-    assert model.held_out.samples["class_name"].tolist() == ["bottle"]
+    assert model.training_data.held_out.samples["class_name"].tolist() == ["bottle"]
     assert model.model.calibration.spread.isfinite().all()
     assert (model.model.calibration.spread > 0).all()
 

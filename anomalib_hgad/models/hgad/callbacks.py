@@ -13,7 +13,6 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import Dataset
 
-from anomalib_hgad.data.class_names import check_known, claimed_class_names
 from anomalib_hgad.models.hgad.calibration import NormalScores
 from anomalib_hgad.models.hgad.normal_pass import feature_statistics, normal_images
 
@@ -42,7 +41,7 @@ class ClassCheck(Callback):
 
     @staticmethod
     def _check(trainer: Trainer, pl_module: AnomalibModule) -> None:
-        check_known(claimed_class_names(getattr(trainer, "datamodule", None)), pl_module.class_names)
+        pl_module.labels.check(getattr(trainer, "datamodule", None))
 
 
 class NormalConstants(Callback):
@@ -95,8 +94,8 @@ class NormalConstants(Callback):
         model.eval()
         training = self._scores(trainer, pl_module, None)
         held_out = NormalScores()
-        if pl_module.held_out is not None:
-            held_out = self._scores(trainer, pl_module, pl_module.held_out)
+        if (images := pl_module.training_data.held_out) is not None:
+            held_out = self._scores(trainer, pl_module, images)
         model.calibration.update(training, held_out if pl_module.calibrate else None, model.anomaly_map_generator)
         model.novelty.update(training, held_out)
         model.train(was_training)
@@ -107,7 +106,7 @@ class NormalConstants(Callback):
         scores = NormalScores()
         with trainer.precision_plugin.val_step_context():
             for batch in normal_images(trainer, pl_module, dataset):
-                class_index = pl_module.mixture_class_index(batch)
+                class_index = pl_module.model.mixture_class_index(pl_module.class_index(batch))
                 readings = pl_module.model.read(pl_module.features(batch))
                 scores.add(pl_module.model.level_scores(readings, class_index.unsqueeze(-1)), class_index)
         scores.gather()

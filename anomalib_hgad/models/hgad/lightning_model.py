@@ -9,12 +9,13 @@ https://arxiv.org/abs/2403.13349
 
 # No `from __future__ import annotations`: jsonargparse reads the types of the arguments for the config schema.
 
-import logging
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from anomalib.data import ImageBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
@@ -24,30 +25,28 @@ from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import Dataset
 
 from anomalib_hgad.common.checks import check_choice, check_not_negative, check_part, check_positive, check_share
 from anomalib_hgad.common.encoder import image_statistics
 from anomalib_hgad.data.batch import ClassImageBatch, FeatureBatch
-from anomalib_hgad.data.hold_out import HoldOut
-from anomalib_hgad.models.base import resize_and_normalize
-from anomalib_hgad.models.callbacks import NamedImages, RandomState
-from anomalib_hgad.models.checkpoint_io import WholeCheckpoints
+from anomalib_hgad.deploy.export import CLASS_TENSOR
+from anomalib_hgad.models.base import PluginModel, height_and_width
+from anomalib_hgad.models.checkpoint import check_score
 from anomalib_hgad.models.hgad.anomaly_map import ScoreKind
 from anomalib_hgad.models.hgad.callbacks import ClassCheck, NormalConstants
-from anomalib_hgad.models.hgad.class_model import ClassModel
-from anomalib_hgad.models.hgad.export import FoldedExport
+from anomalib_hgad.models.hgad.class_labels import ClassLabels, with_class_fields
+from anomalib_hgad.models.hgad.export import compress_graph, name_class_tensor
 from anomalib_hgad.models.hgad.feature_cache.cache import FeatureCache
 from anomalib_hgad.models.hgad.flows import FlowKind
-from anomalib_hgad.models.hgad.loss import total_loss
-from anomalib_hgad.models.hgad.prediction import ClassSource, predict_batch
+from anomalib_hgad.models.hgad.folding import fold
+from anomalib_hgad.models.hgad.loss import checked_loss_weights, total_loss
+from anomalib_hgad.models.hgad.prediction import ScoredClass, predict_batch
 from anomalib_hgad.models.hgad.torch_model import HgadModel, PriorKind
+from anomalib_hgad.models.hgad.training_data import TrainingData
 from anomalib_hgad.models.schedule import TrainingCourse, make_optimizer, total_steps
 
-logger = logging.getLogger(__name__)
 
-
-class Hgad(FoldedExport, ClassModel, AnomalibModule):
+class Hgad(PluginModel, AnomalibModule):
     """HGAD: one model that inspects many product classes.
 
     A frozen backbone gives features of several levels. For each level a normalizing flow maps them to latents; their
@@ -95,16 +94,11 @@ class Hgad(FoldedExport, ClassModel, AnomalibModule):
         prior: ``"hierarchical"``; ``"fixed_centers"`` does not train the main class centres; ``"single_gaussian"`` is
             one standard Gaussian for all classes, as in CFLOW-AD.
             Defaults to ``"hierarchical"``.
-        inter_weight: Weight of the inter-class likelihood (lambda_1, Eq. 6).
-            Defaults to ``1.0``.
-        mutual_information_weight: Weight of the mutual information of latent and class (lambda_2, Eq. 8).
-            Defaults to ``100.0``.
-        entropy_weight: Weight of the entropy of the classes (Eq. 9).
-            Defaults to ``1.0``.
-        intra_weight: Weight of the likelihood within a class (Eq. 10).
-            Defaults to ``1.0``.
-        likelihood_weight: Weight of the log-sigmoid of the likelihood within a class (CFLOW-AD's form).
-            Defaults to ``1.0``.
+        loss_weights: Weights of losses by their names, where they are not those of the paper: ``inter``, the likelihood
+            under all classes (lambda_1, Eq. 6), 1; ``mutual_information`` of latent and class (lambda_2, Eq. 8), 100;
+            ``entropy`` of the classes (Eq. 9), 1; ``intra``, the likelihood within a class (Eq. 10), 1;
+            ``likelihood``, its log-sigmoid (CFLOW-AD's form), 1.
+            Defaults to ``None``, the paper's.
         label_smoothing: Share of the label spread over all classes in the mutual information.
             Defaults to ``0.02``.
         first_stage: Share of the training with the inter-class losses alone (Eq. 6, 8 and 9); 0 trains in one stage.
@@ -162,6 +156,7 @@ class Hgad(FoldedExport, ClassModel, AnomalibModule):
 
     model: HgadModel
     default_epochs = 100
+    default_image_size = (1024, 1024)
 
     def __init__(
         self,
@@ -181,11 +176,7 @@ class Hgad(FoldedExport, ClassModel, AnomalibModule):
         hidden_ratio: float = 1.0,
         whiten: bool = True,
         prior: PriorKind = "hierarchical",
-        inter_weight: float = 1.0,
-        mutual_information_weight: float = 100.0,
-        entropy_weight: float = 1.0,
-        intra_weight: float = 1.0,
-        likelihood_weight: float = 1.0,
+        loss_weights: dict[str, float] | None = None,
         label_smoothing: float = 0.02,
         first_stage: float = 0.08,
         position_share: float = 0.25,
@@ -193,7 +184,7 @@ class Hgad(FoldedExport, ClassModel, AnomalibModule):
         weight_decay: float = 1e-4,
         warmup: float = 0.08,
         score: ScoreKind = "sum",
-        class_source: ClassSource = "inferred",
+        class_source: ScoredClass = "inferred",
         calibrate: bool = True,
         calibration_share: float = 0.1,
         feature_cache: bool | str | Path = True,
@@ -205,35 +196,20 @@ class Hgad(FoldedExport, ClassModel, AnomalibModule):
     ) -> None:
         if seed is not None:
             seed_everything(seed, workers=True)
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        size = (height, width)
+        size = height_and_width(image_size)
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(size, *image_statistics(backbone))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         check_positive(num_classes=1 if num_classes is None else num_classes, lr=lr)
         check_part(position_share=position_share)
-        check_not_negative(
-            inter_weight=inter_weight,
-            mutual_information_weight=mutual_information_weight,
-            entropy_weight=entropy_weight,
-            intra_weight=intra_weight,
-            likelihood_weight=likelihood_weight,
-            weight_decay=weight_decay,
-        )
-        self.loss_weights = {
-            "inter": inter_weight,
-            "mutual_information": mutual_information_weight,
-            "entropy": entropy_weight,
-            "intra": intra_weight,
-            "likelihood": likelihood_weight,
-        }
+        check_not_negative(weight_decay=weight_decay)
+        self.loss_weights = checked_loss_weights(loss_weights)
         check_share(first_stage=first_stage, warmup=warmup)
         check_share(label_smoothing=label_smoothing, calibration_share=calibration_share)
-        check_choice(ClassSource, class_source=class_source)
+        check_choice(ScoredClass, class_source=class_source)
         check_choice(FlowKind, flow=flow)
         check_choice(PriorKind, prior=prior)
         check_choice(ScoreKind, score=score)
-        self.num_classes = num_classes
         self.whiten = whiten
         self.label_smoothing = label_smoothing
         self.first_stage = first_stage
@@ -244,7 +220,6 @@ class Hgad(FoldedExport, ClassModel, AnomalibModule):
         self.class_source = class_source
         self.calibrate = calibrate
         self.calibration_share = calibration_share
-        self.held_out: Dataset[Any] | None = None
         self.model = HgadModel(
             backbone=backbone,
             layers=layers,
@@ -263,38 +238,28 @@ class Hgad(FoldedExport, ClassModel, AnomalibModule):
             prior=prior,
             score=score,
         )
-        self.class_names: list[str] = []
-        self._feature_cache = FeatureCache(feature_cache)
-        self._callbacks = [
-            WholeCheckpoints(),
-            ClassCheck(),
-            NamedImages(),
-            NormalConstants(),
-            RandomState(),
-            self._feature_cache,
-        ]
+        self.labels = ClassLabels(num_classes)
+        self.training_data = TrainingData()
+        self.feature_cache = FeatureCache(feature_cache)
 
-    @staticmethod
-    def configure_pre_processor(
-        image_size: tuple[int, int] | None = None,
-        mean: Sequence[float] = (0.485, 0.456, 0.406),
-        std: Sequence[float] = (0.229, 0.224, 0.225),
-    ) -> PreProcessor:
-        """Resize and normalise.
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of the mixture; none before the first training."""
+        return self.labels.names
+
+    def set_class_names(self, names: Sequence[str]) -> None:
+        """Name the classes; a mixture of another number of classes starts anew.
 
         Args:
-            image_size: Height and width. Defaults to ``None``, 1024 x 1024.
-            mean: Mean of the channels that the backbone was trained with. Defaults to ImageNet's.
-            std: Their standard deviation. Defaults to ImageNet's.
-
-        Returns:
-            The pre-processor.
+            names: Names of the classes, in the order of ``class_index``.
         """
-        return resize_and_normalize(image_size or (1024, 1024), mean, std)
+        self.labels.names = list(names)
+        if names and self.model.num_classes != len(names):  # there are none before the first training
+            self.model.set_num_classes(len(names))
 
     def configure_callbacks(self) -> list[Callback]:
         """anomalib's components, and what happens around the steps."""
-        return [*super().configure_callbacks(), *self._callbacks]
+        return [*super().configure_callbacks(), ClassCheck(), NormalConstants(), self.training_data]
 
     def setup(self, stage: str) -> None:
         """Take the classes from the data when training starts, and hold out images for the calibration.
@@ -307,19 +272,24 @@ class Hgad(FoldedExport, ClassModel, AnomalibModule):
         """
         if stage != TrainerFn.FITTING:
             return
+        datamodule = getattr(self.trainer, "datamodule", None)
         if not self.class_names:
-            self._set_class_names(self._names_of_data())
+            self.set_class_names(self.labels.names_of(datamodule))
         if self.model.num_classes == 1 and self.model.score == "entropy":
             msg = "With one class the entropy of the classes is always 0: expected score='sum', 'product' or "
             msg += "'log_likelihood', got 'entropy'."
             raise ValueError(msg)
-        self.held_out = None
-        if self.calibrate and self.model.num_classes > 1 and isinstance(self._datamodule, HoldOut):
-            self.held_out = self._datamodule.hold_out(self.calibration_share)
+        several = self.calibrate and self.model.num_classes > 1
+        self.training_data.start(datamodule, self.calibration_share if several else 0.0)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam, with warm-up and cosine by step."""
-        self._feature_cache.start(self.trainer, self)
+        """Adam, with warm-up and cosine by step; before that, features take the place of the training images.
+
+        There is no later place for that. The features need the weights of a checkpoint that is resumed, and the model
+        on its device, which Lightning does right before it asks for the optimiser; and the number of steps, which the
+        schedule needs, makes the trainer build the loader of the training data.
+        """
+        self._use_features()
         optimizer = make_optimizer(
             self.model.flows.parameters(),
             self.model.priors.parameters(),
@@ -330,12 +300,58 @@ class Hgad(FoldedExport, ClassModel, AnomalibModule):
         scheduler = LambdaLR(optimizer, self._course().learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def _use_features(self) -> None:
+        if self.training_data.has_features:  # Lightning may ask for the optimiser again, as to find a learning rate
+            return
+        features = self.feature_cache.features(self.trainer, self, self.training_data.held_out)
+        if features is not None:
+            self.training_data.use_features(cast("Any", self.trainer).datamodule, *features)
+
     def _course(self) -> TrainingCourse:
         return TrainingCourse(total_steps(self.trainer), self.warmup, self.first_stage)
 
     def features(self, batch: ClassImageBatch | FeatureBatch) -> list[torch.Tensor]:
         """Feature maps of the levels, shapes (B, D, H, W), of a batch of images or of features kept of them."""
         return batch.features if isinstance(batch, FeatureBatch) else self.model.encoder(batch.image)
+
+    def on_before_batch_transfer(
+        self, batch: ImageBatch | FeatureBatch, dataloader_idx: int
+    ) -> ClassImageBatch | FeatureBatch:
+        """Give every batch the class fields, with the model's class indices.
+
+        Args:
+            batch: Batch in main memory.
+            dataloader_idx: Unused.
+
+        Returns:
+            The batch.
+
+        Raises:
+            ValueError: If the model does not know a class, if it is to train on an image of none, or if an image has
+                numbers that are not finite.
+        """
+        batch = super().on_before_batch_transfer(batch, dataloader_idx)
+        return self.labels.label(with_class_fields(batch), self.trainer)
+
+    def class_index(self, batch: ClassImageBatch | FeatureBatch) -> torch.Tensor:
+        """True classes of a batch; a model of one class takes all images for that one.
+
+        Args:
+            batch: Batch of images.
+
+        Returns:
+            Class indices, int64, shape (B,).
+
+        Raises:
+            ValueError: If the batch has no classes though the model has several.
+        """
+        if batch.class_index is not None:
+            return batch.class_index
+        if self.model.num_classes > 1:
+            msg = f"The model has the classes {', '.join(self.class_names)}, but the batch carries no class_index. "
+            msg += "Load the images with anomalib_hgad.MultiClass."
+            raise ValueError(msg)
+        return torch.zeros(batch.batch_size, dtype=torch.int64, device=self.device)
 
     def training_step(self, batch: ClassImageBatch | FeatureBatch, *args: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ANN401
         """Loss of a batch, Eq. 11 summed over the levels.
@@ -349,7 +365,7 @@ class Hgad(FoldedExport, ClassModel, AnomalibModule):
             The loss.
         """
         del args, kwargs
-        class_index = self.mixture_class_index(batch)
+        class_index = self.class_index(batch)
         # All processes draw the same positions, and so does a resumed training.
         generator = torch.Generator().manual_seed(self.global_step)
         losses = self.model.losses(
@@ -378,9 +394,44 @@ class Hgad(FoldedExport, ClassModel, AnomalibModule):
             The same batch with predictions.
         """
         del args, kwargs
-        class_index = self.mixture_class_index(batch) if batch.class_index is not None else None
-        predict_batch(self.model, batch, class_index, self.class_names, self.class_source)
+        predict_batch(self.model, batch, batch.class_index, self.class_names, self.class_source)
         return batch
 
     test_step = validation_step
     predict_step = validation_step
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the class names, and what made the checkpoint."""
+        super().on_save_checkpoint(checkpoint)
+        self.labels.save(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the classes.
+
+        Args:
+            checkpoint: The checkpoint.
+
+        Raises:
+            ValueError: If the checkpoint is not of this model, of other settings or of other versions, or if a training
+                is resumed on other classes.
+        """
+        self.set_class_names(self.labels.names_in(checkpoint, resumes=self.stage == TrainerFn.FITTING))
+        super().on_load_checkpoint(checkpoint)
+        check_score(checkpoint, self.model.score)
+
+    def description(self) -> dict[str, str]:
+        """What an exported model says of itself: classes, thresholds, image size and versions, in JSON each."""
+        class_tensor = CLASS_TENSOR if self.model.num_classes > 1 else None
+        classes = {"class_names": json.dumps(self.class_names), "class_tensor": json.dumps(class_tensor)}
+        return super().description() | classes
+
+    def _model_for_inference(self, image_size: tuple[int, int] | None) -> HgadModel:
+        """The model, folded if all images come to it in one size."""
+        return self.model if image_size is None else fold(self.model, image_size)
+
+    def _name_tensors(self, graph: Any) -> None:  # noqa: ANN401 - an onnx.ModelProto, see the base
+        name_class_tensor(graph)
+
+    def _compress_ov_model(self, model: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """INT8 in place of anomalib's, which quantises the mixture too, on test images."""
+        return compress_graph(self.model, model, *args, **kwargs)

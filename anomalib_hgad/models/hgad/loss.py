@@ -15,7 +15,17 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
+from anomalib_hgad.common.checks import check_not_negative
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
+
+LOSS_WEIGHTS: Mapping[str, float] = {
+    "inter": 1.0,
+    "mutual_information": 100.0,
+    "entropy": 1.0,
+    "intra": 1.0,
+    "likelihood": 1.0,
+}
+"""Weights of the losses by their names, see :class:`HgadLosses`: lambda_1, lambda_2, and 1 for the others (Eq. 11)."""
 
 FIRST_STAGE_LOSSES = ("inter", "mutual_information", "entropy")
 """Losses of the first stage; the second has all."""
@@ -121,6 +131,26 @@ def hgad_losses(
         intra=-(intra_class_log_density + log_det).mean() / dim,
         likelihood=-F.logsigmoid(class_log_likelihood(intra_class_log_density, log_det, dim)).mean(),
     )
+
+
+def checked_loss_weights(given: Mapping[str, float] | None) -> dict[str, float]:
+    """Weights of all losses.
+
+    Args:
+        given: Those that are not the paper's, by the names of :data:`LOSS_WEIGHTS`.
+
+    Returns:
+        The weights.
+
+    Raises:
+        ValueError: If there is no loss of a name, or if a weight is negative or not finite.
+    """
+    given = dict(given or {})
+    if unknown := sorted(given.keys() - LOSS_WEIGHTS.keys()):
+        msg = f"loss_weights: there is no loss {', '.join(unknown)}. Expected some of {', '.join(LOSS_WEIGHTS)}."
+        raise ValueError(msg)
+    check_not_negative(**{f"loss_weights[{name!r}]": weight for name, weight in given.items()})
+    return dict(LOSS_WEIGHTS) | given
 
 
 def total_loss(losses: HgadLosses, weights: Mapping[str, float], stage: int) -> torch.Tensor:

@@ -14,7 +14,8 @@ from anomalib_hgad.data.batch import NO_CLASS, UNKNOWN, ClassImageBatch
 from anomalib_hgad.models.hgad.novelty import NOVELTY_LIMIT
 from anomalib_hgad.models.hgad.torch_model import HgadModel, HgadPrediction
 
-ClassSource = Literal["inferred", "given"]
+ScoredClass = Literal["inferred", "given"]
+"""Class that an image is scored under."""
 
 
 def predict_batch(
@@ -22,14 +23,14 @@ def predict_batch(
     batch: ClassImageBatch,
     class_index: torch.Tensor | None,
     class_names: Sequence[str],
-    class_source: ClassSource,
+    class_source: ScoredClass,
 ) -> None:
     """Predict a batch with the class inferred and, where it is known, with it given.
 
     Args:
         model: The model.
         batch: Batch of normalised images on the model's device; its fields of predictions are set.
-        class_index: True classes as the mixture counts them, int64, shape (B,), or ``None``.
+        class_index: True classes, int64, shape (B,), or ``None``.
         class_names: Names of the classes. A mixture of another number of classes names none.
         class_source: Which of the two is the decision; where the class is not known it is the inferred one.
     """

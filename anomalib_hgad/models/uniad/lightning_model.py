@@ -19,16 +19,14 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
-from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch import seed_everything
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from anomalib_hgad.common.checks import check_positive, check_share
 from anomalib_hgad.common.encoder import image_statistics
-from anomalib_hgad.models.base import PluginModel, resize_and_normalize
-from anomalib_hgad.models.callbacks import NamedImages, RandomState
-from anomalib_hgad.models.checkpoint_io import WholeCheckpoints
+from anomalib_hgad.models.base import PluginModel, height_and_width
 from anomalib_hgad.models.schedule import total_steps
 from anomalib_hgad.models.uniad.torch_model import UniAdModel
 
@@ -108,6 +106,7 @@ class UniAd(PluginModel, AnomalibModule):
 
     model: UniAdModel
     default_epochs = 1000
+    default_image_size = (224, 224)
 
     def __init__(
         self,
@@ -138,7 +137,7 @@ class UniAd(PluginModel, AnomalibModule):
     ) -> None:
         if seed is not None:
             seed_everything(seed, workers=True)
-        size = _height_and_width(image_size)
+        size = height_and_width(image_size)
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(size, *image_statistics(backbone))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
@@ -154,39 +153,17 @@ class UniAd(PluginModel, AnomalibModule):
             image_size=size,
             pre_trained=pre_trained,
             backbone_weights=backbone_weights,
-            grid_size=_height_and_width(grid_size),
+            grid_size=height_and_width(grid_size),
             hidden_dim=hidden_dim,
             encoder_layers=encoder_layers,
             decoder_layers=decoder_layers,
             num_heads=num_heads,
             feedforward_dim=feedforward_dim,
             dropout=dropout,
-            neighborhood=_height_and_width(neighborhood),
+            neighborhood=height_and_width(neighborhood),
             jitter_scale=jitter_scale,
             jitter_probability=jitter_probability,
         )
-
-    @staticmethod
-    def configure_pre_processor(
-        image_size: tuple[int, int] | None = None,
-        mean: Sequence[float] = (0.485, 0.456, 0.406),
-        std: Sequence[float] = (0.229, 0.224, 0.225),
-    ) -> PreProcessor:
-        """Resize and normalise.
-
-        Args:
-            image_size: Height and width. Defaults to ``None``, 224 x 224.
-            mean: Mean of the channels that the backbone was trained with. Defaults to ImageNet's.
-            std: Their standard deviation. Defaults to ImageNet's.
-
-        Returns:
-            The pre-processor.
-        """
-        return resize_and_normalize(image_size or (224, 224), mean, std)
-
-    def configure_callbacks(self) -> list[Callback]:
-        """anomalib's components, and what happens around the steps."""
-        return [*super().configure_callbacks(), WholeCheckpoints(), NamedImages(), RandomState()]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, whose learning rate drops once."""
@@ -232,8 +209,3 @@ class UniAd(PluginModel, AnomalibModule):
 
     test_step = validation_step
     predict_step = validation_step
-
-
-def _height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    return height, width

@@ -26,6 +26,7 @@ from torchvision.datasets import CIFAR10, cifar
 from anomalib_hgad import Cifar10, Hgad
 from anomalib_hgad.data.batch import ClassImageBatch
 from anomalib_hgad.data.cifar10 import CLASSES, MANY_VERSUS_MANY
+from anomalib_hgad.data.hold_out import hold_out
 from anomalib_hgad.evaluation.evaluator import ClassEvaluator
 from tests.helpers import trees
 from tests.helpers.light import LIGHT
@@ -200,10 +201,9 @@ def test_broken_image_is_named(tmp_path: Path, tree: Tree) -> None:
 
 def test_held_out_images_of_every_class(tmp_path: Path, tree: Tree) -> None:
     datamodule = ready(tmp_path, normal_classes=[0, 9])
-    taken = datamodule.hold_out(0.4)
+    kept, taken = hold_out(datamodule.train_data, 0.4)
     assert taken.samples["class_name"].to_list() == ["airplane"] * 2 + ["truck"] * 2
-    assert datamodule.train_data.samples["class_name"].to_list() == ["airplane"] * 3 + ["truck"] * 3
-    datamodule.setup()
+    assert kept.samples["class_name"].to_list() == ["airplane"] * 3 + ["truck"] * 3
     assert len(datamodule.train_data) == 10
 
 

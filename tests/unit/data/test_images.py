@@ -22,7 +22,7 @@ from tests.helpers.trees import write_image
 @pytest.fixture(scope="module")
 def model() -> Hgad:
     model = Hgad(**LIGHT, post_processor=False, visualizer=False)
-    model._set_class_names(["bolt", "nut"])
+    model.set_class_names(["bolt", "nut"])
     return model.eval()
 
 

@@ -16,6 +16,7 @@ from anomalib.data import AnomalibDataModule, BTech, Folder, Kolektor, MVTec3D, 
 from jsonargparse import ArgumentParser
 from torchvision.transforms.v2 import Resize
 
+from anomalib_hgad.data.hold_out import hold_out
 from anomalib_hgad.data.multi_class import MultiClass
 from tests.helpers import trees
 
@@ -346,15 +347,14 @@ def test_held_out_images_are_a_share_of_every_class(tmp_path: Path) -> None:
     datamodule = MultiClass(root=tmp_path / "plant", num_workers=0)
     datamodule.setup()
     everything = set(datamodule.train_data.samples["image_path"])
-    held_out = datamodule.hold_out(0.1)
+    left, held_out = hold_out(datamodule.train_data, 0.1)
     names = [f"{Path(path).parts[-4]}/{Path(path).stem}" for path in held_out.samples["image_path"]]
     assert names == ["bolt/005", "bolt/015", "nut/002"]  # 10 % of 20, one of 5, none of a class with one image
-    kept = set(datamodule.train_data.samples["image_path"])
+    kept = set(left.samples["image_path"])
     assert kept | set(held_out.samples["image_path"]) == everything
     assert not kept & set(held_out.samples["image_path"])
-    assert all(item.image_path in kept for item in datamodule.train_data)
+    assert all(item.image_path in kept for item in left)
 
-    assert len(datamodule.hold_out(0.5)) == 12  # again of all images
-    assert datamodule.hold_out(0.0) is None
-    datamodule.setup()
+    assert len(hold_out(datamodule.train_data, 0.5)[1]) == 12
+    assert hold_out(datamodule.train_data, 0.0) == (datamodule.train_data, None)
     assert set(datamodule.train_data.samples["image_path"]) == everything

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from sklearn.metrics import adjusted_rand_score
 
 from anomalib_hgad import Hgad, MultiClass
+from anomalib_hgad.data.hold_out import hold_out
 from anomalib_hgad.data.pseudo_labels import cluster
 from tests.helpers import trees
 from tests.helpers.light import LIGHT
@@ -93,7 +94,7 @@ def test_references_name_the_classes(folder: Path) -> None:
 def test_batches_carry_them(folder: Path) -> None:
     datamodule = mixed(folder, labels="references", references=folder / "references")
     datamodule.setup()
-    held_out = datamodule.hold_out(0.25)
+    _, held_out = hold_out(datamodule.train_data, 0.25)
     assert sorted(truth(held_out.samples)) == list(COLOURS)  # of each class a quarter of four
     for batch in datamodule.test_dataloader():
         assert [Path(path).stem.rpartition("_")[2] for path in batch.image_path] == batch.class_name

@@ -33,7 +33,7 @@ def module() -> Hgad:
     torch.manual_seed(0)
     np.random.seed(0)
     module = Hgad(**LIGHT, post_processor=False)
-    module._set_class_names(CLASSES)
+    module.set_class_names(CLASSES)
     return module.eval()
 
 
@@ -153,7 +153,7 @@ def test_program_in_cpp_says_what_python_says(
 
 def test_model_of_one_class(tmp_path: Path) -> None:
     single = Hgad(**LIGHT, post_processor=False)
-    single._set_class_names(["bolt"])
+    single.set_class_names(["bolt"])
     inferencer = ClassOpenVINOInferencer(single.to_onnx(tmp_path))
     assert inferencer.predict(np.zeros((32, 32, 3), dtype=np.uint8)).pred_class_name == ["bolt"]
 

@@ -35,7 +35,7 @@ def checkpoint(model: Hgad | UniAd) -> dict[str, Any]:
 
 def test_classes_come_back() -> None:
     model, other = Hgad(**LIGHT), Hgad(**LIGHT)
-    model._set_class_names(["bolt", "nut"])
+    model.set_class_names(["bolt", "nut"])
     content: dict[str, Any] = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(content)
     other.on_load_checkpoint(content)

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import logging
 import math
-import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.models import AnomalibModule
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from platformdirs import user_cache_path
 from rich.progress import track
 from torch.utils.data import ConcatDataset
@@ -45,8 +43,8 @@ MEMORY_SHARE = 0.5
 """Largest share of the free main memory that features take; more go to files."""
 
 
-class FeatureCache(Callback):
-    """Puts features in the place of the training images while a training runs.
+class FeatureCache:
+    """Computes features for a training to read.
 
     One process keeps them in main memory if they fit; otherwise they go to files, which later trainings with the same
     images, backbone and pre-processing use again. Of several processes on a machine each computes its share.
@@ -58,75 +56,42 @@ class FeatureCache(Callback):
     def __init__(self, setting: bool | str | Path) -> None:
         # No Path: the model is pickled for export, and Windows cannot unpickle a path of Linux.
         self.setting = setting if isinstance(setting, bool) else str(setting)
-        self._undo = ExitStack()
-        self._started = False
 
-    def start(self, trainer: Trainer, module: AnomalibModule) -> None:
-        """Compute the features, and give the datamodule and the module datasets of them.
-
-        Comes after the weights are restored and the model is on its device, and before the trainer asks for the
-        training images. Does nothing but log a message where the features of an image may change.
+    def features(
+        self, trainer: Trainer, module: AnomalibModule, held_out: AnomalibDataset | None
+    ) -> tuple[FeatureDataset, FeatureDataset | None] | None:
+        """Features of the training images and of those that are held out.
 
         Args:
             trainer: Trainer of the running fit.
-            module: The model.
+            module: The model, with its weights and on its device.
+            held_out: Images that are held out of the training, if there are any.
+
+        Returns:
+            Datasets of them; ``None``, with a message in the log, where the features of an image may change.
 
         Raises:
             OSError: If the files have no place.
             ValueError: If features do not fit into the numbers of the files.
         """
-        if self.setting is False or self._started:
-            return
-        datamodule: Any = getattr(trainer, "datamodule", None)
+        if self.setting is False:
+            return None
         try:
-            datasets, size = _cacheable(datamodule, module)
+            datasets, size = _cacheable(getattr(trainer, "datamodule", None), module, held_out)
         except ValueError as reason:
             if trainer.is_global_zero:
                 logger.warning("The features are computed anew in every epoch, as %s.", reason)
-            return
-        self._started = True
+            return None
         folder = user_cache_path("anomalib-hgad") if self.setting is True else Path(self.setting).expanduser()
         features = _Filling(trainer, module, datasets, size).features(folder)
-        firsts = [0, len(datasets[0])]
-        cached = [
-            FeatureDataset(images, features, first)
-            for images, first in zip(datasets, firsts[: len(datasets)], strict=True)
-        ]
-        for dataset in cached:
-            self._undo.callback(dataset.close)
-        # Lightning advises more workers, which would slow these loaders down.
-        self._undo.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", message="The 'train_dataloader' does not have many workers")
-        self._replace(datamodule, "train_data", cached[0])
-        self._replace(datamodule, "train_dataloader", _without_workers(datamodule))
-        if len(cached) > 1:
-            self._replace(module, "held_out", cached[1])
-
-    def _replace(self, owner: Any, name: str, value: Any) -> None:  # noqa: ANN401
-        """Set an attribute until the training is over."""
-        if name in vars(owner):
-            self._undo.callback(setattr, owner, name, vars(owner)[name])
-        else:
-            self._undo.callback(delattr, owner, name)
-        setattr(owner, name, value)
-
-    def _stop(self) -> None:
-        self._undo.close()
-        self._started = False
-
-    def teardown(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:
-        """Leave the datamodule as it was."""
-        del trainer, pl_module, stage
-        self._stop()
-
-    def on_exception(self, trainer: Trainer, pl_module: AnomalibModule, exception: BaseException) -> None:
-        """Leave the datamodule as it was."""
-        del trainer, pl_module, exception
-        self._stop()
+        training = FeatureDataset(datasets[0], features, first=0)
+        if held_out is None:
+            return training, None
+        return training, FeatureDataset(held_out, features, first=len(datasets[0]))
 
 
 def _cacheable(
-    datamodule: LightningDataModule | None, module: AnomalibModule
+    datamodule: LightningDataModule | None, module: AnomalibModule, held_out: AnomalibDataset | None
 ) -> tuple[list[AnomalibDataset], tuple[int, int]]:
     """The training images, those held out if there are any, and their height and width.
 
@@ -136,7 +101,7 @@ def _cacheable(
     if not isinstance(datamodule, AnomalibDataModule) or datamodule.external_collate_fn is not None:
         msg = "the training images do not come from an anomalib datamodule alone"
         raise ValueError(msg)
-    datasets = [images for images in (datamodule.train_data, module.held_out) if images is not None]
+    datasets = [images for images in (datamodule.train_data, held_out) if images is not None]
     if module.model.num_classes > 1 and not all("class_name" in images.samples for images in datasets):
         msg = "the dataset does not tell the classes of its images before they are read"
         raise ValueError(msg)
@@ -145,23 +110,6 @@ def _cacheable(
 
 def _transform(module: AnomalibModule) -> Any:  # noqa: ANN401
     return getattr(module.pre_processor, "transform", None)
-
-
-def _without_workers(datamodule: AnomalibDataModule) -> Any:  # noqa: ANN401
-    """The datamodule's method that makes training batches, with no worker processes for them.
-
-    Features need no decoding, and to send them from a worker takes ten times as long as to read them here.
-    """
-    make = datamodule.train_dataloader
-
-    def train_dataloader() -> Any:  # noqa: ANN401
-        workers, datamodule.num_workers = datamodule.num_workers, 0
-        try:
-            return make()
-        finally:
-            datamodule.num_workers = workers
-
-    return train_dataloader
 
 
 class _Filling:

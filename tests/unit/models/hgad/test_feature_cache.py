@@ -407,7 +407,7 @@ def test_datamodule_is_left_as_it_was(data: Path, tmp_path: Path, recwarn: pytes
         fit(tmp_path / run, model, datamodule, see)
         assert see.seen == (0, FeatureDataset, 2)
         assert isinstance(datamodule.train_data, MultiClassDataset)
-        assert isinstance(model.held_out, MultiClassDataset)
+        assert isinstance(model.training_data.held_out, MultiClassDataset)
         assert "train_dataloader" not in vars(datamodule)
         assert datamodule.num_workers == 2
     assert losses(tmp_path / "first") == losses(tmp_path / "second")
