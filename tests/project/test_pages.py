@@ -50,6 +50,16 @@ def test_tables_of_a_page_are_whole(page: Path) -> None:
     assert broken_tables(page.read_text()) == []
 
 
+def test_modules_that_moved_are_where_the_changes_say() -> None:
+    """Names of modules are those with a dot in the second column."""
+    rows = re.findall(r"^\| `[\w.*]+` \| (.+) \|$", (ROOT / "docs/changelog.md").read_text(), flags=re.MULTILINE)
+    modules = [module for row in rows for module in re.findall(r"`([a-z_]+(?:\.[a-z_]+)+)(?:\.\*)?`", row)]
+    assert len(modules) >= 40
+    for module in modules:
+        path = ROOT / "anomalib_hgad" / module.replace(".", "/")
+        assert path.is_dir() or path.with_suffix(".py").is_file(), module
+
+
 def test_files_that_are_missing_are_found() -> None:
     text = "`data/batch.py` and `batch.py`, `unit/data/test_checks.py::test_x`\n```\n  ↓  data/nowhere.py\n```\n"
     assert missing_files(text, FOLDERS) == ["batch.py", "data/nowhere.py"]
