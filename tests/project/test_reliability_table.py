@@ -5,32 +5,15 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from functools import cache
 
 import pytest
 
+from tests.helpers.pages import cases_of
 from tests.helpers.paths import ROOT
 
-TESTS = ROOT / "tests"
 PAGE = ROOT / "docs" / "reliability.md"
 ROWS = re.findall(r"^\| (.+?) \| (.+?) \| `([\w/]+\.py)::(test_\w+)(?:\[(.+)\])?` \|$", PAGE.read_text(), re.MULTILINE)
-
-
-@cache
-def cases_of(file: str) -> dict[str, set[str]]:
-    """Names of the tests of a file, each with the strings that its cases may be called by."""
-    functions = [node for node in ast.parse((TESTS / file).read_text()).body if isinstance(node, ast.FunctionDef)]
-    return {
-        function.name: {
-            str(node.value)
-            for decorator in function.decorator_list
-            for node in ast.walk(decorator)
-            if isinstance(node, ast.Constant)
-        }
-        for function in functions
-    }
 
 
 def test_there_are_rows_enough() -> None:
