@@ -191,7 +191,7 @@ def test_options_of_a_flow(arguments: list[str], tmp_path: Path, monkeypatch: py
     (tmp_path / "flow.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.chdir(tmp_path)
     model = [] if arguments[0].startswith("--config") else ["--model=Hgad", *flags(light)]
-    hgad = AnomalibCLI(["fit", *model, *arguments, "--data=MultiClass", "--data.root=."], run=False).model
+    hgad = AnomalibCLI(["fit", *model, *arguments, "--data=MVTecAD"], run=False).model
     assert hgad.hparams["flow_arguments"] == options
     assert {type(value) for value in hgad.hparams["flow_arguments"].values()} == {float, list}
     first, second = (hgad.model.flows[0].blocks.module_list[index].subnet[0] for index in (0, 1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from argparse import ArgumentError
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 from jsonargparse import ArgumentParser
 
@@ -53,12 +53,15 @@ def check_flow_arguments(flow: str, arguments: Mapping[str, Any]) -> dict[str, A
     if flow not in FAMILIES:
         msg = f"Expected flow to be one of {', '.join(map(repr, FAMILIES))}; got {flow!r}."
         raise ValueError(msg)
-    options = {name: option for name, option in inspect.signature(FAMILIES[flow]).parameters.items() if name != "dim"}
+    family = FAMILIES[flow]
+    options = {name: option for name, option in inspect.signature(family).parameters.items() if name != "dim"}
     if unknown := sorted(set(arguments) - set(options)):
         msg = f"flow_arguments: {flow!r} has no option {', '.join(unknown)}. It has: {', '.join(options) or 'none'}."
         raise ValueError(msg)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(FAMILIES[flow], skip={"dim"})
+    types = get_type_hints(family.__init__)
+    parser = ArgumentParser(exit_on_error=False)  # types are checked as those of all other arguments
+    for name in arguments:
+        parser.add_argument(f"--{name}", type=types.get(name, Any))
     try:
         parsed = parser.parse_object(dict(arguments))
     except ArgumentError as error:
