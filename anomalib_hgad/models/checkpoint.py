@@ -98,7 +98,9 @@ def check_weights(checkpoint: dict[str, Any], module: nn.Module, settings: dict[
 
 
 def _listless(value: object) -> object:
-    """A setting whose type does not tell whether it was a list or a tuple."""
+    """A setting whose type does not tell whether it, or a part of it, was a list or a tuple."""
+    if isinstance(value, dict):
+        return {name: _listless(part) for name, part in value.items()}
     return tuple(value) if isinstance(value, list) else value
 
 

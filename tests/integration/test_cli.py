@@ -22,7 +22,7 @@ from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 from anomalib_hgad import Hgad
 from anomalib_hgad.deploy.export import IN_FLOAT32
 from tests.helpers import trees
-from tests.helpers.light import LIGHT, LIGHT_UNIAD, LIGHT_VIT
+from tests.helpers.light import LIGHT, LIGHT_FLOW_ARGUMENTS, LIGHT_UNIAD, LIGHT_VIT
 from tests.helpers.paths import ROOT
 
 
@@ -34,6 +34,10 @@ def flags(settings: dict[str, Any]) -> list[str]:
 
 
 LIGHT_FLAGS = flags(LIGHT)
+LIGHT_FLAGS_BY_CONFIG = {
+    "cifar10": flags(LIGHT_VIT),
+    "hgad_fastflow_mvtec_ad": flags(LIGHT | {"flow_arguments": LIGHT_FLOW_ARGUMENTS["fastflow"]}),
+}
 LIGHT_FLAGS_BY_MODEL = {
     "Hgad": LIGHT_FLAGS,
     "UniAd": flags(LIGHT_UNIAD),
@@ -92,6 +96,12 @@ def test_train_writes_figures_of_every_class(trained: Path) -> None:
     assert figures["classes"]["nut"]["pixel_AUROC"] is None
     assert figures["mean"]["pixel_AUROC"] == figures["classes"]["bolt"]["pixel_AUROC"]
     assert (run / "results.csv").read_text().startswith("class,image_AUROC")
+
+
+def test_checkpoint_keeps_the_options_of_the_flow(checkpoint: Path) -> None:
+    kept = torch.load(checkpoint, weights_only=True)["hyper_parameters"]["flow_arguments"]
+    assert kept == LIGHT["flow_arguments"]
+    assert type(kept) is dict
 
 
 def test_train_saves_a_picture_of_every_test_image(trained: Path) -> None:
@@ -157,6 +167,36 @@ def test_predict_saves_a_picture_of_every_image_of_all_classes(trained: Path, ch
     )
     pictures = {path.parts[-4] for path in (trained / "predicted_all").rglob("images/**/*.png")}
     assert pictures == {"bolt", "nut"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--model.flow_arguments.hidden_ratio=0.25", "--model.flow_arguments.kernel_sizes=[5,1]"],
+        ["--model.flow_arguments={hidden_ratio: 0.25, kernel_sizes: [5, 1]}"],
+        [
+            "--model.flow_arguments={hidden_ratio: 0.5, kernel_sizes: [5, 1]}",
+            "--model.flow_arguments.hidden_ratio=0.25",
+        ],
+        ["--config=flow.yaml"],
+    ],
+    ids=["by name", "as a whole", "one changed", "config"],
+)
+def test_options_of_a_flow(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They arrive in the flow, and are kept as plain data."""
+    options = {"hidden_ratio": 0.25, "kernel_sizes": [5, 1]}
+    light = LIGHT | {"flow": "fastflow"}
+    del light["flow_arguments"]
+    config = {"model": {"class_path": "Hgad", "init_args": light | {"flow_arguments": options}}}
+    (tmp_path / "flow.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.chdir(tmp_path)
+    model = [] if arguments[0].startswith("--config") else ["--model=Hgad", *flags(light)]
+    hgad = AnomalibCLI(["fit", *model, *arguments, "--data=MVTecAD"], run=False).model
+    assert hgad.hparams["flow_arguments"] == options
+    assert {type(value) for value in hgad.hparams["flow_arguments"].values()} == {float, list}
+    first, second = (hgad.model.flows[0].blocks.module_list[index].subnet[0] for index in (0, 1))
+    assert (first.kernel_size, second.kernel_size) == ((5, 5), (1, 1))
+    assert first.out_channels == 16  # of the 64 that it looks at
 
 
 @pytest.mark.parametrize(("kind", "file"), [("torch", "model.pt"), ("onnx", "model.onnx"), ("openvino", "model.xml")])
@@ -231,7 +271,7 @@ def test_config_trains(datasets: Path, config: Path) -> None:
     in_process(
         "train",
         f"--config={config}",
-        *(flags(LIGHT_VIT) if config.stem == "cifar10" else LIGHT_FLAGS_BY_MODEL[model]),
+        *LIGHT_FLAGS_BY_CONFIG.get(config.stem, LIGHT_FLAGS_BY_MODEL[model]),
         "--data.num_workers=0",
         "--trainer.check_val_every_n_epoch=1",
         *FAST_FLAGS,

@@ -18,12 +18,13 @@ from lightning.pytorch import Callback
 
 from anomalib_hgad import Hgad, MultiClass
 from tests.benchmarks.deployment import from_openvino
-from tests.helpers.light import LIGHT, LIGHT_VIT
+from tests.helpers.light import LIGHT, LIGHT_FLOW_ARGUMENTS, LIGHT_VIT
 
 FAMILIES: dict[str, dict[str, Any]] = {
-    "fastflow": LIGHT | {"flow": "fastflow"},
-    "fastflow of a ViT": LIGHT_VIT | {"flow": "fastflow", "hidden_ratio": 0.16, "coupling_blocks": 2},
-    "semantic": LIGHT_VIT | {"flow": "semantic", "coupling_blocks": 2},
+    "fastflow": LIGHT | {"flow": "fastflow", "flow_arguments": LIGHT_FLOW_ARGUMENTS["fastflow"]},
+    "fastflow of a ViT": LIGHT_VIT
+    | {"flow": "fastflow", "flow_arguments": {"hidden_ratio": 0.16, "coupling_blocks": 2}},
+    "semantic": LIGHT_VIT | {"flow": "semantic", "flow_arguments": LIGHT_FLOW_ARGUMENTS["semantic"]},
 }
 
 
@@ -91,4 +92,4 @@ def test_trains_tests_and_exports_on_real_images(family: str, shared_data: Path,
 )
 def test_backbones_and_flows_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Hgad(**LIGHT | {"image_size": 64} | settings)
+        Hgad(**LIGHT | {"image_size": 64, "flow_arguments": None} | settings)

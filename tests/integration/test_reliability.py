@@ -400,9 +400,13 @@ def test_checkpoint_that_is_not_whole_is_named(checkpoint: Path, content: str, w
     [
         ({"backbone": "resnet34"}, "Settings that differ: backbone='resnet18' there and 'resnet34' here"),
         ({"layers": ("layer1",)}, r"Settings that differ: layers=\['layer2'\] there and \('layer1',\) here"),
+        (
+            {"flow": "fastflow", "flow_arguments": {"kernel_sizes": (3, 1)}},
+            r"Settings that differ: flow='cflow' there and 'fastflow' here, flow_arguments={'coupling_blocks': 2, ",
+        ),
         ({"num_centers": 3, "layers": ("layer2",)}, r"Settings that differ: num_centers=10 there and 3 here\. Give"),
     ],
-    ids=["backbone", "layer", "centres"],
+    ids=["backbone", "layer", "flow", "centres"],
 )
 def test_checkpoint_of_other_settings_names_them(checkpoint: Path, settings: dict[str, Any], message: str) -> None:
     content = torch.load(checkpoint, weights_only=True)

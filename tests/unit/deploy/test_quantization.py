@@ -127,7 +127,7 @@ def test_mixture_and_smoothing_stay_in_floating_point(exported: dict[str, Path],
     graph = openvino.Core().read_model(exported["INT8_PTQ"])
     products = [node for node in graph.get_ordered_ops() if node.get_type_name() in {"Convolution", "MatMul"}]
     quantised = [node for node in products if "FakeQuantize" in ancestors(node)]
-    levels, blocks, kernels = 2, LIGHT["coupling_blocks"], 4
+    levels, blocks, kernels = 2, LIGHT["flow_arguments"]["coupling_blocks"], 4
     flows = levels * (1 + 3 * blocks)
     mixture, resizing = levels * 4, 2
     convolutions = sum(node.get_type_name() == "Convolution" for node in products)
@@ -164,7 +164,7 @@ class Contented:
 def test_accuracy_control_keeps_what_the_metric_allows(tmp_path: Path) -> None:
     """All of it, here; of a model of one class, which has no tensor of classes."""
     trees.mvtec_class(tmp_path / "data/bolt")
-    single = Hgad(**LIGHT | {"scales": (1.0,), "coupling_blocks": 1}).eval()
+    single = Hgad(**LIGHT | {"scales": (1.0,), "flow_arguments": {"coupling_blocks": 1}}).eval()
     for name, value in (("min", 0.0), ("max", 2.0), ("threshold", 1.0)):
         setattr(single.post_processor, f"_image_{name}", torch.tensor(value))
         setattr(single.post_processor, f"_pixel_{name}", torch.tensor(value))

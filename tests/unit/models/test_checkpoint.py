@@ -67,6 +67,16 @@ def test_checkpoint_of_another_score_is_refused() -> None:
         Hgad(**LIGHT).on_load_checkpoint(content)
 
 
+def test_list_in_place_of_a_tuple_is_no_other_setting() -> None:
+    fastflow = LIGHT | {"flow": "fastflow"}
+    trained = Hgad(**fastflow | {"flow_arguments": {"coupling_blocks": 2, "kernel_sizes": [3, 1]}})
+    content: dict[str, Any] = {"state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams)}
+    trained.on_save_checkpoint(content)
+    other = Hgad(**fastflow | {"flow_arguments": {"coupling_blocks": 2, "kernel_sizes": (3, 1)}, "num_centers": 3})
+    with pytest.raises(ValueError, match=r"Settings that differ: num_centers=10 there and 3 here\. Give"):
+        other.on_load_checkpoint(content)
+
+
 def test_checkpoint_that_does_not_say_is_refused(model: Hgad | UniAd, checkpoint: dict[str, Any]) -> None:
     del checkpoint["hgad_versions"]
     with pytest.raises(ValueError, match="does not say that it is one"):

@@ -112,7 +112,7 @@ def test_page_shows_every_part(page: str, run: Path) -> None:
     assert "no mask" in page
     for package in ("anomalib-hgad", "anomalib"):
         assert f"<dt>{package}</dt>" in page
-    assert "<dt>coupling_blocks</dt><dd>2</dd>" in page
+    assert "<dt>flow_arguments.coupling_blocks</dt><dd>2</dd>" in page
     threshold = read_run(run).threshold
     assert f"<dt>threshold</dt><dd>{threshold:.4g}</dd>" in page
 

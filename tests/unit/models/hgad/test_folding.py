@@ -28,8 +28,7 @@ def model() -> HgadModel:
         pre_trained=False,
         num_classes=3,
         num_centers=4,
-        coupling_blocks=3,
-        condition_dim=8,
+        flow_arguments={"coupling_blocks": 3, "condition_dim": 8},
     ).eval()
     for parameter in [*model.flows.parameters(), *model.priors.parameters()]:
         if parameter.requires_grad:

@@ -25,7 +25,12 @@ SIZE = (64, 64)
 
 def make_model(scales: tuple[float, ...] = (1.0,), **settings: object) -> HgadModel:
     """A small model, away from its start."""
-    arguments = {"num_classes": 3, "num_centers": 2, "coupling_blocks": 2, "condition_dim": 8, **settings}
+    arguments = {
+        "num_classes": 3,
+        "num_centers": 2,
+        "flow_arguments": {"coupling_blocks": 2, "condition_dim": 8},
+        **settings,
+    }
     model = HgadModel("resnet18", ["layer2"], scales, SIZE, pre_trained=False, **arguments).eval()
     for prior in model.priors:
         nn.init.normal_(prior.class_logits)
@@ -222,7 +227,7 @@ def test_training_under_bfloat16_autocast_follows_that_in_full_precision() -> No
     for autocast in (False, True):
         torch.manual_seed(0)
         np.random.seed(0)
-        model = make_model((1.0, 0.5), coupling_blocks=4)
+        model = make_model((1.0, 0.5), flow_arguments={"coupling_blocks": 4, "condition_dim": 8})
         model.set_whitening([(torch.zeros(128), torch.eye(128)) for _ in model.flows])
         features = model.encoder(torch.randn(6, 3, *SIZE))
         optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)

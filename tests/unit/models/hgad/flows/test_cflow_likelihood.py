@@ -39,8 +39,7 @@ def test_likelihood_is_that_of_cflow() -> None:
         image_size=(64, 64),
         pre_trained=False,
         num_classes=3,
-        coupling_blocks=3,
-        condition_dim=16,
+        flow_arguments={"coupling_blocks": 3, "condition_dim": 16},
         prior="single_gaussian",
     ).double()
     ours.encoder.extractor.load_state_dict(theirs.encoder.state_dict())
