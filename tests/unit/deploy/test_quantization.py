@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.data.batch import ClassImageBatch
 from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32
-from anomalib_hgad.deploy.quantization import LARGE
+from anomalib_hgad.deploy.quantization import LARGE_CONSTANT
 from tests.benchmarks.deployment import from_openvino
 from tests.helpers import trees
 from tests.helpers.light import LIGHT
@@ -117,7 +117,7 @@ def test_files_are_small(exported: dict[str, Path], kind: str) -> None:
         for node in graph.get_ordered_ops()
         if node.get_type_name() == "Constant"
         and node.get_output_element_type(0) in (openvino.Type.f32, openvino.Type.f16)
-        and node.data.size > LARGE
+        and node.data.size > LARGE_CONSTANT
     ]
     assert [node.data.shape for node in large if node.data.shape[:2] != (2, 10)] == []  # but the classes' centres
 
