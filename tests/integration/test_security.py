@@ -39,7 +39,7 @@ from anomalib_hgad.report.run_files import CHECKPOINT, read_run
 from tests.helpers import trees
 from tests.helpers.light import LIGHT, LIGHT_UNIAD
 from tests.unit.benchmark.test_command import record
-from tests.unit.report.test_report import Elements
+from tests.unit.report.test_command import Elements
 
 IMAGE = '"><img src=x onerror=alert(1)>'
 SCRIPT = "<script>alert(1)<!--"
