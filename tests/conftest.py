@@ -12,9 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_hgad.benchmark import command, execution
-from anomalib_hgad.benchmark.plan import Run
-from anomalib_hgad.common.files import write_json
 from tests.helpers import trees
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -46,21 +43,3 @@ def seeded() -> None:
     """Fixed random numbers; the permutations of the flow come from NumPy's."""
     torch.manual_seed(0)
     np.random.seed(0)
-
-
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Runs of a benchmark take place here, where anomalib is loaded already; gives their titles."""
-    titles: list[str] = []
-
-    def run_here(run: Run, folder: Path) -> int:
-        titles.append(run.title)
-        write_json(run.settings, folder / execution.SETTINGS_FILE)
-        try:
-            execution.main(folder)
-        except ValueError:
-            return 1
-        return 0
-
-    monkeypatch.setattr(command, "run_in_own_process", run_here)
-    return titles

@@ -21,19 +21,12 @@ from sklearn.metrics import roc_auc_score
 
 from anomalib_hgad import Hgad, MultiClass
 from tests.helpers import trees
+from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT
 
 
 def light_model(**settings: Any) -> Hgad:
     return Hgad(**LIGHT | settings)
-
-
-def engine(folder: Path, **settings: Any) -> Engine:
-    return Engine(
-        **{"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
-        | settings,
-        default_root_dir=folder,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +67,7 @@ def trained(
 ) -> tuple[Engine, Hgad, list[dict[str, float]], list]:
     seed_everything(0)
     collect = Collect()
-    run = engine(tmp_path_factory.mktemp("run"), max_epochs=3, callbacks=[collect])
+    run = engine(tmp_path_factory.mktemp("run"), collect, max_epochs=3, logger=True)
     model = light_model(lr=1e-3)
     figures = run.train(model, datamodule=multi_class(data_root))
     return run, model, figures, collect.batches
@@ -153,7 +146,7 @@ def test_losses_are_logged_by_name(data_root: Path, tmp_path: Path) -> None:
 def test_checkpoint_and_early_stopping_on_validation_figures(data_root: Path, tmp_path: Path) -> None:
     best = ModelCheckpoint(dirpath=tmp_path, monitor="val_image_AUROC", mode="max")
     stop = EarlyStopping(monitor="val_pixel_AUROC", mode="max", patience=1)
-    engine(tmp_path, max_epochs=2, callbacks=[best, stop]).fit(light_model(), datamodule=multi_class(data_root))
+    engine(tmp_path, best, stop, max_epochs=2).fit(light_model(), datamodule=multi_class(data_root))
     assert best.best_model_score is not None
 
 
@@ -221,15 +214,7 @@ def test_default_number_of_epochs_yields_to_the_users(given: dict[str, int], epo
             trainer.should_stop = True
 
     trees.mvtec_class(tmp_path / "data/bolt", train=2)
-    run = Engine(
-        **given,
-        accelerator="cpu",
-        default_root_dir=tmp_path,
-        callbacks=[Stop()],
-        limit_train_batches=1,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    run = engine(tmp_path, Stop(), **{"max_epochs": None} | given, limit_train_batches=1)
     run.fit(light_model(), datamodule=multi_class(tmp_path / "data"))
     assert run.trainer.max_epochs == epochs
 
@@ -262,7 +247,7 @@ def test_score_of_an_image_does_not_depend_on_its_batch(trained: Any, data_root:
     by_batch_size = []
     for size in (1, 2, 32):
         collect = Collect()
-        engine(tmp_path, callbacks=[collect]).test(model, datamodule=multi_class(data_root, eval_batch_size=size))
+        engine(tmp_path, collect).test(model, datamodule=multi_class(data_root, eval_batch_size=size))
         paths = [path for batch in collect.batches for path in batch.image_path]
         by_batch_size.append(dict(zip(paths, torch.cat([batch.pred_score for batch in collect.batches]), strict=True)))
     alone, *others = by_batch_size

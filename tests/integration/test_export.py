@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import CenterCrop, Compose, Resize
 from anomalib_hgad import Hgad
 from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32
 from anomalib_hgad.models.hgad.flows.conditional import ConditionalFlow, FoldedFlow
-from tests.benchmarks.deployment import from_openvino
+from tests.helpers.exports import from_openvino
 from tests.helpers.light import LIGHT
 
 pytestmark = pytest.mark.usefixtures("seeded")

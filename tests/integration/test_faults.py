@@ -25,6 +25,7 @@ from anomalib_hgad.common.files import atomic_write, move_whole
 from anomalib_hgad.models.hgad.feature_cache import cache as feature_cache
 from anomalib_hgad.models.hgad.feature_cache.store import MemoryFeatures
 from tests.helpers import trees
+from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT, LIGHT_UNIAD
 from tests.helpers.paths import ROOT
 from tests.stress import cached_epochs
@@ -39,15 +40,9 @@ def data(tmp_path: Path) -> Path:
 
 
 def fit(model: Hgad | UniAd, data: Path, workers: int = 0, epochs: int = 1) -> Engine:
-    engine = Engine(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        default_root_dir=data.parent / "results",
-    )
-    engine.fit(model, datamodule=MultiClass(root=data, train_batch_size=4, num_workers=workers))
-    return engine
+    run = engine(data.parent / "results", max_epochs=epochs)
+    run.fit(model, datamodule=MultiClass(root=data, train_batch_size=4, num_workers=workers))
+    return run
 
 
 @pytest.mark.parametrize("phase", ["training", "testing"])

@@ -60,7 +60,7 @@ for module in pkgutil.walk_packages(anomalib_hgad.__path__, "anomalib_hgad."):
     )
 
 
-@pytest.mark.parametrize("module", ["flows", "class_catalog"])
+@pytest.mark.parametrize("module", ["models.hgad.flows", "data.class_names"])
 def test_any_module_of_the_package_may_be_imported_first(module: str) -> None:
     python(
         f"import anomalib_hgad.{module}, anomalib.models; anomalib.models.Hgad, anomalib.data.MultiClass",

@@ -24,6 +24,7 @@ from anomalib_hgad.benchmark.execution import build_model, local_weights
 from anomalib_hgad.benchmark.plan import ModelChoice, Protocol, make_plan
 from anomalib_hgad.benchmark.summary import summarise
 from tests.helpers import trees
+from tests.helpers.benchmark_runs import keep_runs_in_this_process, record
 from tests.helpers.light import LIGHT
 from tests.helpers.paths import ROOT
 
@@ -36,6 +37,12 @@ def products(tmp_path: Path) -> Path:
     for name in CLASSES:
         trees.mvtec_class(tmp_path / "products" / name)
     return tmp_path / "products"
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Titles of the runs, which take place here."""
+    return keep_runs_in_this_process(monkeypatch)
 
 
 @pytest.fixture
@@ -182,33 +189,6 @@ def test_local_weights_reach_models_without_an_argument_for_them(weights: Path) 
     stored = timm.models.load_state_dict(str(weights))
     assert torch.equal(teacher.conv1.weight, stored["conv1.weight"])
     assert not torch.equal(student.conv1.weight, stored["conv1.weight"])
-
-
-def record(name: str, seed: int, of_classes: dict[str, float], setting: str = "unified") -> dict[str, object]:
-    return {
-        "settings": {
-            "name": name,
-            "seed": seed,
-            "choice": {"model": name, "arguments": {}},
-            "only_class": None,
-            "protocol": {
-                "setting": setting,
-                "max_epochs": 2,
-                "image_size": 32,
-                "data": {"root": "/secret"},
-                "backbone_weights": {},
-            },
-        },
-        "classes": {key: {"image_AUROC": value} for key, value in of_classes.items()},
-        "pooled": {"image_AUROC": 0.5},
-        "epochs": 2,
-        "fit_seconds": 10.0,
-        "test_seconds": 2.0,
-        "milliseconds_per_image": 3.0,
-        "peak_memory_bytes": 2_000_000_000,
-        "parameters": 1_500_000,
-        "versions": {},
-    }
 
 
 def test_tables_by_hand() -> None:

@@ -15,7 +15,6 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from anomalib.engine import Engine
 from anomalib.models import Padim
 from anomalib.models.components import AnomalibModule
 from lightning.pytorch import Callback
@@ -28,6 +27,7 @@ from anomalib_hgad.data.batch import ClassImageBatch
 from anomalib_hgad.data.cifar10 import CLASSES, MANY_VERSUS_MANY
 from anomalib_hgad.evaluation.evaluator import ClassEvaluator
 from tests.helpers import trees
+from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT
 
 Tree = dict[str, tuple[np.ndarray, list[int]]]
@@ -218,19 +218,6 @@ class Collect(Callback):
 
     def all(self, field: str) -> np.ndarray:
         return torch.cat([getattr(batch, field) for batch in self.batches]).numpy()
-
-
-def engine(folder: Path, *callbacks: Callback) -> Engine:
-    return Engine(
-        callbacks=list(callbacks),
-        max_epochs=1,
-        accelerator="cpu",
-        devices=1,
-        default_root_dir=folder,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
 
 
 def pictures(folder: Path) -> set[str]:

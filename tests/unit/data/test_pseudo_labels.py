@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from anomalib.engine import Engine
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.metrics import adjusted_rand_score
@@ -20,6 +19,7 @@ from sklearn.metrics import adjusted_rand_score
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.data.pseudo_labels import cluster
 from tests.helpers import trees
+from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT
 
 COLOURS = {"apple": (200, 40, 40), "leaf": (40, 180, 40), "sky": (40, 80, 220)}
@@ -110,9 +110,8 @@ def test_labels_of_folders_are_replaced(folder: Path) -> None:
 
 
 def test_model_learns_them(folder: Path, tmp_path: Path) -> None:
-    engine = Engine(default_root_dir=tmp_path, max_epochs=1, accelerator="cpu", enable_progress_bar=False, logger=False)
     model = Hgad(**LIGHT, seed=0, visualizer=False)
-    engine.train(model, datamodule=mixed(folder, labels="cluster", num_clusters=3))
+    engine(tmp_path).train(model, datamodule=mixed(folder, labels="cluster", num_clusters=3))
     assert model.class_names == ["cluster_00", "cluster_01", "cluster_02"]
     assert set(model.evaluator.results.classes) == set(model.class_names)
 

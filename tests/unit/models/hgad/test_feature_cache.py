@@ -32,8 +32,9 @@ from anomalib_hgad.models.hgad.feature_cache import store as feature_store
 from anomalib_hgad.models.hgad.feature_cache.dataset import FeatureDataset
 from anomalib_hgad.models.hgad.feature_cache.store import FileFeatures, MemoryFeatures, is_intact, write_shard
 from tests.helpers import trees
+from tests.helpers.commands import FAST_FLAGS, LIGHT_FLAGS, in_process
+from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT
-from tests.integration.test_cli import FAST_FLAGS, LIGHT_FLAGS, in_process
 
 SHAPES = ((3, 4, 4), (5, 2, 2))
 TRAINING_IMAGES = 11
@@ -94,16 +95,10 @@ def fit(
     folder: Path, model: Hgad, datamodule: Any, *callbacks: Callback, ckpt_path: Path | None = None, **settings: Any
 ) -> Engine:
     """Train without validation, which would encode images."""
-    engine = Engine(
-        **{"max_epochs": 2, "limit_val_batches": 0, "accelerator": "cpu", "enable_model_summary": False} | settings,
-        enable_progress_bar=False,
-        logger=CSVLogger(folder),
-        log_every_n_steps=1,
-        callbacks=list(callbacks),
-        default_root_dir=folder,
-    )
-    engine.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
-    return engine
+    logs = {"logger": CSVLogger(folder), "log_every_n_steps": 1}
+    run = engine(folder, *callbacks, **{"max_epochs": 2, "limit_val_batches": 0} | logs | settings)
+    run.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
+    return run
 
 
 def light_model(cache: bool | Path = True, **settings: Any) -> Hgad:
@@ -358,10 +353,9 @@ def test_images_of_many_sizes_turn_it_off(
 def test_dataloaders_alone_turn_it_off(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     datamodule = multi_class(data)
     datamodule.setup("fit")
-    engine = Engine(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
     datamodule.train_data.parts[1].dataset.augmentations = Resize((32, 32))
     datamodule.train_data.parts[0].dataset.augmentations = Resize((32, 32))
-    engine.fit(light_model(num_classes=2, lr=1e-3), train_dataloaders=_unnamed(datamodule))
+    engine(tmp_path).fit(light_model(num_classes=2, lr=1e-3), train_dataloaders=_unnamed(datamodule))
     assert "do not come from an anomalib datamodule alone" in caplog.text
 
 

@@ -22,7 +22,7 @@ from anomalib_hgad.models.hgad.flows import (
     make_flow,
     semantic,
 )
-from tests.unit.models.hgad.flows.test_conditional import random_covariance, randomize
+from tests.helpers.flows import random_covariance, randomize
 
 pytestmark = pytest.mark.usefixtures("seeded", "few_hidden_channels")
 
