@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Fixtures that several test modules share."""
+"""Fixtures that several rooms of tests share."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Several processes on all cores each would wait for one another; what the tests start inherits it.
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests on real images."""
+    for item in items:
+        if {"shared_data", "few_shared"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("real_data")
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,8 @@ from tests.helpers.commands import (
 from tests.helpers.light import LIGHT_VIT
 from tests.helpers.paths import ROOT
 
+pytestmark = [pytest.mark.slow, pytest.mark.subprocess]
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -73,6 +73,7 @@ def trained(
     return run, model, figures, collect.batches
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_scikit_learn(trained: Any) -> None:
     _, _, figures, batches = trained
     names = [name for batch in batches for name in batch.class_name]
@@ -86,6 +87,7 @@ def test_figures_are_those_of_scikit_learn(trained: Any) -> None:
     assert figures[0]["image_AUROC_pooled"] == pytest.approx(roc_auc_score(labels.int(), scores), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_pixel_figures_are_over_the_classes_with_masks(trained: Any) -> None:
     _, _, figures, batches = trained
     of_class = []
@@ -102,6 +104,7 @@ def test_pixel_figures_are_over_the_classes_with_masks(trained: Any) -> None:
     assert "pixel_AUROC_washer" not in figures[0]
 
 
+@pytest.mark.slow
 def test_both_sources_of_the_class_are_reported(trained: Any) -> None:
     _, _, figures, _ = trained
     for source in ("given", "inferred"):
@@ -109,6 +112,7 @@ def test_both_sources_of_the_class_are_reported(trained: Any) -> None:
     assert "ClassAccuracy" in figures[0]
 
 
+@pytest.mark.slow
 def test_given_class_is_used_on_request(trained: Any, data_root: Path, tmp_path: Path) -> None:
     _, model, figures, _ = trained
     model.class_source, model.post_processor.enable_normalization = "given", False
@@ -118,12 +122,14 @@ def test_given_class_is_used_on_request(trained: Any, data_root: Path, tmp_path:
     assert given["image_AUROC"] == pytest.approx(figures[0]["class_given_image_AUROC"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_predictions_name_the_inferred_class(trained: Any) -> None:
     _, model, _, batches = trained
     for batch in batches:
         assert batch.pred_class_name == [model.class_names[index] for index in batch.pred_class_index]
 
 
+@pytest.mark.slow
 def test_losses_are_logged_by_name(data_root: Path, tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path)
     engine(tmp_path, max_epochs=2, logger=logger, log_every_n_steps=1).fit(
@@ -143,6 +149,7 @@ def test_losses_are_logged_by_name(data_root: Path, tmp_path: Path) -> None:
         assert float(row["train_loss_step"]) == pytest.approx(total, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_checkpoint_and_early_stopping_on_validation_figures(data_root: Path, tmp_path: Path) -> None:
     best = ModelCheckpoint(dirpath=tmp_path, monitor="val_image_AUROC", mode="max")
     stop = EarlyStopping(monitor="val_pixel_AUROC", mode="max", patience=1)
@@ -150,6 +157,7 @@ def test_checkpoint_and_early_stopping_on_validation_figures(data_root: Path, tm
     assert best.best_model_score is not None
 
 
+@pytest.mark.slow
 def test_plain_datamodule_is_one_class(data_root: Path, tmp_path: Path) -> None:
     model = light_model()
     datamodule = MVTecAD(data_root, "bolt", train_batch_size=4, eval_batch_size=4, num_workers=0)
@@ -158,6 +166,7 @@ def test_plain_datamodule_is_one_class(data_root: Path, tmp_path: Path) -> None:
     assert {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_AUPRO", "pixel_F1Score"} <= set(figures)
 
 
+@pytest.mark.slow
 def test_checkpoint_tests_a_choice_of_its_classes(trained: Any, data_root: Path, tmp_path: Path) -> None:
     run, _, figures, _ = trained
     datamodule = MultiClass([multi_class(data_root, categories=[name]) for name in ("nut", "bolt")], num_workers=0)
@@ -167,6 +176,7 @@ def test_checkpoint_tests_a_choice_of_its_classes(trained: Any, data_root: Path,
         assert again[key] == pytest.approx(figures[0][key], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_unknown_classes_are_named(trained: Any, tmp_path: Path) -> None:
     run, *_ = trained
     trees.mvtec_class(tmp_path / "data/bolt")
@@ -177,6 +187,7 @@ def test_unknown_classes_are_named(trained: Any, tmp_path: Path) -> None:
         engine(tmp_path).test(light_model(), datamodule=multi_class(tmp_path / "data"), ckpt_path=run.best_model_path)
 
 
+@pytest.mark.slow
 def test_training_resumes_only_on_its_classes(trained: Any, tmp_path: Path) -> None:
     run, *_ = trained
     trees.mvtec_class(tmp_path / "data/gear")
@@ -219,6 +230,7 @@ def test_default_number_of_epochs_yields_to_the_users(given: dict[str, int], epo
     assert run.trainer.max_epochs == epochs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -234,6 +246,7 @@ def test_settings_of_the_ablation_train(settings: dict[str, Any], data_root: Pat
     assert {"image_AUROC_bolt", "image_AUROC_nut", "image_AUROC_washer"} <= set(figures)
 
 
+@pytest.mark.slow
 def test_without_validation_the_checkpoint_has_the_constants(data_root: Path, tmp_path: Path) -> None:
     run = engine(tmp_path, limit_val_batches=0)
     run.fit(light_model(), datamodule=multi_class(data_root))
@@ -242,6 +255,7 @@ def test_without_validation_the_checkpoint_has_the_constants(data_root: Path, tm
     assert (model.model.calibration.spread != 1).all()
 
 
+@pytest.mark.slow
 def test_score_of_an_image_does_not_depend_on_its_batch(trained: Any, data_root: Path, tmp_path: Path) -> None:
     _, model, *_ = trained
     by_batch_size = []
@@ -258,6 +272,7 @@ def test_score_of_an_image_does_not_depend_on_its_batch(trained: Any, data_root:
         )
 
 
+@pytest.mark.slow
 def test_calibration_keeps_the_order_within_a_class(trained: Any, data_root: Path, tmp_path: Path) -> None:
     _, model, figures, _ = trained
     constants = model.model.calibration
@@ -274,6 +289,7 @@ def test_calibration_keeps_the_order_within_a_class(trained: Any, data_root: Pat
         assert plain[key] == pytest.approx(figures[0][key], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_training_without_validation_warns(data_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     engine(tmp_path, check_val_every_n_epoch=2).fit(light_model(), datamodule=multi_class(data_root))
     assert "No validation was run, so anomalib's post-processor has no scale" in caplog.text

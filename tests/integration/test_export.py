@@ -24,7 +24,7 @@ from anomalib_hgad.models.hgad.flows.conditional import ConditionalFlow, FoldedF
 from tests.helpers.exports import from_openvino
 from tests.helpers.light import LIGHT
 
-pytestmark = pytest.mark.usefixtures("seeded")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("seeded")]
 
 CLASSES = ["bolt", "gear wheel", "nut"]
 ONE_LEVEL = LIGHT | {"scales": [1.0], "coupling_blocks": 1}

@@ -20,6 +20,8 @@ from anomalib_hgad.data.multi_class import MultiClass
 from tests.helpers import trees
 from tests.helpers.engines import engine
 
+pytestmark = pytest.mark.slow
+
 
 def padim(**kwargs: object) -> Padim:
     """A small Padim without downloads."""

@@ -151,6 +151,7 @@ def write_constant(folder: Path, grey: int) -> None:
         Image.new("RGB", (32, 32), (value,) * 3).save(folder / path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "settings"), [(Hgad, LIGHT), (UniAd, LIGHT_UNIAD)], ids=["Hgad", "UniAd"])
 def test_constant_images_from_training_to_scores(
     kind: type[Hgad | UniAd], settings: dict[str, object], tmp_path: Path

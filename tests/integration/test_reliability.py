@@ -325,6 +325,7 @@ def fitted(root: Path, folder: Path, **data: Any) -> Hgad:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sizes", [{"train_batch_size": 1, "eval_batch_size": 1}, {"train_batch_size": 5}], ids=["batch of 1", "last of 1"]
 )
@@ -387,6 +388,7 @@ def test_checkpoint_that_is_not_whole_is_named(checkpoint: Path, content: str, w
         way(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

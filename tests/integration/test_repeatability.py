@@ -17,6 +17,8 @@ from tests.helpers import trees
 from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT, LIGHT_UNIAD
 
+pytestmark = pytest.mark.slow
+
 
 def trained(model: Hgad | UniAd, data: Path, folder: Path) -> Path:
     """The checkpoint of a training."""

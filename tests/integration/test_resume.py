@@ -18,6 +18,8 @@ import torch
 from tests.helpers import trees
 from tests.helpers.commands import FAST_FLAGS, LIGHT_FLAGS_BY_MODEL, data_flags, in_process
 
+pytestmark = [pytest.mark.slow, pytest.mark.subprocess]
+
 EPOCHS = 4
 
 KILLED_RUN = """

@@ -96,6 +96,7 @@ def test_checkpoint_with_code_is_refused(model: type[Hgad | UniAd], checkpoint_w
     assert not made.exists()
 
 
+@pytest.mark.slow
 def test_checkpoint_with_code_is_refused_by_the_engine(
     checkpoint_with_code: tuple[Path, Path], data: Path, tmp_path: Path
 ) -> None:
@@ -109,6 +110,7 @@ def test_checkpoint_with_code_is_refused_by_the_engine(
     assert not made.exists()
 
 
+@pytest.mark.slow
 def test_checkpoint_with_code_is_refused_by_the_report(
     run: Path, checkpoint_with_code: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -140,6 +142,7 @@ def test_feature_cache_with_code_is_refused(tmp_path: Path) -> None:
     assert not made.exists()
 
 
+@pytest.mark.slow
 def test_names_are_text_in_the_report(run: Path, tmp_path: Path) -> None:
     """In the page and in its figures: no element or attribute is of their making."""
     shutil.copytree(run, tmp_path / IMAGE)
@@ -214,6 +217,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(socket, name, refuse)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "settings"), [(Hgad, LIGHT), (UniAd, LIGHT_UNIAD)], ids=["Hgad", "UniAd"])
 def test_no_network_to_build_and_to_predict(
     no_network: None, kind: type[Hgad | UniAd], settings: dict[str, Any], run: Path, data: Path, tmp_path: Path

@@ -181,11 +181,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, UniAd, Co
     return run, model, course, run.train(model, datamodule=datamodule)
 
 
+@pytest.mark.slow
 def test_training_reduces_the_loss(trained: Any) -> None:
     before, after = trained[2].losses
     assert after < 0.9 * before
 
 
+@pytest.mark.slow
 def test_learning_rate_drops_after_most_of_the_training(trained: Any) -> None:
     run, _, course, _ = trained
     assert course.rates == pytest.approx([1e-3] * 8 + [1e-4] * 2)
@@ -193,6 +195,7 @@ def test_learning_rate_drops_after_most_of_the_training(trained: Any) -> None:
     assert run.trainer.optimizers[0].param_groups[0]["weight_decay"] == 1e-4
 
 
+@pytest.mark.slow
 def test_figures_of_every_class(trained: Any) -> None:
     assert {"image_AUROC", "image_AUROC_bolt", "image_AUROC_nut", "pixel_AUROC"} <= set(trained[3][0])
 
@@ -204,6 +207,7 @@ def test_trains_without_labels_of_classes(tmp_path: Path) -> None:
     assert course.fields == [None]
 
 
+@pytest.mark.slow
 def test_checkpoint_gives_the_model_back_without_a_download(
     trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +254,7 @@ def real(shared_data: Path) -> tuple[UniAd, list[np.ndarray]]:
     return model, [np.asarray(Image.open(path).convert("RGB"), np.float32) / 255 for path in paths]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [ExportType.ONNX, ExportType.OPENVINO])
 def test_exported_file_computes_what_pytorch_computes(real: Any, kind: ExportType, tmp_path: Path) -> None:
     """On photographs, whose resizing is antialiased in training and test; anomalib's own export leaves that out."""

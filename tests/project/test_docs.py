@@ -163,6 +163,8 @@ def run_on_two_nodes(arguments: list[str]) -> None:
     assert "MEMBER: 2/2" in printed[1]
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if commands(page) or blocks(page, "python")], ids=lambda page: page.stem
 )

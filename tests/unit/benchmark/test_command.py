@@ -83,6 +83,8 @@ LIGHT_PADIM = {"model": "Padim", "arguments": {"pre_trained": False, "layers": [
 BROKEN = {"model": "Padim", "arguments": {"pre_trained": False, "layers": ["layer9"]}}
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_own_process_and_failure(products: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The real thing: a process for each run; one that fails leaves its log, and the other's figures stand."""
     output = tmp_path / "results"
@@ -106,6 +108,7 @@ def test_own_process_and_failure(products: Path, tmp_path: Path, capfd: pytest.C
     assert float(rows[2]["image_AUROC"]) == pytest.approx(statistics.mean(of_classes))
 
 
+@pytest.mark.slow
 def test_goes_on_at_the_first_missing_run(products: Path, tmp_path: Path, in_this_process: list[str]) -> None:
     output = tmp_path / "results"
     models = {"Padim": LIGHT_PADIM, "broken": BROKEN}
@@ -120,6 +123,7 @@ def test_goes_on_at_the_first_missing_run(products: Path, tmp_path: Path, in_thi
     assert "± standard deviation over the seeds" in table
 
 
+@pytest.mark.slow
 def test_other_settings_are_not_mixed(products: Path, tmp_path: Path, in_this_process: list[str]) -> None:
     output = tmp_path / "results"
     assert cli.main(arguments(products, output, {"Padim": LIGHT_PADIM})) == 0
@@ -128,6 +132,7 @@ def test_other_settings_are_not_mixed(products: Path, tmp_path: Path, in_this_pr
     assert in_this_process == ["Padim seed 0"]
 
 
+@pytest.mark.slow
 def test_other_versions_are_not_mixed(
     products: Path, tmp_path: Path, in_this_process: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,6 +149,7 @@ def test_other_versions_are_not_mixed(
     assert in_this_process == ["Padim seed 0"]
 
 
+@pytest.mark.slow
 def test_one_model_for_each_class(products: Path, tmp_path: Path, in_this_process: list[str]) -> None:
     output = tmp_path / "results"
     assert cli.main(arguments(products, output, {"Padim": LIGHT_PADIM}, setting="separate")) == 0
@@ -152,6 +158,7 @@ def test_one_model_for_each_class(products: Path, tmp_path: Path, in_this_proces
         assert [row["class"] for row in csv.DictReader(file)] == ["bolt", "nut", "mean"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_configs(
     config: Path, products: Path, weights: Path, tmp_path: Path, in_this_process: list[str]
@@ -174,6 +181,7 @@ def test_shipped_configs(
     assert (tmp_path / "results/results.md").is_file()
 
 
+@pytest.mark.slow
 def test_every_row_of_the_shipped_configs_builds(products: Path, weights: Path) -> None:
     choices = [choice for config in CONFIGS for choice in yaml.safe_load(config.read_text())["models"].values()]
     models = {json.dumps(choice): ModelChoice(**choice) for choice in choices}  # some are in two configs

@@ -224,6 +224,7 @@ def pictures(folder: Path) -> set[str]:
     return {path.relative_to(folder / "images").as_posix() for path in (folder / "images").rglob("*.png")}
 
 
+@pytest.mark.slow
 def test_hgad_on_five_classes(tmp_path: Path, tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
     datamodule = ready(tmp_path, normal_classes=MANY_VERSUS_MANY[2])
     seen = Collect()
@@ -263,6 +264,7 @@ def test_hgad_on_five_classes(tmp_path: Path, tree: Tree, caplog: pytest.LogCapt
     assert pictures(folder) == {f"test/{row['class_name']}/{Path(row['image_path']).name}" for row in predicted}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["same_as_test", "synthetic"])
 @pytest.mark.parametrize("build", [lambda: Hgad(**LIGHT), lambda: padim(evaluator=ClassEvaluator())])
 def test_models_on_one_class(tmp_path: Path, tree: Tree, build: Callable[[], AnomalibModule], mode: str) -> None:
@@ -281,6 +283,7 @@ def padim(**settings: Any) -> Padim:
     return Padim("resnet18", ["layer1"], pre_trained=False, n_features=8, **settings)
 
 
+@pytest.mark.slow
 def test_model_of_anomalib_as_it_is(tmp_path: Path, tree: Tree) -> None:
     datamodule = ready(tmp_path)
     seen = Collect()
@@ -291,6 +294,7 @@ def test_model_of_anomalib_as_it_is(tmp_path: Path, tree: Tree) -> None:
     assert figures["image_AUROC"] == pytest.approx(auroc)
 
 
+@pytest.mark.slow
 def test_validation_on_made_anomalies_has_no_classes(tmp_path: Path, tree: Tree) -> None:
     """anomalib's synthetic images carry none: their figure is over all of them, and of no class."""
     datamodule = ready(tmp_path, val_split_mode="synthetic", seed=0)
@@ -307,6 +311,7 @@ def test_training_images_of_no_class_are_refused(tmp_path: Path, tree: Tree) -> 
         engine(tmp_path / "results").fit(Hgad(**LIGHT, feature_cache=False, calibrate=False), datamodule=datamodule)
 
 
+@pytest.mark.slow
 def test_classes_that_the_model_was_not_trained_on(tmp_path: Path, tree: Tree) -> None:
     """Anomalous classes may be unknown, normal ones may not."""
     run = engine(tmp_path / "results")

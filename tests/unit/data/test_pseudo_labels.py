@@ -61,6 +61,7 @@ def truth(samples: Any) -> list[str]:
     return [Path(path).stem.rpartition("_")[2] for path in samples["image_path"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [3, None])
 def test_clusters_are_the_products(folder: Path, number: int | None) -> None:
     """Normal and anomalous, training and test images; the number is found where it is not given."""
@@ -75,6 +76,7 @@ def test_clusters_are_the_products(folder: Path, number: int | None) -> None:
     assert train == test
 
 
+@pytest.mark.slow
 def test_every_process_finds_the_same(folder: Path) -> None:
     first, second = mixed(folder, labels="cluster"), mixed(folder, labels="cluster")
     first.setup()
@@ -82,6 +84,7 @@ def test_every_process_finds_the_same(folder: Path) -> None:
     assert first.train_data.samples.equals(second.train_data.samples)
 
 
+@pytest.mark.slow
 def test_references_name_the_classes(folder: Path) -> None:
     datamodule = mixed(folder, labels="references", references=folder / "references")
     assert datamodule.class_names == list(COLOURS)
@@ -90,6 +93,7 @@ def test_references_name_the_classes(folder: Path) -> None:
         assert data.samples["class_name"].to_list() == truth(data.samples)
 
 
+@pytest.mark.slow
 def test_batches_carry_them(folder: Path) -> None:
     datamodule = mixed(folder, labels="references", references=folder / "references")
     datamodule.setup()
@@ -100,6 +104,7 @@ def test_batches_carry_them(folder: Path) -> None:
         assert [datamodule.class_names[index] for index in batch.class_index] == batch.class_name
 
 
+@pytest.mark.slow
 def test_labels_of_folders_are_replaced(folder: Path) -> None:
     """Every form of the data can be labelled anew; the folders say nothing then."""
     weights = folder / "resnet18.safetensors"
@@ -109,6 +114,7 @@ def test_labels_of_folders_are_replaced(folder: Path) -> None:
     assert set(datamodule.train_data.samples["class_index"]) == {0, 1}
 
 
+@pytest.mark.slow
 def test_model_learns_them(folder: Path, tmp_path: Path) -> None:
     model = Hgad(**LIGHT, seed=0, visualizer=False)
     engine(tmp_path).train(model, datamodule=mixed(folder, labels="cluster", num_clusters=3))

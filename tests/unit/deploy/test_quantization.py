@@ -24,6 +24,8 @@ from tests.helpers.engines import engine
 from tests.helpers.exports import from_openvino
 from tests.helpers.light import LIGHT
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
