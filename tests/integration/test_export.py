@@ -21,10 +21,10 @@ from torchvision.transforms.v2 import CenterCrop, Compose, Resize
 from anomalib_hgad import Hgad
 from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32
 from anomalib_hgad.models.hgad.flows.conditional import ConditionalFlow, FoldedFlow
-from tests.benchmarks.deployment import from_openvino
+from tests.helpers.exports import from_openvino
 from tests.helpers.light import LIGHT
 
-pytestmark = pytest.mark.usefixtures("seeded")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("seeded")]
 
 CLASSES = ["bolt", "gear wheel", "nut"]
 ONE_LEVEL = LIGHT | {"scales": [1.0], "flow_arguments": {"coupling_blocks": 1, "condition_dim": 16}}

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_hgad import Hgad, MultiClass, UniAd
@@ -23,6 +22,7 @@ from anomalib_hgad.models.hgad.loss import hgad_losses, negative_entropy, total_
 from anomalib_hgad.models.hgad.normal_pass import feature_statistics
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
+from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT, LIGHT_FLOW_ARGUMENTS, LIGHT_UNIAD
 from tests.stress.long_training import WEIGHTS, train
 
@@ -151,6 +151,7 @@ def write_constant(folder: Path, grey: int) -> None:
         Image.new("RGB", (32, 32), (value,) * 3).save(folder / path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "settings"), [(Hgad, LIGHT), (UniAd, LIGHT_UNIAD)], ids=["Hgad", "UniAd"])
 def test_constant_images_from_training_to_scores(
     kind: type[Hgad | UniAd], settings: dict[str, object], tmp_path: Path
@@ -158,15 +159,13 @@ def test_constant_images_from_training_to_scores(
     """Identical images of one colour in each class, one class black."""
     for name, grey in (("black", 0), ("grey", 100)):
         write_constant(tmp_path / "data" / name, grey)
-    engine = Engine(
-        max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path / "results"
-    )
+    run = engine(tmp_path / "results", max_epochs=2)
     datamodule = MultiClass(root=tmp_path / "data", train_batch_size=4, num_workers=0)
     model = kind(**settings, seed=0, visualizer=False)
-    engine.fit(model, datamodule=datamodule)
-    assert np.isfinite(engine.trainer.callback_metrics["train_loss_epoch"])
+    run.fit(model, datamodule=datamodule)
+    assert np.isfinite(run.trainer.callback_metrics["train_loss_epoch"])
     assert_finite(model.model.state_dict().values())
-    for batch in engine.predict(model, datamodule=datamodule):
+    for batch in run.predict(model, datamodule=datamodule):
         assert_finite((batch.pred_score, batch.anomaly_map))
         if kind is Hgad:
             assert_finite((batch.class_inferred_score, batch.class_given_score, batch.novelty))

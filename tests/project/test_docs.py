@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -30,6 +29,8 @@ from anomalib_hgad.models.hgad.flows import FAMILIES
 from tests.benchmarks import convergence, deployment, evidence, measure, scores, transfer
 from tests.benchmarks import run as benchmarks
 from tests.helpers import trees
+from tests.helpers.benchmark_runs import keep_runs_in_this_process
+from tests.helpers.commands import LIGHT_FLAGS
 from tests.helpers.light import LIGHT, LIGHT_FLOW_ARGUMENTS, LIGHT_UNIAD
 from tests.helpers.paths import ROOT
 
@@ -60,10 +61,9 @@ def commands(page: Path) -> list[str]:
 
 
 @pytest.fixture
-def folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: list[str], request: pytest.FixtureRequest
-) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
     """A folder with all data that the pages name, and models that are light by default."""
+    keep_runs_in_this_process(monkeypatch)
     if "HGAD_TEST_DATA" in os.environ:
         monkeypatch.setenv("HGAD_TEST_DATA", str(request.getfixturevalue("few_shared")))
     for category in ("bottle", "cable"):
@@ -153,10 +153,7 @@ def run_on_two_nodes(arguments: list[str]) -> None:
         port = probe.getsockname()[1]
     settings, (program, *flags) = arguments[:2], arguments[2:]
     assert [setting.partition("=")[0] for setting in settings] == ["MASTER_PORT", "NODE_RANK"]
-    light = [
-        f"--model.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in LIGHT.items()
-    ]
-    light += [*EPOCH, "--trainer.devices=1", "--data.num_workers=0"]
+    light = [*LIGHT_FLAGS, *EPOCH, "--trainer.devices=1", "--data.num_workers=0"]
     nodes = [
         subprocess.Popen(
             [Path(sys.executable).with_name(program), *flags, *light],
@@ -172,6 +169,8 @@ def run_on_two_nodes(arguments: list[str]) -> None:
     assert "MEMBER: 2/2" in printed[1]
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if commands(page) or blocks(page, "python")], ids=lambda page: page.stem
 )

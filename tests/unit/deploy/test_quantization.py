@@ -13,16 +13,18 @@ import pytest
 import torch
 from anomalib.data.utils import read_image
 from anomalib.deploy import CompressionType
-from anomalib.engine import Engine
 from sklearn.metrics import roc_auc_score
 
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.data.batch import ClassImageBatch
 from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32
-from anomalib_hgad.deploy.quantization import LARGE
-from tests.benchmarks.deployment import from_openvino
+from anomalib_hgad.deploy.quantization import LARGE_CONSTANT
 from tests.helpers import trees
+from tests.helpers.engines import engine
+from tests.helpers.exports import from_openvino
 from tests.helpers.light import LIGHT
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +46,8 @@ def module(shared_data: Path, datamodule: MultiClass, tmp_path_factory: pytest.T
     settings = {"backbone_weights": weights, "layers": ["layer3"], "image_size": 128, "seed": 0, "lr": 1e-3}
     # On all positions it has learnt enough after ten epochs that its scores are no matter of rounding.
     module = Hgad(**LIGHT | settings, position_share=1.0)
-    engine = Engine(
-        max_epochs=10,
-        check_val_every_n_epoch=10,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        default_root_dir=tmp_path_factory.mktemp("results"),
-    )
-    engine.fit(module, datamodule=datamodule)
+    run = engine(tmp_path_factory.mktemp("results"), max_epochs=10, check_val_every_n_epoch=10)
+    run.fit(module, datamodule=datamodule)
     return module.eval().cpu()
 
 
@@ -117,7 +112,7 @@ def test_files_are_small(exported: dict[str, Path], kind: str) -> None:
         for node in graph.get_ordered_ops()
         if node.get_type_name() == "Constant"
         and node.get_output_element_type(0) in (openvino.Type.f32, openvino.Type.f16)
-        and node.data.size > LARGE
+        and node.data.size > LARGE_CONSTANT
     ]
     assert [node.data.shape for node in large if node.data.shape[:2] != (2, 10)] == []  # but the classes' centres
 

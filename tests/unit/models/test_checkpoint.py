@@ -13,11 +13,11 @@ import onnxruntime
 import pytest
 import torch
 from anomalib.deploy import ExportType
-from anomalib.engine import Engine
 from anomalib.metrics import AUPRO, Evaluator
 
 from anomalib_hgad import Hgad, MultiClass, UniAd
 from tests.helpers import trees
+from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT, LIGHT_UNIAD
 
 
@@ -112,18 +112,16 @@ def test_checkpoint_of_other_metrics_is_read(kind: type[Hgad | UniAd], settings:
 def test_checkpoint_of_a_gpu_is_read_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And exports. The file says of its tensors that they were on a GPU."""
     data = trees.mvtec_class(tmp_path / "data/bolt").parent
-    engine = Engine(
-        max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path / "results"
-    )
+    run = engine(tmp_path / "results")
     model = Hgad(**LIGHT)
-    engine.fit(model, datamodule=MultiClass(root=data, num_workers=0))
+    run.fit(model, datamodule=MultiClass(root=data, num_workers=0))
     monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
-    engine.trainer.save_checkpoint(tmp_path / "gpu.ckpt")
+    run.trainer.save_checkpoint(tmp_path / "gpu.ckpt")
     monkeypatch.undo()
     if not torch.cuda.is_available():
         with pytest.raises(RuntimeError, match="deserialize object on a CUDA device"):
             torch.load(tmp_path / "gpu.ckpt", weights_only=True)
-    path = Engine(accelerator="cpu").export(
+    path = engine(tmp_path).export(
         Hgad(**LIGHT), ExportType.ONNX, export_root=tmp_path, ckpt_path=tmp_path / "gpu.ckpt"
     )
     images = torch.rand(1, 3, 32, 32)

@@ -24,8 +24,8 @@ from anomalib_hgad.models.hgad.flows import (
     check_flow_arguments,
     semantic,
 )
+from tests.helpers.flows import random_covariance, randomize
 from tests.helpers.light import LIGHT_FLOW_ARGUMENTS
-from tests.unit.models.hgad.flows.test_conditional import random_covariance, randomize
 
 pytestmark = pytest.mark.usefixtures("seeded", "few_hidden_channels")
 

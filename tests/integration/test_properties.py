@@ -19,8 +19,8 @@ from anomalib_hgad.models.hgad.flows import FAMILIES, FeatureFlow, semantic
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 from anomalib_hgad.models.hgad.torch_model import HgadModel
+from tests.helpers.flows import random_covariance, randomize
 from tests.helpers.light import LIGHT, LIGHT_FLOW_ARGUMENTS
-from tests.unit.models.hgad.flows.test_conditional import random_covariance, randomize
 
 few = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 seeds = st.integers(0, 2**31 - 1)
