@@ -26,7 +26,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 
-from anomalib_hgad.common.checks import check_choice, check_not_negative, check_part, check_positive, check_share
+from anomalib_hgad.common.checks import check_choice, check_range
 from anomalib_hgad.common.encoder import image_statistics
 from anomalib_hgad.data.batch import ClassImageBatch, FeatureBatch
 from anomalib_hgad.data.hold_out import HoldOut
@@ -210,9 +210,10 @@ class Hgad(FoldedExport, ClassModel, AnomalibModule):
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(size, *image_statistics(backbone))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
-        check_positive(num_classes=1 if num_classes is None else num_classes, lr=lr)
-        check_part(position_share=position_share)
-        check_not_negative(
+        check_range("0 < {} < inf", num_classes=1 if num_classes is None else num_classes, lr=lr)
+        check_range("0 < {} <= 1", position_share=position_share)
+        check_range(
+            "0 <= {} < inf",
             inter_weight=inter_weight,
             mutual_information_weight=mutual_information_weight,
             entropy_weight=entropy_weight,
@@ -227,8 +228,8 @@ class Hgad(FoldedExport, ClassModel, AnomalibModule):
             "intra": intra_weight,
             "likelihood": likelihood_weight,
         }
-        check_share(first_stage=first_stage, warmup=warmup)
-        check_share(label_smoothing=label_smoothing, calibration_share=calibration_share)
+        check_range("0 <= {} < 1", first_stage=first_stage, warmup=warmup)
+        check_range("0 <= {} < 1", label_smoothing=label_smoothing, calibration_share=calibration_share)
         check_choice(ClassSource, class_source=class_source)
         check_choice(FlowKind, flow=flow)
         check_choice(PriorKind, prior=prior)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from anomalib_hgad.common.checks import check_positive
+from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.models.hgad.flows.base import FeatureFlow, Latents
 from anomalib_hgad.models.hgad.flows.conditional import ConditionalFlow
 from anomalib_hgad.models.hgad.flows.fastflow import FastFlow
@@ -48,7 +48,7 @@ def make_flow(
     Raises:
         ValueError: If an argument is out of range.
     """
-    check_positive(clamp_alpha=1.0 if clamp_alpha is None else clamp_alpha)
+    check_range("0 < {} < inf", clamp_alpha=1.0 if clamp_alpha is None else clamp_alpha)
     common = {"coupling_blocks": coupling_blocks, "clamp_alpha": clamp_alpha}
     given: dict[str, Any] = {name: value for name, value in common.items() if value is not None}
     own: dict[FlowKind, dict[str, Any]] = {
