@@ -26,7 +26,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 
-from anomalib_hgad.common.checks import check_choice, check_not_negative, check_part, check_positive, check_share
+from anomalib_hgad.common.checks import check_choice, check_range
 from anomalib_hgad.common.encoder import image_statistics
 from anomalib_hgad.data.batch import ClassImageBatch, FeatureBatch
 from anomalib_hgad.deploy.export import CLASS_TENSOR
@@ -192,12 +192,12 @@ class Hgad(PluginModel, AnomalibModule):
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(size, *image_statistics(backbone))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
-        check_positive(num_classes=1 if num_classes is None else num_classes, lr=lr)
-        check_part(position_share=position_share)
-        check_not_negative(weight_decay=weight_decay)
+        check_range("0 < {} < inf", num_classes=1 if num_classes is None else num_classes, lr=lr)
+        check_range("0 < {} <= 1", position_share=position_share)
+        check_range("0 <= {} < inf", weight_decay=weight_decay)
         self.loss_weights = checked_loss_weights(loss_weights)
-        check_share(first_stage=first_stage, warmup=warmup)
-        check_share(label_smoothing=label_smoothing, calibration_share=calibration_share)
+        check_range("0 <= {} < 1", first_stage=first_stage, warmup=warmup)
+        check_range("0 <= {} < 1", label_smoothing=label_smoothing, calibration_share=calibration_share)
         check_choice(ScoredClass, class_source=class_source)
         check_choice(PriorKind, prior=prior)
         check_choice(ScoreKind, score=score)

@@ -17,7 +17,7 @@ import torch
 from anomalib.data import InferenceBatch
 from torch import nn
 
-from anomalib_hgad.common.checks import check_positive
+from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.common.encoder import PyramidEncoder
 from anomalib_hgad.models.hgad.anomaly_map import AnomalyMapGenerator, LevelScores, ScoreKind, class_posterior
 from anomalib_hgad.models.hgad.calibration import ScoreCalibration
@@ -114,7 +114,7 @@ class HgadModel(nn.Module):
         self.prior_kind = prior
         self.num_centers = num_centers
         self.score = score
-        check_positive(**{"height of image_size": image_size[0], "width of image_size": image_size[1]})
+        check_range("0 < {} < inf", **{"height of image_size": image_size[0], "width of image_size": image_size[1]})
         self.image_size = image_size
         self.encoder = PyramidEncoder(backbone, layers, scales, pre_trained, backbone_weights, tokens=family.of_tokens)
         self.encoder.check_image_size(image_size)

@@ -19,7 +19,7 @@ from anomalib.models.components.flow import AllInOneBlock
 from FrEIA.framework import SequenceINN
 from torch import nn
 
-from anomalib_hgad.common.checks import check_positive
+from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.models.hgad.flows.base import FeatureFlow, PointwiseFlow
 from anomalib_hgad.models.hgad.flows.coupling import CouplingWeights, couple, coupling_weights
 from anomalib_hgad.models.hgad.flows.position import position_code
@@ -40,7 +40,7 @@ class ConditionalFlow(PointwiseFlow):
 
     def __init__(self, dim: int, coupling_blocks: int = 12, condition_dim: int = 256, clamp_alpha: float = 1.9) -> None:
         super().__init__(dim)
-        check_positive(coupling_blocks=coupling_blocks, clamp_alpha=clamp_alpha)
+        check_range("0 < {} < inf", coupling_blocks=coupling_blocks, clamp_alpha=clamp_alpha)
         if condition_dim < 4 or condition_dim % 4:  # sine and cosine of two axes
             msg = "The position code has a sine and a cosine of two axes: expected condition_dim to be a positive "
             msg += f"multiple of 4, got {condition_dim}."

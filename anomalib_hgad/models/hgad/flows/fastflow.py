@@ -18,7 +18,7 @@ from anomalib.models.components.flow import AllInOneBlock
 from FrEIA.framework import SequenceINN
 from torch import nn
 
-from anomalib_hgad.common.checks import check_positive
+from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.common.precision import full_precision
 from anomalib_hgad.models.hgad.flows.base import FeatureFlow
 from anomalib_hgad.models.hgad.flows.coupling import SUBNET_FACTOR, affine
@@ -47,7 +47,7 @@ class FastFlow(FeatureFlow):
         hidden_ratio: float = 1.0,
     ) -> None:
         super().__init__(dim)
-        check_positive(coupling_blocks=coupling_blocks, clamp_alpha=clamp_alpha)
+        check_range("0 < {} < inf", coupling_blocks=coupling_blocks, clamp_alpha=clamp_alpha)
         if not kernel_sizes or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
             msg = f"A convolution is centred on its position: expected odd kernel_sizes >= 1, got {list(kernel_sizes)}."
             raise ValueError(msg)

@@ -19,7 +19,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from anomalib_hgad.common.checks import check_positive
+from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.common.precision import full_precision
 from anomalib_hgad.models.hgad.flows.base import FeatureFlow
 
@@ -45,7 +45,7 @@ class SemanticFlow(FeatureFlow):
 
     def __init__(self, dim: int, coupling_blocks: int = 4, clamp_alpha: float = 3.0) -> None:
         super().__init__(dim)
-        check_positive(coupling_blocks=coupling_blocks, clamp_alpha=clamp_alpha)
+        check_range("0 < {} < inf", coupling_blocks=coupling_blocks, clamp_alpha=clamp_alpha)
         self.layers = nn.ModuleList(SemanticLayer(dim, clamp_alpha) for _ in range(coupling_blocks))
 
     @property

@@ -303,11 +303,11 @@ def test_semantic_flow_starts_as_a_shuffle() -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("cflow", {"coupling_blocks": 0}, "coupling_blocks > 0, got 0"),
-        ("fastflow", {"coupling_blocks": 0}, "coupling_blocks > 0, got 0"),
-        ("semantic", {"coupling_blocks": 0}, "coupling_blocks > 0, got 0"),
-        ("cflow", {"clamp_alpha": 0.0}, "clamp_alpha > 0, got 0.0"),
-        ("fastflow", {"clamp_alpha": -1}, "clamp_alpha > 0, got -1"),
+        ("cflow", {"coupling_blocks": 0}, "0 < coupling_blocks < inf, got 0"),
+        ("fastflow", {"coupling_blocks": 0}, "0 < coupling_blocks < inf, got 0"),
+        ("semantic", {"coupling_blocks": 0}, "0 < coupling_blocks < inf, got 0"),
+        ("cflow", {"clamp_alpha": 0.0}, "0 < clamp_alpha < inf, got 0.0"),
+        ("fastflow", {"clamp_alpha": -1}, "0 < clamp_alpha < inf, got -1"),
         ("semantic", {"clamp_alpha": float("inf")}, "clamp_alpha > 0 and finite, got inf"),
         ("fastflow", {"kernel_sizes": (3, 2)}, r"odd kernel_sizes >= 1, got \[3, 2\]"),
         ("fastflow", {"kernel_sizes": ()}, r"odd kernel_sizes >= 1, got \[\]"),

@@ -266,7 +266,7 @@ def test_likelihood_is_that_of_cflow() -> None:
     ("arguments", "message"),
     [
         ({"dim": 1}, "splits the channels in two: expected dim >= 2, got 1"),
-        ({"coupling_blocks": 0}, "Expected coupling_blocks > 0, got 0"),
+        ({"coupling_blocks": 0}, "expected 0 < coupling_blocks < inf, got 0"),
         ({"condition_dim": 0}, "positive multiple of 4, got 0"),
         ({"condition_dim": -4}, "positive multiple of 4, got -4"),
         ({"condition_dim": 6}, "positive multiple of 4, got 6"),
