@@ -31,6 +31,7 @@ def page(run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> str
     return (run / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_page_is_whole_and_asks_for_nothing(page: str) -> None:
     elements = Elements(page)
     assert not elements.open
@@ -42,11 +43,13 @@ def test_page_is_whole_and_asks_for_nothing(page: str) -> None:
     assert "@import" not in page
 
 
+@pytest.mark.slow
 def test_names_are_text_not_markup(page: str) -> None:
     assert "nut &lt;b&gt;&amp;$x" in page
     assert "<b>&$x" not in page
 
 
+@pytest.mark.slow
 def test_page_shows_every_part(page: str, run: Path) -> None:
     text = page.replace("\n", " ")
     for part in ("Classes", "Scores", "ROC curves", "Inferred classes", "Errors", "Log-likelihood of positions"):
@@ -62,12 +65,14 @@ def test_page_shows_every_part(page: str, run: Path) -> None:
     assert f"<dt>threshold</dt><dd>{threshold:.4g}</dd>" in page
 
 
+@pytest.mark.slow
 def test_figures_of_the_page_are_those_of_the_test(page: str, run: Path) -> None:
     with (run / "results.csv").open(newline="", encoding="utf-8") as file:
         mean = next(row for row in csv.DictReader(file) if row["class"] == "mean")
     assert f"<b>{100 * float(mean['image_AUROC']):.1f} %</b>" in page
 
 
+@pytest.mark.slow
 def test_one_class_of_a_plain_datamodule(data: Path, tmp_path: Path) -> None:
     """No labels, no class to infer: the page leaves out what there is not."""
     datamodule = MVTecAD(data, category="bolt", train_batch_size=4, eval_batch_size=4, num_workers=0)
@@ -79,6 +84,7 @@ def test_one_class_of_a_plain_datamodule(data: Path, tmp_path: Path) -> None:
     assert text.count("<svg") == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
 def test_page_fits_the_window(page: str, width: int, tmp_path: Path) -> None:
     """In a real browser: nothing is wider than the window, and every picture is drawn."""

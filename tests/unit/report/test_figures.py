@@ -17,6 +17,7 @@ from anomalib_hgad.report.run_files import read_run
 from tests.helpers.predictions import prediction
 
 
+@pytest.mark.slow
 def test_anomalies_of_none_of_the_classes_have_a_curve(run: Path) -> None:
     """Three of four pairs of a normal and an anomalous image are in order."""
     rows = [prediction(f"n{index}", "cat", anomalous=False, score=index) for index in (0, 2)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from anomalib_hgad.report import examples
@@ -15,6 +16,7 @@ from anomalib_hgad.report.latents import Sample, project, sample_latents
 from anomalib_hgad.report.run_files import read_run
 
 
+@pytest.mark.slow
 def test_latents_of_a_sample(run: Path) -> None:
     """Log-likelihoods against the model's own forward flow and density, of one image."""
     files = read_run(run)

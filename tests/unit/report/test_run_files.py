@@ -16,6 +16,8 @@ from anomalib_hgad.evaluation.predictions import Prediction, read_predictions, w
 from anomalib_hgad.models.hgad.novelty import NOVELTY_LIMIT
 from anomalib_hgad.report.run_files import CHECKPOINT, read_run
 
+pytestmark = pytest.mark.slow
+
 
 def test_decisions_of_a_test(run: Path, data: Path) -> None:
     rows = read_predictions(run)
