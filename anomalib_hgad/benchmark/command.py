@@ -36,7 +36,7 @@ def benchmark(
     output: Path = Path("results/benchmark"),
     only: list[str] | None = None,
 ) -> int:
-    """Train and test anomalib models on the same classes, and write tables of their figures.
+    """Train and test anomalib models on the same classes, and write tables of their metrics.
 
     Every model trains for the same epochs, and is tested as it is after the last one. A repeated command runs only what
     is missing.

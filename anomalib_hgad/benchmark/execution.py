@@ -69,7 +69,7 @@ class ModelClock(Callback):
         self._start = time.perf_counter()
 
     def on_test_batch_end(self, _trainer: Any, _module: Any, _outputs: Any, batch: ImageBatch, *_: Any) -> None:  # noqa: ANN401
-        """Stop it; the callbacks of the user, of which this is one, come before those that compute figures."""
+        """Stop it; the callbacks of the user, of which this is one, come before those that compute metrics."""
         self.seconds += time.perf_counter() - self._start
         self.images += batch.batch_size
 
@@ -133,7 +133,7 @@ def execute(run: Run, folder: Path) -> dict[str, Any]:
         folder: Folder for its files.
 
     Returns:
-        Settings, figures, times, memory, parameters and versions.
+        Settings, metrics, times, memory, parameters and versions.
     """
     seed_everything(run.seed, workers=True)
     model = build_model(run)
