@@ -30,7 +30,7 @@ COLUMNS = {
     "pixel_F1Score": "pixel F1",
     "ClassAccuracy": "class right",
 }
-"""Figures in the table, and their headings."""
+"""Metrics in the table, and their headings."""
 
 
 def report(run: Path, compare: Path | None = None, output: Path | None = None) -> Path:

@@ -202,7 +202,7 @@ def test_local_weights_reach_models_without_an_argument_for_them(weights: Path) 
 def test_tables_by_hand() -> None:
     """Means over the classes first, then mean and standard deviation over the seeds."""
     summary = summarise([record("A", 0, {"x": 0.9, "y": 0.7}), record("A", 1, {"x": 1.0, "y": 0.8})])
-    means = summary.figures[summary.figures["class"] == "mean"]["image_AUROC"].tolist()
+    means = summary.metrics[summary.metrics["class"] == "mean"]["image_AUROC"].tolist()
     assert means == pytest.approx([0.8, 0.9])
     assert "| A | 85.0 ± 7.1 |" in summary.markdown  # sqrt(2) * 5
     assert "| A | 95.0 ± 7.1 | 75.0 ± 7.1 |" in summary.markdown
@@ -214,8 +214,8 @@ def test_tables_by_hand() -> None:
 def test_separate_models_are_summed_up() -> None:
     records = [record("A", 0, {"x": 0.9}, "separate"), record("A", 0, {"y": 0.7}, "separate")]
     summary = summarise(records)
-    assert summary.figures["class"].tolist() == ["x", "y", "mean"]
-    assert summary.figures["image_AUROC"].tolist() == pytest.approx([0.9, 0.7, 0.8])
+    assert summary.metrics["class"].tolist() == ["x", "y", "mean"]
+    assert summary.metrics["image_AUROC"].tolist() == pytest.approx([0.9, 0.7, 0.8])
     assert summary.costs["fit_seconds"].tolist() == [20]
     assert summary.costs["parameters"].tolist() == [1_500_000]
 

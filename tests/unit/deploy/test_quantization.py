@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import openvino
 import pytest
 import torch
@@ -130,14 +131,43 @@ def test_mixture_and_smoothing_stay_in_floating_point(exported: dict[str, Path],
     assert len(products) == flows + convolutions + mixture + resizing
 
 
-def ancestors(node: openvino.Node) -> set[str]:
-    """Types of what feeds a node's first input, through operations that move numbers only."""
+def ancestors(node: openvino.Node, position: int = 0) -> set[str]:
+    """Types of what feeds an input of a node, the first one by default, through operations that move numbers only."""
     types = set()
-    source = node.input_value(0).get_node()
+    source = node.input_value(position).get_node()
     while source.get_type_name() in {"FakeQuantize", "Reshape", "Transpose", "Convert", "Multiply"}:
         types.add(source.get_type_name())
         source = source.input_value(0).get_node()
     return types
+
+
+@pytest.mark.parametrize("input_size", [None, (32, 48)], ids=["any size", "one size"])
+def test_weights_of_backbone_and_flows_are_quantised_and_no_others(
+    input_size: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    """By the names of the weights, as PyTorch's exporter notes them beside each operation of the ONNX graph."""
+    module = Hgad(**LIGHT | {"image_size": (32, 48)}, pre_processor=input_size is None).eval()
+    module._set_class_names(["bolt", "gear wheel", "nut"])
+    # Centres of trained levels are not the same.
+    for prior in module.model.priors:
+        prior.class_centers.data.normal_()
+    notes = {
+        node.name: next(entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.fx_node")
+        for node in onnx.load(module.to_onnx(tmp_path, input_size=input_size)).graph.node
+        if node.op_type in {"Conv", "MatMul"}
+    }
+    expected = {name: "_model_encoder_" in note or "_model_flows_" in note for name, note in notes.items()}
+    graph = openvino.Core().read_model(
+        module.to_openvino(tmp_path, input_size=input_size, compression_type=CompressionType.INT8)
+    )
+    products = [node for node in graph.get_ordered_ops() if node.get_type_name() in {"Convolution", "MatMul"}]
+    actual = {node.get_friendly_name(): "Convert" in ancestors(node, 1) for node in products}
+    assert len(actual) == len(expected)
+    assert sum(actual.values()) == sum(expected.values())
+    # OpenVINO gives convolutions that it has merged with a normalisation other names.
+    kept = actual.keys() & expected.keys()
+    assert {name for name, said in expected.items() if not said} <= kept
+    assert {name: actual[name] for name in kept} == {name: expected[name] for name in kept}
 
 
 class Contented:
