@@ -20,6 +20,7 @@ from anomalib_hgad.benchmark.execution import RECORD_FILE, SETTINGS_FILE
 from anomalib_hgad.benchmark.plan import ModelChoice, Protocol, Run, Setting, make_plan
 from anomalib_hgad.benchmark.summary import summarise, write_summary
 from anomalib_hgad.common.files import write_json
+from anomalib_hgad.common.versions import installed_versions
 
 LOG_FILE = "log.txt"
 
@@ -35,7 +36,7 @@ def benchmark(
     output: Path = Path("results/benchmark"),
     only: list[str] | None = None,
 ) -> int:
-    """Train and test anomalib models on the same classes, and write tables of their figures.
+    """Train and test anomalib models on the same classes, and write tables of their metrics.
 
     Every model trains for the same epochs, and is tested as it is after the last one. A repeated command runs only what
     is missing.
@@ -120,7 +121,7 @@ def finished(run: Run, output: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     record = json.loads(path.read_text(encoding="utf-8"))
-    for name, here in (("settings", run.settings), ("versions", execution.installed_versions())):
+    for name, here in (("settings", run.settings), ("versions", installed_versions(execution.REPORTED_PACKAGES))):
         if record[name] != here:
             msg = f"{path.parent} was made with other {name}: {record[name]}, now {here}. Choose another output, or "
             msg += "remove that folder."

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,6 +28,7 @@ from anomalib_hgad.benchmark.plan import Run, model_class
 from anomalib_hgad.common.encoder import load_backbone_weights
 from anomalib_hgad.common.files import write_json
 from anomalib_hgad.common.memory import peak_memory
+from anomalib_hgad.common.versions import installed_versions
 from anomalib_hgad.data.multi_class import MultiClass
 from anomalib_hgad.evaluation.evaluator import ClassAccuracy, ClassEvaluator
 
@@ -37,11 +37,6 @@ REPORTED_PACKAGES = ("anomalib-hgad", "anomalib", "lightning", "timm", "torch")
 
 SETTINGS_FILE = "settings.json"
 RECORD_FILE = "record.json"
-
-
-def installed_versions() -> dict[str, str]:
-    """Versions of :data:`REPORTED_PACKAGES`."""
-    return {package: version(package) for package in REPORTED_PACKAGES}
 
 
 def benchmark_metrics() -> list[AnomalibMetric]:
@@ -74,7 +69,7 @@ class ModelClock(Callback):
         self._start = time.perf_counter()
 
     def on_test_batch_end(self, _trainer: Any, _module: Any, _outputs: Any, batch: ImageBatch, *_: Any) -> None:  # noqa: ANN401
-        """Stop it; the callbacks of the user, of which this is one, come before those that compute figures."""
+        """Stop it; the callbacks of the user, of which this is one, come before those that compute metrics."""
         self.seconds += time.perf_counter() - self._start
         self.images += batch.batch_size
 
@@ -138,7 +133,7 @@ def execute(run: Run, folder: Path) -> dict[str, Any]:
         folder: Folder for its files.
 
     Returns:
-        Settings, figures, times, memory, parameters and versions.
+        Settings, metrics, times, memory, parameters and versions.
     """
     seed_everything(run.seed, workers=True)
     model = build_model(run)
@@ -169,7 +164,7 @@ def execute(run: Run, folder: Path) -> dict[str, Any]:
         "milliseconds_per_image": 1000 * clock.seconds / clock.images,
         "peak_memory_bytes": peak_memory(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "versions": installed_versions(),
+        "versions": installed_versions(REPORTED_PACKAGES),
     }
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 from anomalib_hgad.common.files import write_json, write_text
 from anomalib_hgad.data.batch import MEAN, POOLED
 
-FIGURES = {
+METRICS = {
     "image_AUROC": "image AUROC",
     "image_AUPR": "image AP",
     "image_F1Max": "image F1-max",
@@ -29,7 +29,7 @@ FIGURES = {
     "class_given_image_AUROC": "image AUROC, class given",
     "class_given_pixel_AUROC": "pixel AUROC, class given",
 }
-"""Columns of figures that are shares of 1, and their headings."""
+"""Columns of metrics that are shares of 1, and their headings."""
 
 COSTS = {
     "fit_seconds": ("training, s", 1.0, 0),
@@ -51,13 +51,13 @@ class Summary:
     """A benchmark's results.
 
     Attributes:
-        figures: A row for each model, seed and class, and for the mean over the classes and all images pooled.
+        metrics: A row for each model, seed and class, and for the mean over the classes and all images pooled.
         costs: A row for each model and seed.
         runs: What was run, with which versions.
         markdown: Tables to read.
     """
 
-    figures: pd.DataFrame
+    metrics: pd.DataFrame
     costs: pd.DataFrame
     runs: list[dict[str, Any]]
     markdown: str
@@ -72,12 +72,12 @@ def summarise(records: list[dict[str, Any]]) -> Summary:
     Returns:
         The tables; empty ones without records.
     """
-    figures = pd.DataFrame(_figure_rows(records), columns=["model", "seed", "class", *FIGURES])
-    figures = figures.astype(dict.fromkeys(FIGURES, float))
-    of_classes = figures[figures["class"] != POOLED]
-    means = of_classes.groupby(["model", "seed"], sort=False)[list(FIGURES)].mean().reset_index()
+    metrics = pd.DataFrame(_metric_rows(records), columns=["model", "seed", "class", *METRICS])
+    metrics = metrics.astype(dict.fromkeys(METRICS, float))
+    of_classes = metrics[metrics["class"] != POOLED]
+    means = of_classes.groupby(["model", "seed"], sort=False)[list(METRICS)].mean().reset_index()
     means.insert(2, "class", MEAN)
-    figures = pd.concat([of_classes, means, figures[figures["class"] == POOLED]], ignore_index=True)
+    metrics = pd.concat([of_classes, means, metrics[metrics["class"] == POOLED]], ignore_index=True)
     costs = pd.DataFrame(
         [{**_row_of(record), **{name: record[name] for name in COSTS}} for record in records],
         columns=["model", "seed", *COSTS],
@@ -85,7 +85,7 @@ def summarise(records: list[dict[str, Any]]) -> Summary:
     # A benchmark of separate models has one record for each class.
     worst_or_sum = {name: "sum" if name in {"fit_seconds", "test_seconds"} else "max" for name in COSTS}
     costs = costs.groupby(["model", "seed"], sort=False).agg(worst_or_sum).reset_index()
-    return Summary(figures, costs, [_described(record) for record in records], _markdown(figures, costs, records))
+    return Summary(metrics, costs, [_described(record) for record in records], _markdown(metrics, costs, records))
 
 
 def write_summary(summary: Summary, folder: Path) -> None:
@@ -95,10 +95,10 @@ def write_summary(summary: Summary, folder: Path) -> None:
         summary: The tables.
         folder: Folder of the benchmark.
     """
-    write_text(folder / "results.csv", lambda file: summary.figures.to_csv(file, index=False))
+    write_text(folder / "results.csv", lambda file: summary.metrics.to_csv(file, index=False))
     tables = {
         name: json.loads(frame.to_json(orient="records"))
-        for name, frame in (("figures", summary.figures), ("costs", summary.costs))
+        for name, frame in (("figures", summary.metrics), ("costs", summary.costs))
     }
     write_json({"runs": summary.runs, **tables}, folder / "results.json")
     write_text(folder / "results.md", lambda file: file.write(summary.markdown))
@@ -108,10 +108,10 @@ def _row_of(record: dict[str, Any]) -> dict[str, Any]:
     return {"model": record["settings"]["name"], "seed": record["settings"]["seed"]}
 
 
-def _figure_rows(records: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+def _metric_rows(records: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
     for record in records:
-        for name, figures in record["classes"].items():
-            yield {**_row_of(record), "class": name, **figures}
+        for name, metrics in record["classes"].items():
+            yield {**_row_of(record), "class": name, **metrics}
         if record["settings"]["protocol"]["setting"] == "unified":
             yield {**_row_of(record), "class": POOLED, **record["pooled"]}
 
@@ -131,30 +131,30 @@ def _described(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _markdown(figures: pd.DataFrame, costs: pd.DataFrame, records: list[dict[str, Any]]) -> str:
+def _markdown(metrics: pd.DataFrame, costs: pd.DataFrame, records: list[dict[str, Any]]) -> str:
     if not records:
         return "No run is finished.\n"
     protocol = records[0]["settings"]["protocol"]
-    seeds = sorted(figures["seed"].unique().tolist())
+    seeds = sorted(metrics["seed"].unique().tolist())
     lines = [
         f"{PROTOCOLS[protocol['setting']]} {protocol['max_epochs']} epochs, the last one counts; seeds "
         f"{', '.join(map(str, seeds))}. In percent; mean{' ± standard deviation over the seeds' * (len(seeds) > 1)}. "
         "Scores are raw. Where a model infers the class of an image, its figures are those with the class inferred, "
         "unless a heading says given; other models do not use it.",
         "",
-        *_table(figures[figures["class"] == MEAN], "Mean over the classes", FIGURES),
+        *_table(metrics[metrics["class"] == MEAN], "Mean over the classes", METRICS),
     ]
-    pooled = figures[figures["class"] == POOLED]
+    pooled = metrics[metrics["class"] == POOLED]
     if len(pooled):
-        one_threshold = [name for name in FIGURES if name.startswith(("image_", "pixel_"))]
+        one_threshold = [name for name in METRICS if name.startswith(("image_", "pixel_"))]
         lines += _table(
-            pooled, "All images pooled, whatever their class", {name: FIGURES[name] for name in one_threshold}
+            pooled, "All images pooled, whatever their class", {name: METRICS[name] for name in one_threshold}
         )
-    by_class = figures[~figures["class"].isin([MEAN, POOLED])]
+    by_class = metrics[~metrics["class"].isin([MEAN, POOLED])]
     for name in ("image_AUROC", "pixel_AUROC"):
         of_name = by_class.pivot_table(index=["model", "seed"], columns="class", values=name, sort=False).reset_index()
         headings = {key: key for key in of_name.columns if key not in {"model", "seed"}}
-        lines += _table(of_name, f"{FIGURES[name]} of each class", headings)
+        lines += _table(of_name, f"{METRICS[name]} of each class", headings)
     lines += ["Costs", "", "| model | " + " | ".join(heading for heading, _, _ in COSTS.values()) + " |"]
     lines += ["|---|" + len(COSTS) * "---:|"]
     for model, of_model in costs.groupby("model", sort=False):
@@ -164,7 +164,7 @@ def _markdown(figures: pd.DataFrame, costs: pd.DataFrame, records: list[dict[str
 
 
 def _table(rows: pd.DataFrame, title: str, headings: dict[str, str]) -> list[str]:
-    """A Markdown table with a row for each model; columns without any figure are left out."""
+    """A Markdown table with a row for each model; columns without any value are left out."""
     columns = {key: heading for key, heading in headings.items() if rows[key].notna().any()}
     lines = [title, "", f"| model | {' | '.join(map(_text, columns.values()))} |", "|---|" + len(columns) * "---:|"]
     for model, of_model in rows.groupby("model", sort=False):

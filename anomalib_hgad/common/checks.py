@@ -5,40 +5,29 @@
 
 from __future__ import annotations
 
-import math
+import operator
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
 
-
-def check_share(**shares: float) -> None:
-    """Check that settings are shares of a whole.
-
-    Args:
-        **shares: The settings by name.
-
-    Raises:
-        ValueError: If one is not from 0 to below 1.
-    """
-    for name, value in shares.items():
-        if not 0 <= value < 1:
-            msg = f"{name} is a share: expected 0 <= {name} < 1, got {value}."
-            raise ValueError(msg)
+COMPARISONS = {"<": operator.lt, "<=": operator.le}
 
 
-def check_part(**parts: float) -> None:
-    """Check that settings are parts of a whole, which may be all of it.
+def check_range(bounds: str, /, **settings: float) -> None:
+    """Check that settings are within bounds.
 
     Args:
-        **parts: The settings by name.
+        bounds: The bounds, such as ``"0 <= {} < 1"`` of a share, or ``"0 < {} < inf"``.
+        **settings: The settings by name.
 
     Raises:
-        ValueError: If one is not above 0 and at most 1.
+        ValueError: If one is not, or is no number.
     """
-    for name, value in parts.items():
-        if not 0 < value <= 1:
-            msg = f"{name} is a part of a whole: expected 0 < {name} <= 1, got {value}."
+    low, above, _, below, high = bounds.split()
+    for name, value in settings.items():
+        if not (COMPARISONS[above](float(low), value) and COMPARISONS[below](value, float(high))):
+            msg = f"{name} is out of range: expected {bounds.format(name)}, got {value}."
             raise ValueError(msg)
 
 
@@ -55,36 +44,6 @@ def check_choice(choices: Any, **settings: str) -> None:  # noqa: ANN401
     for name, value in settings.items():
         if value not in get_args(choices):
             msg = f"Expected {name} to be one of {', '.join(map(repr, get_args(choices)))}; got {value!r}."
-            raise ValueError(msg)
-
-
-def check_positive(**numbers: float) -> None:
-    """Check that settings are above 0 and finite.
-
-    Args:
-        **numbers: The settings by name.
-
-    Raises:
-        ValueError: If one is not.
-    """
-    for name, value in numbers.items():
-        if not 0 < value < math.inf:
-            msg = f"Expected {name} > 0{' and finite' if value > 0 else ''}, got {value}."
-            raise ValueError(msg)
-
-
-def check_not_negative(**numbers: float) -> None:
-    """Check that settings are at least 0 and finite.
-
-    Args:
-        **numbers: The settings by name.
-
-    Raises:
-        ValueError: If one is not.
-    """
-    for name, value in numbers.items():
-        if not 0 <= value < math.inf:
-            msg = f"Expected {name} >= 0 and finite, got {value}."
             raise ValueError(msg)
 
 

@@ -1,12 +1,13 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Files that are there as a whole or not at all, whenever the process that writes them is killed."""
+"""Files and folders that are there as a whole or not at all, whenever the process that writes them is killed."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import IO, Any
 from uuid import uuid4
 
 UNFINISHED = ".part"
-"""Ending of a file that is being written. What a killed process leaves is never read, and may be deleted."""
+"""Ending of a file or folder that is being written. What a killed process leaves is never read, and may be deleted."""
 
 
 @contextmanager
@@ -29,12 +30,35 @@ def atomic_write(path: Path) -> Iterator[Path]:
         process alone, as equal runs may write the same file together.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{uuid4().hex[:12]}{UNFINISHED}")
+    unfinished = _beside(path)
     try:
         yield unfinished
         _replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which takes its place when it is complete.
+
+    Args:
+        path: The place. An empty folder there is replaced. One with files in it stays: another process has filled it
+            meanwhile.
+
+    Yields:
+        The folder to fill, beside that place.
+    """
+    unfinished = _beside(path)
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+        if not path.is_dir():
+            unfinished.replace(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def write_text(path: Path, write: Callable[[IO[str]], object]) -> None:
@@ -76,6 +100,10 @@ def move_whole(made: Path, place: Path) -> None:
         place.unlink(missing_ok=True)
     for file in (*others, made):
         _replace(file, place.with_name(file.name))
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{uuid4().hex[:12]}{UNFINISHED}")
 
 
 def _replace(file: Path, place: Path) -> None:

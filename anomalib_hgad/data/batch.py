@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -33,99 +33,64 @@ POOLED = "pooled"
 """Name of the row that has all images, whatever their class; no class may be called so."""
 
 
+ArrayT = TypeVar("ArrayT", torch.Tensor, np.ndarray)
+NameT = TypeVar("NameT", str, list[str])
+
+
 @dataclass
-class NumpyClassImageItem(NumpyImageItem):
+class ClassFields(Generic[ArrayT, NameT]):
+    """What is known of the product class of an image, or of each of a batch of images; ``None`` where it is not.
+
+    The shapes are those of a batch. An item has the same without B.
+
+    Attributes:
+        class_index: True class, int64, shape (B,), with :data:`NO_CLASS` for something else.
+        class_name: Name of the true class, or of that something else.
+        pred_class_index: Class inferred by the model, int64, shape (B,).
+        pred_class_name: Name of the inferred class, or ``"unknown"``.
+        raw_score: Image score before the post-processing, shape (B,).
+        class_given_score, class_inferred_score: The same with the true and with the inferred class, shape (B,).
+        class_given_map, class_inferred_map: The anomaly map that belongs to it, shape (B, height, width).
+        novelty: How much less typical the image is than normal ones of its class; above 1 it is unknown. Shape (B,).
+    """
+
+    class_index: ArrayT | None = None
+    class_name: NameT | None = None
+    pred_class_index: ArrayT | None = None
+    pred_class_name: NameT | None = None
+    raw_score: ArrayT | None = None
+    class_given_score: ArrayT | None = None
+    class_given_map: ArrayT | None = None
+    class_inferred_score: ArrayT | None = None
+    class_inferred_map: ArrayT | None = None
+    novelty: ArrayT | None = None
+
+
+@dataclass
+class NumpyClassImageItem(ClassFields[np.ndarray, str], NumpyImageItem):
     """:class:`ClassImageItem` as NumPy arrays."""
 
-    class_index: np.ndarray | None = None
-    class_name: str | None = None
-    pred_class_index: np.ndarray | None = None
-    pred_class_name: str | None = None
-    raw_score: np.ndarray | None = None
-    class_given_score: np.ndarray | None = None
-    class_given_map: np.ndarray | None = None
-    class_inferred_score: np.ndarray | None = None
-    class_inferred_map: np.ndarray | None = None
-    novelty: np.ndarray | None = None
-
 
 @dataclass
-class NumpyClassImageBatch(NumpyImageBatch):
+class NumpyClassImageBatch(ClassFields[np.ndarray, list[str]], NumpyImageBatch):
     """:class:`ClassImageBatch` as NumPy arrays."""
 
     item_class: ClassVar[type[NumpyClassImageItem]] = NumpyClassImageItem
 
-    class_index: np.ndarray | None = None
-    class_name: list[str] | None = None
-    pred_class_index: np.ndarray | None = None
-    pred_class_name: list[str] | None = None
-    raw_score: np.ndarray | None = None
-    class_given_score: np.ndarray | None = None
-    class_given_map: np.ndarray | None = None
-    class_inferred_score: np.ndarray | None = None
-    class_inferred_map: np.ndarray | None = None
-    novelty: np.ndarray | None = None
-
 
 @dataclass
-class ClassImageItem(ImageItem):
-    """An image and the product class it shows.
-
-    Attributes:
-        class_index: True class, int64 scalar, :data:`NO_CLASS` for something else, or ``None`` when unknown.
-        class_name: Name of the true class, or of that something else.
-        pred_class_index: Class inferred by the model, int64 scalar.
-        pred_class_name: Name of the inferred class, or ``"unknown"``.
-        raw_score: Image score before the post-processing, scalar.
-        class_given_score, class_inferred_score: The same with the true and with the inferred class, scalar.
-        class_given_map, class_inferred_map: The anomaly map that belongs to it, shape (height, width).
-        novelty: How much less typical the image is than normal ones of its class; above 1 it is unknown. Scalar.
-    """
+class ClassImageItem(ClassFields[torch.Tensor, str], ImageItem):
+    """An image and the product class it shows."""
 
     numpy_class: ClassVar[type[NumpyClassImageItem]] = NumpyClassImageItem
 
-    class_index: torch.Tensor | None = None
-    class_name: str | None = None
-    pred_class_index: torch.Tensor | None = None
-    pred_class_name: str | None = None
-    raw_score: torch.Tensor | None = None
-    class_given_score: torch.Tensor | None = None
-    class_given_map: torch.Tensor | None = None
-    class_inferred_score: torch.Tensor | None = None
-    class_inferred_map: torch.Tensor | None = None
-    novelty: torch.Tensor | None = None
-
 
 @dataclass
-class ClassImageBatch(ImageBatch):
-    """A batch of images and the product classes they show.
-
-    Attributes:
-        class_index: True classes, int64, shape (B,), with :data:`NO_CLASS` for something else; or ``None`` when
-            unknown.
-        class_name: Names of the true classes, or of that something else.
-        pred_class_index: Classes inferred by the model, int64, shape (B,).
-        pred_class_name: Names of the inferred classes, or ``"unknown"``.
-        raw_score: Image scores before the post-processing, shape (B,).
-        class_given_score, class_inferred_score: The same with the true and with the inferred class, shape (B,).
-        class_given_map, class_inferred_map: The anomaly maps that belong to it, shape (B, height, width).
-        novelty: How much less typical the images are than normal ones of their class; above 1 they are unknown.
-            Shape (B,).
-    """
+class ClassImageBatch(ClassFields[torch.Tensor, list[str]], ImageBatch):
+    """A batch of images and the product classes they show."""
 
     item_class: ClassVar[type[ClassImageItem]] = ClassImageItem
     numpy_class: ClassVar[type[NumpyClassImageBatch]] = NumpyClassImageBatch
-
-    class_index: torch.Tensor | None = None
-    class_name: list[str] | None = None
-    pred_class_index: torch.Tensor | None = None
-    pred_class_name: list[str] | None = None
-    raw_score: torch.Tensor | None = None
-    class_given_score: torch.Tensor | None = None
-    class_given_map: torch.Tensor | None = None
-    class_inferred_score: torch.Tensor | None = None
-    class_inferred_map: torch.Tensor | None = None
-    novelty: torch.Tensor | None = None
 
     @classmethod
     def collate(cls, items: list[ClassImageItem]) -> ClassImageBatch:

@@ -9,8 +9,6 @@ https://arxiv.org/abs/2206.03687, for many classes against many; one class again
 
 # No `from __future__ import annotations`: jsonargparse reads the types of the arguments for the config schema.
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import check_integrity
 from torchvision.transforms.v2 import Transform
 
+from anomalib_hgad.common.files import atomic_folder
 from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch, ClassImageItem
 from anomalib_hgad.data.images import naming_errors
 
@@ -277,15 +276,10 @@ def _write_images(subsets: dict[str, CIFAR10], folder: Path) -> None:
         subsets: Images by the name of their split.
         folder: Gets ``SPLIT/CLASS/NUMBER.png``.
     """
-    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_folder(folder) as unfinished:
         for split, images in subsets.items():
             for name in CLASSES:
                 (unfinished / split / name).mkdir(parents=True)
             described = f"Writing the {split} images to {folder}"
             for number, (pixels, target) in enumerate(zip(track(images.data, described), images.targets, strict=True)):
                 Image.fromarray(pixels).save(unfinished / split / images.classes[target] / f"{number:05}.png")
-        if not folder.is_dir():  # else another process has written them
-            unfinished.replace(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)

@@ -4,14 +4,13 @@
 """The demo's dataset: pictures of five products, drawn on the spot and laid out like MVTec AD."""
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalib_hgad.common.files import atomic_folder
 from anomalib_hgad.demo.products import PRODUCTS
 from anomalib_hgad.demo.scene import photograph
 
@@ -101,17 +100,8 @@ def write_demo_dataset(root: Path | str, *, train: int = 40, good: int = 12, per
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         msg = f"{root} exists and is not the demo dataset. Choose another folder."
         raise FileExistsError(msg)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside its place and renamed at the end, so that half a dataset is never taken for a whole one.
-    draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
+    with atomic_folder(root) as unfinished:
         for product in PRODUCTS:
-            _write_class(draft / product, product, seed, train, good, per_kind)
-        (draft / MARKER).write_text(json.dumps(made), encoding="utf-8")
-        draft.chmod(0o755)
-        if root.exists():
-            root.rmdir()
-        draft.rename(root)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+            _write_class(unfinished / product, product, seed, train, good, per_kind)
+        (unfinished / MARKER).write_text(json.dumps(made), encoding="utf-8")
     return root

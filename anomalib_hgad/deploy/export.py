@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +20,7 @@ from anomalib.pre_processing import PreProcessor
 from torch import nn
 
 from anomalib_hgad.common.files import move_whole
+from anomalib_hgad.common.versions import installed_versions
 from anomalib_hgad.deploy.transforms import exportable, last_size
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ CALIBRATED = (CompressionType.INT8_PTQ, CompressionType.INT8_ACQ)
 
 IN_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 """Setting of OpenVINO without which it computes in bfloat16 on processors that can."""
+
+DESCRIBED_PACKAGES = ("anomalib", "anomalib-hgad", "torch", "timm")
+"""Packages whose versions an exported model says."""
 
 CLASS_TENSOR = "class_candidates"
 """Name of the tensor of each image's most probable classes, the inferred one first, int64, shape (B, J)."""
@@ -147,7 +150,7 @@ class DescribedExport(ExportMixin):
             "model": f"anomalib_hgad.{type(self).__name__}",
             **{name: None if value is None else float(value) for name, value in thresholds.items()},
             "image_size": list(cast("tuple[int, int]", self.model.image_size)),
-            **{f"{package}_version": version(package) for package in ("anomalib", "anomalib-hgad", "torch", "timm")},
+            **{f"{package}_version": number for package, number in installed_versions(DESCRIBED_PACKAGES).items()},
         }
         return {name: json.dumps(value) for name, value in entries.items()}
 

@@ -110,6 +110,7 @@ def _is_quantised(node: Node, head: Sequence[np.ndarray]) -> bool:
 
 
 def _same(weight: np.ndarray, constant: np.ndarray) -> bool:
+    # By value: PyTorch's exporter stores the transposed centres under a number, and names no module within `no_grad`.
     weight, constant = weight.squeeze(), constant.squeeze()
     return any(np.array_equal(weight, other) for other in (constant, constant.T))
 

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Figures of every class and their mean over the classes, by anomalib's metrics.
+"""Metrics of every class and their mean over the classes, by anomalib's metrics.
 
 Works with any anomalib model on :class:`~anomalib_hgad.MultiClass` or on a datamodule of one class.
 """
@@ -102,7 +102,7 @@ class ClassMetric:
             self.truth_range.update(batch)
 
     def compute(self) -> float | None:
-        """The figure; ``None`` if it is not defined.
+        """The value; ``None`` if it is not defined.
 
         Against a ground truth of normal and anomalous it needs both.
         """
@@ -120,9 +120,9 @@ class ClassEvaluator(Evaluator):
     Every metric is computed for each class, and for all images pooled. Logged are ``image_AUROC`` (the mean over the
     classes), ``image_AUROC_pooled`` and ``image_AUROC_CLASS``, and so on for the others. After the test a table goes to
     the terminal; ``results.csv`` and ``results.json`` go into the results folder, and ``predictions.csv`` with the
-    decision on every image. A class without anomalous images or without masks has no figure where none is defined; the
+    decision on every image. A class without anomalous images or without masks has no value where none is defined; the
     means are over those that have one. An image of none of the classes counts for all images pooled alone, and there
-    not for figures that need a class. Of several processes all have the same figures, over all images, each of which
+    not for metrics that need a class. Of several processes all have the same values, over all images, each of which
     counts once.
 
     Args:
@@ -132,7 +132,7 @@ class ClassEvaluator(Evaluator):
         compute_on_cpu: Keep what the metrics collect in main memory. Defaults to ``True``.
 
     Attributes:
-        results: Figures of the last test; ``None`` before one.
+        results: Metrics of the last test; ``None`` before one.
     """
 
     def __init__(
@@ -154,11 +154,11 @@ class ClassEvaluator(Evaluator):
         self.results: Results | None = None
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the figures of a validation."""
+        """Start the metrics of a validation."""
         self._start(trainer, pl_module, self.val_metrics)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the figures of a test."""
+        """Start the metrics of a test."""
         self._start(trainer, pl_module, self.test_metrics)
 
     def on_validation_batch_end(
@@ -189,17 +189,17 @@ class ClassEvaluator(Evaluator):
         self._update(self.test_metrics, batch, predictions, trainer.test_dataloaders, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compute and log the figures of a validation."""
+        """Compute and log the metrics of a validation."""
         del trainer, pl_module
         self._log(self.val_metrics)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compute and log the figures of a test, and keep them for :meth:`on_test_end`."""
+        """Compute and log the metrics of a test, and keep them for :meth:`on_test_end`."""
         del trainer, pl_module
         self.results = self._log(self.test_metrics)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the figures on the terminal, and write them to files."""
+        """Show the metrics on the terminal, and write them to files."""
         if self.results is not None and trainer.is_global_zero:
             Console().print(results_table(self.results, title=type(pl_module).__name__))
             write_results(self.results, Path(trainer.default_root_dir))
@@ -282,9 +282,9 @@ class ClassEvaluator(Evaluator):
             pooled=dict(zip(names, (metric.compute() for metric in self._pooled), strict=True)),
         )
         suffixes = {"": results.mean, "_pooled": results.pooled}
-        suffixes |= {f"_{class_name}": figures for class_name, figures in results.classes.items()}
-        for suffix, figures in suffixes.items():
-            for name, value in figures.items():
+        suffixes |= {f"_{class_name}": values for class_name, values in results.classes.items()}
+        for suffix, values in suffixes.items():
+            for name, value in values.items():
                 if value is not None:
                     self.log(name + suffix, value)
         return results

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+import pandas as pd
 from anomalib.data import ImageBatch
 
 from anomalib_hgad.common.files import write_text
@@ -43,6 +43,16 @@ class Prediction:
     pred_score: float | None
     raw_score: float | None
     novelty: float | None
+
+
+COLUMNS = {field.name: object for field in fields(Prediction)} | {
+    "gt_label": "boolean",
+    "pred_label": "boolean",
+    "pred_score": float,
+    "raw_score": float,
+    "novelty": float,
+}
+"""Columns of the file and their types in pandas."""
 
 
 def predictions_of_batch(batch: ImageBatch) -> list[Prediction]:
@@ -84,13 +94,9 @@ def write_predictions(predictions: Iterable[Prediction], folder: Path) -> None:
         predictions: Rows of the file.
         folder: Folder of the run.
     """
-
-    def write(file: IO[str]) -> None:
-        writer = csv.DictWriter(file, [field.name for field in fields(Prediction)])
-        writer.writeheader()
-        writer.writerows(asdict(prediction) for prediction in predictions)
-
-    write_text(folder / PREDICTIONS_FILE, write)
+    table = pd.DataFrame(map(asdict, predictions), columns=list(COLUMNS), dtype=object)
+    # Where lines end otherwise, a carriage return in the name of a file is written without quotes.
+    write_text(folder / PREDICTIONS_FILE, lambda file: table.to_csv(file, index=False, lineterminator="\r\n"))
 
 
 def read_predictions(folder: Path) -> list[Prediction]:
@@ -111,19 +117,17 @@ def read_predictions(folder: Path) -> list[Prediction]:
         msg = f"{path} is missing. `anomalib test` writes it, and the test after `anomalib train`; give the folder of "
         msg += "such a run."
         raise FileNotFoundError(msg)
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = csv.DictReader(file)
-        names = [field.name for field in fields(Prediction)]
-        if rows.fieldnames != names:
-            msg = f"{path}: expected the columns {', '.join(names)}, got {rows.fieldnames}."
-            raise ValueError(msg)
-        return [_parsed(row) for row in rows]
-
-
-def _parsed(row: dict[str, str]) -> Prediction:
-    values: dict[str, Any] = {name: text or None for name, text in row.items()}
-    for name in ("gt_label", "pred_label"):
-        values[name] = None if values[name] is None else values[name] == "True"
-    for name in ("pred_score", "raw_score", "novelty"):
-        values[name] = None if values[name] is None else float(values[name])
-    return Prediction(**values)
+    table = pd.read_csv(
+        path,
+        dtype=COLUMNS,
+        # A class may be called NA.
+        keep_default_na=False,
+        na_values=[""],
+        float_precision="round_trip",
+        encoding_errors="surrogateescape",
+    )
+    if list(table) != list(COLUMNS):
+        msg = f"{path}: expected the columns {', '.join(COLUMNS)}, got {', '.join(table)}."
+        raise ValueError(msg)
+    table = table.astype(object)
+    return [Prediction(**row) for row in table.where(table.notna(), None).to_dict("records")]

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Figures of a test: means over the classes, a table for the terminal, files for other programs."""
+"""Metrics of a test: means over the classes, a table for the terminal, files for other programs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from anomalib_hgad.data.batch import MEAN, POOLED
 
 @dataclass(frozen=True)
 class Results:
-    """Figures by name, of each class and of all images pooled. ``None`` where one is not defined.
+    """Metrics by name, of each class and of all images pooled. ``None`` where one is not defined.
 
     Attributes:
-        classes: Figures of each class.
-        pooled: Figures of all images at once, whatever their class.
+        classes: Metrics of each class.
+        pooled: Metrics of all images at once, whatever their class.
     """
 
     classes: dict[str, dict[str, float | None]]
@@ -31,10 +31,10 @@ class Results:
 
     @property
     def mean(self) -> dict[str, float | None]:
-        """Mean of every figure over the classes that have it."""
+        """Mean of every metric over the classes that have it."""
         means: dict[str, float | None] = {}
         for name in self.pooled:
-            values = [value for figures in self.classes.values() if (value := figures.get(name)) is not None]
+            values = [value for metrics in self.classes.values() if (value := metrics.get(name)) is not None]
             means[name] = sum(values) / len(values) if values else None
         return means
 
@@ -45,15 +45,15 @@ class Results:
 
     @property
     def columns(self) -> list[str]:
-        """Names of the figures that are defined somewhere."""
-        return [name for name in self.pooled if any(figures.get(name) is not None for _, figures in self.rows)]
+        """Names of the metrics that are defined somewhere."""
+        return [name for name in self.pooled if any(metrics.get(name) is not None for _, metrics in self.rows)]
 
 
 def results_table(results: Results, title: str) -> Table:
-    """Lay the figures out for the terminal, in percent.
+    """Lay the metrics out for the terminal, in percent.
 
     Args:
-        results: The figures.
+        results: The metrics.
         title: Line above the table.
 
     Returns:
@@ -63,10 +63,10 @@ def results_table(results: Results, title: str) -> Table:
     table.add_column("class", no_wrap=True)
     for column in results.columns:
         table.add_column(column.replace("_", " ").replace("F1Score", "F1").replace("Class", "class "), justify="right")
-    for name, figures in results.rows:
+    for name, metrics in results.rows:
         if name == MEAN:
             table.add_section()
-        cells = (figures.get(column) for column in results.columns)
+        cells = (metrics.get(column) for column in results.columns)
         table.add_row(Text(name), *("–" if value is None else f"{100 * value:.1f}" for value in cells))
     return table
 
@@ -75,15 +75,15 @@ def write_results(results: Results, folder: Path) -> None:
     """Write ``results.csv`` and ``results.json``; an interrupted write leaves no half file behind.
 
     Args:
-        results: The figures, written as fractions of 1.
+        results: The metrics, written as fractions of 1.
         folder: Folder of the run.
     """
 
     def write_csv(file: IO[str]) -> None:
         writer = csv.writer(file)
         writer.writerow(["class", *results.columns])
-        for name, figures in results.rows:
-            writer.writerow([name, *("" if (value := figures.get(key)) is None else value for key in results.columns)])
+        for name, metrics in results.rows:
+            writer.writerow([name, *("" if (value := metrics.get(key)) is None else value for key in results.columns)])
 
     write_text(folder / "results.csv", write_csv)
     write_json({"mean": results.mean, **asdict(results)}, folder / "results.json")

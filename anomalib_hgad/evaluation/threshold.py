@@ -15,6 +15,8 @@ from anomalib.post_processing import PostProcessor
 from lightning.pytorch import LightningModule, Trainer
 from torchmetrics import Metric
 
+from anomalib_hgad.common.checks import check_range
+
 logger = logging.getLogger(__name__)
 
 SCALE_REACH = 8.0
@@ -101,9 +103,7 @@ class NormalPostProcessor(PostProcessor):
 
     def __init__(self, false_positive_rate: float = 0.05, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(**kwargs)
-        if not 0 < false_positive_rate < 1:
-            msg = f"false_positive_rate is a share: expected 0 < false_positive_rate < 1, got {false_positive_rate}."
-            raise ValueError(msg)
+        check_range("0 < {} < 1", false_positive_rate=false_positive_rate)
         self._image_threshold_metric = NormalThreshold(
             ["pred_score", "gt_label"], false_positive_rate=false_positive_rate
         )

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 from torch import nn
+
+from anomalib_hgad.common.versions import installed_versions
 
 VERSIONS_KEY = "hgad_versions"
 START_ALONE = ("pre_trained", "backbone_weights", "seed")
@@ -23,7 +24,7 @@ def describe_versions(checkpoint: dict[str, Any]) -> None:
     Args:
         checkpoint: The checkpoint.
     """
-    checkpoint[VERSIONS_KEY] = _installed_versions()
+    checkpoint[VERSIONS_KEY] = installed_versions(CHECKED_PACKAGES)
 
 
 def check_versions(checkpoint: dict[str, Any]) -> None:
@@ -40,7 +41,7 @@ def check_versions(checkpoint: dict[str, Any]) -> None:
         msg += "another model."
         raise ValueError(msg)
     made_with = {package: checkpoint[VERSIONS_KEY].get(package, "0.0 (not said)") for package in CHECKED_PACKAGES}
-    here = _installed_versions()
+    here = installed_versions(CHECKED_PACKAGES)
     if any(_minor(made_with[package]) != _minor(here[package]) for package in CHECKED_PACKAGES):
         msg = f"The checkpoint was made with {_listed(made_with)}; installed are {_listed(here)}. Install the versions "
         msg += "of the checkpoint, or train anew."
@@ -98,12 +99,10 @@ def check_weights(checkpoint: dict[str, Any], module: nn.Module, settings: dict[
 
 
 def _listless(value: object) -> object:
-    """A setting whose type does not tell whether it was a list or a tuple."""
+    """A setting whose type does not tell whether it, or a part of it, was a list or a tuple."""
+    if isinstance(value, dict):
+        return {name: _listless(part) for name, part in value.items()}
     return tuple(value) if isinstance(value, list) else value
-
-
-def _installed_versions() -> dict[str, str]:
-    return {package: version(package) for package in CHECKED_PACKAGES}
 
 
 def _minor(number: str) -> list[str]:

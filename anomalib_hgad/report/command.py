@@ -30,7 +30,7 @@ COLUMNS = {
     "pixel_F1Score": "pixel F1",
     "ClassAccuracy": "class right",
 }
-"""Figures in the table, and their headings."""
+"""Metrics in the table, and their headings."""
 
 
 def report(run: Path, compare: Path | None = None, output: Path | None = None) -> Path:
@@ -142,4 +142,10 @@ def confusion_figure(run: RunFiles) -> Markup | None:
 def settings_of(run: RunFiles) -> dict[str, Any]:
     """Settings of the model that the report shows; without the places of files, which are those of one machine."""
     hidden = {"backbone_weights", "feature_cache", "pre_trained", "seed"}  # loading a checkpoint sets three of them
-    return {name: value for name, value in run.model.hparams.items() if name not in hidden}
+    shown: dict[str, Any] = {}
+    for name, value in run.model.hparams.items():
+        if isinstance(value, dict):
+            shown |= {f"{name}.{key}": part for key, part in value.items()}
+        elif name not in hidden:
+            shown[name] = value
+    return shown

@@ -28,7 +28,7 @@ class RunFiles:
         folder: Its folder.
         model: The trained model, ready to predict.
         predictions: The decision on every test image.
-        results: Figures of the classes, their mean, and of all images pooled.
+        results: Metrics of the classes, their mean, and of all images pooled.
         versions: Versions of the packages that made it.
     """
 

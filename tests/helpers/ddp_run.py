@@ -18,7 +18,6 @@ from unittest import mock
 
 import torch
 from anomalib.data.datasets.base import image as anomalib_image
-from anomalib.engine import Engine
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, DistributedSampler
@@ -26,6 +25,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.common.encoder import PyramidEncoder
 from anomalib_hgad.models.hgad.feature_cache import cache as feature_cache
+from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT
 
 GLOBAL_BATCH = 4
@@ -94,18 +94,15 @@ def run(folder: Path, devices: int, killed: int | None = None) -> None:
         val_split_mode="same_as_test",
     )
     # 13 images are trained on: the last one makes no full step, but counts for the whitening and the constants.
-    engine = Engine(
+    training = engine(
+        folder,
+        *(record, *([] if killed is None else [Death(killed)])),
         max_epochs=2,
         limit_train_batches=3,
-        accelerator="cpu",
         devices=devices,
         strategy="ddp" if devices > 1 else "auto",
         logger=CSVLogger(folder),
         log_every_n_steps=1,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[record, *([] if killed is None else [Death(killed)])],
-        default_root_dir=folder,
     )
     # With the number of classes all weights are drawn here; later, Lightning's DDP seeds anew.
     model = Hgad(
@@ -123,9 +120,9 @@ def run(folder: Path, devices: int, killed: int | None = None) -> None:
         mock.patch.object(PyramidEncoder, "forward", counted_encode),
         mock.patch.object(feature_cache, "available_memory", return_value=0),
     ):
-        engine.fit(model, datamodule=datamodule)
-        figures = engine.test(model, datamodule=datamodule)[0]
-    if engine.trainer.is_global_zero:
+        training.fit(model, datamodule=datamodule)
+        figures = training.test(model, datamodule=datamodule)[0]
+    if training.trainer.is_global_zero:
         (folder / "figures.json").write_text(json.dumps(figures))
 
 

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 from typing import Any
 
+LIGHT_FLOW_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "cflow": {"coupling_blocks": 2, "condition_dim": 16},
+    "fastflow": {"coupling_blocks": 2},
+    "semantic": {"coupling_blocks": 2},
+}
+"""Options of every family of flows."""
+
 LIGHT: dict[str, Any] = {
     "backbone": "resnet18",
     "layers": ["layer2"],
     "scales": [1.0, 0.5],
     "image_size": 32,
     "pre_trained": False,
-    "coupling_blocks": 2,
-    "condition_dim": 16,
+    "flow_arguments": LIGHT_FLOW_ARGUMENTS["cflow"],
 }
 
 LIGHT_VIT: dict[str, Any] = {

@@ -9,7 +9,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,37 +21,24 @@ from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 from anomalib_hgad import Hgad
 from anomalib_hgad.deploy.export import IN_FLOAT32
 from tests.helpers import trees
-from tests.helpers.light import LIGHT, LIGHT_UNIAD, LIGHT_VIT
+from tests.helpers.commands import (
+    FAST_FLAGS,
+    LIGHT_FLAGS,
+    LIGHT_FLAGS_BY_MODEL,
+    command_line,
+    data_flags,
+    in_process,
+    model_flags,
+)
+from tests.helpers.light import LIGHT, LIGHT_FLOW_ARGUMENTS, LIGHT_VIT
 from tests.helpers.paths import ROOT
 
+pytestmark = [pytest.mark.slow, pytest.mark.subprocess]
 
-def flags(settings: dict[str, Any]) -> list[str]:
-    """Settings of a model on the command line."""
-    return [
-        f"--model.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in settings.items()
-    ]
-
-
-LIGHT_FLAGS = flags(LIGHT)
-LIGHT_FLAGS_BY_MODEL = {
-    "Hgad": LIGHT_FLAGS,
-    "UniAd": flags(LIGHT_UNIAD),
-    "Cflow": flags({"backbone": "resnet18", "layers": ["layer3"], "pre_trained": False, "coupling_blocks": 1}),
-    "Fastflow": flags({"backbone": "resnet18", "pre_trained": False, "flow_steps": 1}),
+LIGHT_FLAGS_BY_CONFIG = {
+    "cifar10": model_flags(LIGHT_VIT),
+    "hgad_fastflow_mvtec_ad": model_flags(LIGHT | {"flow_arguments": LIGHT_FLOW_ARGUMENTS["fastflow"]}),
 }
-FAST_FLAGS = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
-
-
-def command_line(*arguments: str | Path) -> str:
-    """Run ``anomalib`` as a user does, in a process of its own."""
-    process = subprocess.run(
-        [Path(sys.executable).with_name("anomalib"), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stdout + process.stderr
-    return process.stdout + process.stderr
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +54,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *LIGHT_FLAGS,
         # Scores are divided by the range of the raw ones, and with them an export's rounding: not by that of chance.
         "--model.seed=0",
-        "--data",
-        "MultiClass",
-        f"--data.root={folder / 'data'}",
-        "--data.num_workers=0",
-        "--data.val_split_mode=same_as_test",
+        *data_flags(folder / "data"),
         f"--default_root_dir={folder / 'results'}",
         *FAST_FLAGS,
     )
@@ -94,6 +76,12 @@ def test_train_writes_figures_of_every_class(trained: Path) -> None:
     assert (run / "results.csv").read_text().startswith("class,image_AUROC")
 
 
+def test_checkpoint_keeps_the_options_of_the_flow(checkpoint: Path) -> None:
+    kept = torch.load(checkpoint, weights_only=True)["hyper_parameters"]["flow_arguments"]
+    assert kept == LIGHT["flow_arguments"]
+    assert type(kept) is dict
+
+
 def test_train_saves_a_picture_of_every_test_image(trained: Path) -> None:
     images = trained / "results/Hgad/data/v0/images"
     assert sorted(str(path.relative_to(images)) for path in images.rglob("*.png")) == sorted(
@@ -104,26 +92,12 @@ def test_train_saves_a_picture_of_every_test_image(trained: Path) -> None:
     )
 
 
-def in_process(*arguments: str | Path) -> AnomalibCLI:
-    """Parse and run a command line in this process, which saves the import of anomalib."""
-    return AnomalibCLI([str(argument) for argument in arguments])
-
-
-def data_flags(folder: Path) -> list[str]:
-    return [
-        "--data=MultiClass",
-        f"--data.root={folder / 'data'}",
-        "--data.num_workers=0",
-        "--data.val_split_mode=same_as_test",
-    ]
-
-
 def test_test_of_a_checkpoint_gives_the_figures_of_the_training(trained: Path, checkpoint: Path) -> None:
     in_process(
         "test",
         "--model=Hgad",
         *LIGHT_FLAGS,
-        *data_flags(trained),
+        *data_flags(trained / "data"),
         f"--ckpt_path={checkpoint}",
         f"--default_root_dir={trained / 'tested'}",
         *FAST_FLAGS[1:],
@@ -150,13 +124,43 @@ def test_predict_saves_a_picture_of_every_image_of_all_classes(trained: Path, ch
         "predict",
         "--model=Hgad",
         *LIGHT_FLAGS,
-        *data_flags(trained),
+        *data_flags(trained / "data"),
         f"--ckpt_path={checkpoint}",
         f"--default_root_dir={trained / 'predicted_all'}",
         *FAST_FLAGS[1:],
     )
     pictures = {path.parts[-4] for path in (trained / "predicted_all").rglob("images/**/*.png")}
     assert pictures == {"bolt", "nut"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--model.flow_arguments.hidden_ratio=0.25", "--model.flow_arguments.kernel_sizes=[5,1]"],
+        ["--model.flow_arguments={hidden_ratio: 0.25, kernel_sizes: [5, 1]}"],
+        [
+            "--model.flow_arguments={hidden_ratio: 0.5, kernel_sizes: [5, 1]}",
+            "--model.flow_arguments.hidden_ratio=0.25",
+        ],
+        ["--config=flow.yaml"],
+    ],
+    ids=["by name", "as a whole", "one changed", "config"],
+)
+def test_options_of_a_flow(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They arrive in the flow, and are kept as plain data."""
+    options = {"hidden_ratio": 0.25, "kernel_sizes": [5, 1]}
+    light = LIGHT | {"flow": "fastflow"}
+    del light["flow_arguments"]
+    config = {"model": {"class_path": "Hgad", "init_args": light | {"flow_arguments": options}}}
+    (tmp_path / "flow.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.chdir(tmp_path)
+    model = [] if arguments[0].startswith("--config") else ["--model=Hgad", *model_flags(light)]
+    hgad = AnomalibCLI(["fit", *model, *arguments, "--data=MVTecAD"], run=False).model
+    assert hgad.hparams["flow_arguments"] == options
+    assert {type(value) for value in hgad.hparams["flow_arguments"].values()} == {float, list}
+    first, second = (hgad.model.flows[0].blocks.module_list[index].subnet[0] for index in (0, 1))
+    assert (first.kernel_size, second.kernel_size) == ((5, 5), (1, 1))
+    assert first.out_channels == 16  # of the 64 that it looks at
 
 
 @pytest.mark.parametrize(("kind", "file"), [("torch", "model.pt"), ("onnx", "model.onnx"), ("openvino", "model.xml")])
@@ -171,7 +175,7 @@ def test_exported_model_gives_the_scores_of_the_checkpoint(
         "export",
         "--model=Hgad",
         *LIGHT_FLAGS,
-        *data_flags(trained),
+        *data_flags(trained / "data"),
         f"--export_type={kind}",
         f"--ckpt_path={checkpoint}",
         f"--export_root={trained / 'exported'}",
@@ -231,7 +235,7 @@ def test_config_trains(datasets: Path, config: Path) -> None:
     in_process(
         "train",
         f"--config={config}",
-        *(flags(LIGHT_VIT) if config.stem == "cifar10" else LIGHT_FLAGS_BY_MODEL[model]),
+        *LIGHT_FLAGS_BY_CONFIG.get(config.stem, LIGHT_FLAGS_BY_MODEL[model]),
         "--data.num_workers=0",
         "--trainer.check_val_every_n_epoch=1",
         *FAST_FLAGS,

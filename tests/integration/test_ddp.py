@@ -52,6 +52,8 @@ def losses(folder: Path) -> list[dict[str, float]]:
         ]
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_losses_are_those_of_one_process(folder: Path) -> None:
     one, two = losses(folder / "one"), losses(folder / "two")
     assert len(one) == len(two) == 6
@@ -60,6 +62,8 @@ def test_losses_are_those_of_one_process(folder: Path) -> None:
         assert actual == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_weights_and_constants_are_those_of_one_process_and_equal_in_both(folder: Path) -> None:
     one = torch.load(folder / "one/state_0.pt")
     assert any(name.startswith("model.calibration") for name in one)
@@ -70,6 +74,8 @@ def test_weights_and_constants_are_those_of_one_process_and_equal_in_both(folder
                 torch.testing.assert_close(two[name], tensor, rtol=2e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_figures_are_those_of_one_process(folder: Path) -> None:
     """Of 11 images the second process is given one a second time."""
     one, two = (json.loads((folder / name / "figures.json").read_text()) for name in ("one", "two"))
@@ -83,6 +89,8 @@ def test_figures_are_those_of_one_process(folder: Path) -> None:
             assert two[name] == pytest.approx(figure, abs=5e-3 if "pixel" in name else 1e-4), name
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_each_process_computes_its_share(folder: Path) -> None:
     for name, processes in (("one", 1), ("two", 2)):
         counts = [json.loads(path.read_text()) for path in sorted((folder / name).glob("counts_*.json"))]

@@ -21,13 +21,13 @@ from torchvision.transforms.v2 import CenterCrop, Compose, Resize
 from anomalib_hgad import Hgad
 from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32
 from anomalib_hgad.models.hgad.flows.conditional import ConditionalFlow, FoldedFlow
-from tests.benchmarks.deployment import from_openvino
+from tests.helpers.exports import from_openvino
 from tests.helpers.light import LIGHT
 
-pytestmark = pytest.mark.usefixtures("seeded")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("seeded")]
 
 CLASSES = ["bolt", "gear wheel", "nut"]
-ONE_LEVEL = LIGHT | {"scales": [1.0], "coupling_blocks": 1}
+ONE_LEVEL = LIGHT | {"scales": [1.0], "flow_arguments": {"coupling_blocks": 1, "condition_dim": 16}}
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_graph_is_folded_and_has_no_loop_and_no_random_number(exported: dict[str
     assert graph.opset_import[0].version == 18
     kinds = [node.op_type for node in graph.graph.node]
     assert not {"Sin", "Cos", "Softplus", "Loop", "If", "RandomNormal", "RandomUniform"} & set(kinds)
-    levels, blocks = 2, LIGHT["coupling_blocks"]
+    levels, blocks = 2, LIGHT["flow_arguments"]["coupling_blocks"]
     mixture = 2 + 2  # distances to the classes and to the centres, weights of the classes for both normalities
     resizing = 2
     assert kinds.count("MatMul") + kinds.count("Gemm") == resizing + levels * (1 + 3 * blocks + mixture)

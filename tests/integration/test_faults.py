@@ -25,6 +25,7 @@ from anomalib_hgad.common.files import atomic_write, move_whole
 from anomalib_hgad.models.hgad.feature_cache import cache as feature_cache
 from anomalib_hgad.models.hgad.feature_cache.store import MemoryFeatures
 from tests.helpers import trees
+from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT, LIGHT_UNIAD
 from tests.helpers.paths import ROOT
 from tests.stress import cached_epochs
@@ -39,17 +40,13 @@ def data(tmp_path: Path) -> Path:
 
 
 def fit(model: Hgad | UniAd, data: Path, workers: int = 0, epochs: int = 1) -> Engine:
-    engine = Engine(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        default_root_dir=data.parent / "results",
-    )
-    engine.fit(model, datamodule=MultiClass(root=data, train_batch_size=4, num_workers=workers))
-    return engine
+    run = engine(data.parent / "results", max_epochs=epochs)
+    run.fit(model, datamodule=MultiClass(root=data, train_batch_size=4, num_workers=workers))
+    return run
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 @pytest.mark.parametrize("phase", ["training", "testing"])
 def test_killed_runs_end_as_unbroken_ones(phase: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A cut of ``python -m tests.stress.faults``."""
@@ -58,6 +55,8 @@ def test_killed_runs_end_as_unbroken_ones(phase: str, capsys: pytest.CaptureFixt
     assert [line.partition(":")[0] for line in lines] == [f"{phase} 1 of 2", f"{phase} 2 of 2"]
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 @pytest.mark.parametrize("cached", [True, False])
 def test_killed_worker_of_a_dataloader_is_an_error(data: Path, monkeypatch: pytest.MonkeyPatch, cached: bool) -> None:
     """While features are computed, and while images are trained on."""
@@ -73,6 +72,8 @@ def test_killed_worker_of_a_dataloader_is_an_error(data: Path, monkeypatch: pyte
         fit(Hgad(**LIGHT, visualizer=False, feature_cache=cached), data, workers=1)
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 @pytest.mark.parametrize("rank", [0, 1])
 def test_killed_process_of_several_ends_the_others(tmp_path: Path, rank: int) -> None:
     trees.mvtec_class(tmp_path / "data/bolt", train=9)
@@ -98,6 +99,7 @@ def test_killed_process_of_several_ends_the_others(tmp_path: Path, rank: int) ->
             os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_main_memory_that_runs_out_leads_to_files(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -114,6 +116,7 @@ def test_main_memory_that_runs_out_leads_to_files(
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npy"]
 
 
+@pytest.mark.slow
 def test_other_errors_of_the_features_are_not_taken_for_a_lack_of_memory(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +128,7 @@ def test_other_errors_of_the_features_are_not_taken_for_a_lack_of_memory(
         fit(Hgad(**LIGHT, visualizer=False, feature_cache=tmp_path / "cache"), data)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="Linux tells it")
 @pytest.mark.parametrize("in_files", [True, False])
 def test_epochs_on_cached_features_open_no_more_files_and_start_no_more_threads(in_files: bool) -> None:
@@ -134,6 +138,7 @@ def test_epochs_on_cached_features_open_no_more_files_and_start_no_more_threads(
     assert uses[-1].memory < 1.05 * uses[1].memory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "settings"), [(Hgad, LIGHT), (UniAd, LIGHT_UNIAD)])
 def test_weights_that_are_lost_end_the_training_and_leave_the_last_checkpoint(
     data: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Hgad | UniAd], settings: dict[str, Any]

@@ -13,17 +13,18 @@ import pytest
 import torch
 from anomalib.data.utils import read_image
 from anomalib.deploy import CompressionType
-from anomalib.engine import Engine
 from lightning.pytorch import Callback
 
 from anomalib_hgad import Hgad, MultiClass
-from tests.benchmarks.deployment import from_openvino
-from tests.helpers.light import LIGHT, LIGHT_VIT
+from tests.helpers.engines import engine
+from tests.helpers.exports import from_openvino
+from tests.helpers.light import LIGHT, LIGHT_FLOW_ARGUMENTS, LIGHT_VIT
 
 FAMILIES: dict[str, dict[str, Any]] = {
-    "fastflow": LIGHT | {"flow": "fastflow"},
-    "fastflow of a ViT": LIGHT_VIT | {"flow": "fastflow", "hidden_ratio": 0.16, "coupling_blocks": 2},
-    "semantic": LIGHT_VIT | {"flow": "semantic", "coupling_blocks": 2},
+    "fastflow": LIGHT | {"flow": "fastflow", "flow_arguments": LIGHT_FLOW_ARGUMENTS["fastflow"]},
+    "fastflow of a ViT": LIGHT_VIT
+    | {"flow": "fastflow", "flow_arguments": {"hidden_ratio": 0.16, "coupling_blocks": 2}},
+    "semantic": LIGHT_VIT | {"flow": "semantic", "flow_arguments": LIGHT_FLOW_ARGUMENTS["semantic"]},
 }
 
 
@@ -37,13 +38,7 @@ class Losses(Callback):
         self.values.append(float(arguments[2]["loss"]))
 
 
-def engine(folder: Path, *callbacks: Callback) -> Engine:
-    settings = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "logger": False}
-    return Engine(
-        max_epochs=2, check_val_every_n_epoch=2, default_root_dir=folder, callbacks=list(callbacks), **settings
-    )
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_trains_tests_and_exports_on_real_images(family: str, shared_data: Path, tmp_path: Path) -> None:
     """The likelihood rises; the exported model gives a real image PyTorch's score, and its map."""
@@ -52,7 +47,7 @@ def test_trains_tests_and_exports_on_real_images(family: str, shared_data: Path,
     )
     module = Hgad(**FAMILIES[family] | {"image_size": 64, "seed": 0, "visualizer": False, "lr": 2e-3})
     losses = Losses()
-    run = engine(tmp_path, losses)
+    run = engine(tmp_path, losses, max_epochs=2, check_val_every_n_epoch=2)
     run.fit(module, datamodule=data)
     assert np.mean(losses.values[-5:]) < np.mean(losses.values[:5])
     (results,) = run.test(module, datamodule=data)
@@ -91,4 +86,4 @@ def test_trains_tests_and_exports_on_real_images(family: str, shared_data: Path,
 )
 def test_backbones_and_flows_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Hgad(**LIGHT | {"image_size": 64} | settings)
+        Hgad(**LIGHT | {"image_size": 64, "flow_arguments": None} | settings)

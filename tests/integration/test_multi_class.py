@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from anomalib.data import AnomalibDataModule
-from anomalib.engine import Engine
 from anomalib.metrics import AUROC, Evaluator
 from anomalib.models import Padim, Patchcore
 from anomalib.models.components import AnomalibModule
@@ -19,6 +18,9 @@ from torchvision.transforms.v2 import Resize
 
 from anomalib_hgad.data.multi_class import MultiClass
 from tests.helpers import trees
+from tests.helpers.engines import engine
+
+pytestmark = pytest.mark.slow
 
 
 def padim(**kwargs: object) -> Padim:
@@ -29,18 +31,6 @@ def padim(**kwargs: object) -> Padim:
 def patchcore(**kwargs: object) -> Patchcore:
     """A small Patchcore without downloads."""
     return Patchcore("resnet18", ["layer1"], pre_trained=False, coreset_sampling_ratio=0.01, **kwargs)
-
-
-def engine(folder: Path) -> Engine:
-    """An engine without outputs but its results folder."""
-    return Engine(
-        default_root_dir=folder,
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
 
 
 def pictures(folder: Path) -> set[str]:

@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_hgad import Hgad, MultiClass, UniAd
 from anomalib_hgad.evaluation.threshold import normal_threshold
 from anomalib_hgad.models.hgad.anomaly_map import AnomalyMapGenerator, LevelScores, class_posterior
 from anomalib_hgad.models.hgad.calibration import NormalScores, ScoreCalibration, location_and_spread
-from anomalib_hgad.models.hgad.flows import FlowKind, make_flow
+from anomalib_hgad.models.hgad.flows import FAMILIES, ConditionalFlow
 from anomalib_hgad.models.hgad.loss import hgad_losses, negative_entropy, total_loss
 from anomalib_hgad.models.hgad.normal_pass import feature_statistics
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
-from tests.helpers.light import LIGHT, LIGHT_UNIAD
+from tests.helpers.engines import engine
+from tests.helpers.light import LIGHT, LIGHT_FLOW_ARGUMENTS, LIGHT_UNIAD
 from tests.stress.long_training import WEIGHTS, train
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("seeded")
 FAR = 1415.0
 """Distance at which the log-density of a unit Gaussian is about -1e6."""
 
-families = pytest.mark.parametrize("kind", ["cflow", "fastflow", "semantic"])
+families = pytest.mark.parametrize("kind", FAMILIES)
 in_both_precisions = pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
 
 
@@ -51,16 +51,16 @@ def assert_finite_losses(prior: HierarchicalGaussianMixture, z: torch.Tensor, lo
 
 @families
 @in_both_precisions
-def test_a_cut_of_the_long_training(kind: FlowKind, half: bool) -> None:
+def test_a_cut_of_the_long_training(kind: str, half: bool) -> None:
     """The whole is a command, see its file."""
     assert np.isfinite(train(kind, steps=40, half=half))
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -3e4])
 @families
-def test_features_that_never_vary(kind: FlowKind, value: float) -> None:
+def test_features_that_never_vary(kind: str, value: float) -> None:
     """All directions have zero variance; strange features are far away then, but finite."""
-    flow = make_flow(kind, 4, coupling_blocks=2, condition_dim=4)
+    flow = FAMILIES[kind](4, **LIGHT_FLOW_ARGUMENTS[kind])
     same = torch.full((3, 4, 1, 2), value)
     ((mean, covariance),) = feature_statistics([[same], [same]], [flow], torch.device("cpu"))
     flow.set_whitening(mean, covariance)
@@ -75,7 +75,7 @@ def test_features_that_never_vary(kind: FlowKind, value: float) -> None:
 @pytest.mark.parametrize("covariance", [np.diag([1e12, 0, 0]), np.diag([1e-30, 0, 0]), -1e-9 * np.eye(3)])
 def test_whitening_of_any_scale(covariance: np.ndarray) -> None:
     """Rounding makes small negative variances."""
-    flow = make_flow("cflow", 3, coupling_blocks=1, condition_dim=4)
+    flow = ConditionalFlow(3, coupling_blocks=1, condition_dim=4)
     flow.set_whitening(torch.zeros(3), torch.from_numpy(covariance))
     assert_finite((flow.whitening, flow.whitening_log_det, flow.whitening_bias))
 
@@ -151,6 +151,7 @@ def write_constant(folder: Path, grey: int) -> None:
         Image.new("RGB", (32, 32), (value,) * 3).save(folder / path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "settings"), [(Hgad, LIGHT), (UniAd, LIGHT_UNIAD)], ids=["Hgad", "UniAd"])
 def test_constant_images_from_training_to_scores(
     kind: type[Hgad | UniAd], settings: dict[str, object], tmp_path: Path
@@ -158,15 +159,13 @@ def test_constant_images_from_training_to_scores(
     """Identical images of one colour in each class, one class black."""
     for name, grey in (("black", 0), ("grey", 100)):
         write_constant(tmp_path / "data" / name, grey)
-    engine = Engine(
-        max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path / "results"
-    )
+    run = engine(tmp_path / "results", max_epochs=2)
     datamodule = MultiClass(root=tmp_path / "data", train_batch_size=4, num_workers=0)
     model = kind(**settings, seed=0, visualizer=False)
-    engine.fit(model, datamodule=datamodule)
-    assert np.isfinite(engine.trainer.callback_metrics["train_loss_epoch"])
+    run.fit(model, datamodule=datamodule)
+    assert np.isfinite(run.trainer.callback_metrics["train_loss_epoch"])
     assert_finite(model.model.state_dict().values())
-    for batch in engine.predict(model, datamodule=datamodule):
+    for batch in run.predict(model, datamodule=datamodule):
         assert_finite((batch.pred_score, batch.anomaly_map))
         if kind is Hgad:
             assert_finite((batch.class_inferred_score, batch.class_given_score, batch.novelty))

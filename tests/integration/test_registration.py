@@ -25,6 +25,7 @@ def python(code: str, *flags: str) -> str:
     return process.stdout
 
 
+@pytest.mark.subprocess
 def test_python_starts_without_loading_anything_heavy() -> None:
     """Beyond a start without site-packages it loads this package's two files."""
     loaded = python("import sys; print(*sys.modules)").split()
@@ -32,6 +33,8 @@ def test_python_starts_without_loading_anything_heavy() -> None:
     assert not {"torch", "anomalib", "numpy", "anomalib_hgad.models.hgad.lightning_model"} & set(loaded)
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_found_by_every_name_without_an_import_and_without_network() -> None:
     """Then the other modules of the package are imported: none asks for the network either."""
     python(
@@ -42,7 +45,7 @@ def refuse(event, arguments):
 sys.addaudithook(refuse)
 from anomalib.models import get_model, list_models
 assert {"hgad", "uni_ad"} <= {name.lower() for name in list_models()}
-light = dict(backbone="resnet18", layers=["layer1"], pre_trained=False, coupling_blocks=1, condition_dim=4)
+light = dict(backbone="resnet18", layers=["layer1"], pre_trained=False, flow_arguments=dict(coupling_blocks=1))
 for name in ("hgad", "Hgad", {"class_path": "Hgad"}, {"class_path": "anomalib.models.Hgad"}):
     assert type(get_model(name, **light)).__name__ == "Hgad"
 light = dict(backbone="resnet18", layers=["layer1"], pre_trained=False, encoder_layers=1, decoder_layers=1)
@@ -60,6 +63,8 @@ for module in pkgutil.walk_packages(anomalib_hgad.__path__, "anomalib_hgad."):
     )
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 @pytest.mark.parametrize("module", ["models.hgad.flows", "data.class_names"])
 def test_any_module_of_the_package_may_be_imported_first(module: str) -> None:
     python(
@@ -68,10 +73,14 @@ def test_any_module_of_the_package_may_be_imported_first(module: str) -> None:
     )
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_datamodule_is_found_through_anomalib_data_alone() -> None:
     python("import anomalib.data; anomalib.data.MultiClass, anomalib.data.Cifar10")
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_anomalib_works_when_the_plugin_is_broken() -> None:
     output = python(
         """
@@ -87,6 +96,7 @@ assert anomalib.models.Padim and not hasattr(anomalib.models, "Hgad")
     assert "Hgad could not be registered" in output
 
 
+@pytest.mark.subprocess
 def test_python_starts_when_anomalib_is_absent() -> None:
     """A fresh interpreter that has this package and nothing else on its path."""
     output = python(
@@ -117,6 +127,8 @@ def test_steps_back_for_a_model_of_anomalibs_own() -> None:
     )
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_benchmark_runs_by_short_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trees.mvtec_class(tmp_path / "data/bolt")
     trees.mvtec_class(tmp_path / "data/nut")
@@ -131,8 +143,7 @@ def test_benchmark_runs_by_short_names(tmp_path: Path, monkeypatch: pytest.Monke
                     "layers": ["layer1"],
                     "pre_trained": False,
                     "image_size": 32,
-                    "coupling_blocks": 1,
-                    "condition_dim": 4,
+                    "flow_arguments": {"coupling_blocks": 1, "condition_dim": 4},
                     "num_centers": {"grid": [1, 2]},
                 },
             },

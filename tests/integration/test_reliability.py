@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from anomalib.data import Folder, ImageBatch, MVTecAD, PredictDataset
-from anomalib.engine import Engine
 from lightning.pytorch import Trainer
 from PIL import Image
 
@@ -25,6 +24,7 @@ from anomalib_hgad.common import files as whole_file
 from anomalib_hgad.models.hgad.feature_cache import store as feature_store
 from anomalib_hgad.models.hgad.feature_cache.store import FileFeatures, check_folder, is_intact, write_shard
 from tests.helpers import trees
+from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT, LIGHT_UNIAD
 
 SHAPES = ((3, 4, 4), (5, 2, 2))
@@ -321,18 +321,11 @@ def test_file_without_permission_is_named(root: Path, monkeypatch: pytest.Monkey
 def fitted(root: Path, folder: Path, **data: Any) -> Hgad:
     """A light model after an epoch."""
     model = Hgad(**LIGHT)
-    engine = Engine(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder / "results",
-    )
-    engine.fit(model, datamodule=MultiClass(root=root, num_workers=0, **data))
+    engine(folder / "results").fit(model, datamodule=MultiClass(root=root, num_workers=0, **data))
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sizes", [{"train_batch_size": 1, "eval_batch_size": 1}, {"train_batch_size": 5}], ids=["batch of 1", "last of 1"]
 )
@@ -377,7 +370,7 @@ def load(path: Path) -> None:
 
 def load_by_engine(path: Path) -> None:
     data = MultiClass(root=path.parent / "data", num_workers=0)
-    Engine(accelerator="cpu", logger=False, default_root_dir=path.parent).test(Hgad(**LIGHT), data, ckpt_path=path)
+    engine(path.parent).test(Hgad(**LIGHT), data, ckpt_path=path)
 
 
 def load_by_lightning(path: Path) -> None:
@@ -395,14 +388,19 @@ def test_checkpoint_that_is_not_whole_is_named(checkpoint: Path, content: str, w
         way(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"backbone": "resnet34"}, "Settings that differ: backbone='resnet18' there and 'resnet34' here"),
         ({"layers": ("layer1",)}, r"Settings that differ: layers=\['layer2'\] there and \('layer1',\) here"),
+        (
+            {"flow": "fastflow", "flow_arguments": {"kernel_sizes": (3, 1)}},
+            r"Settings that differ: flow='cflow' there and 'fastflow' here, flow_arguments={'coupling_blocks': 2, ",
+        ),
         ({"num_centers": 3, "layers": ("layer2",)}, r"Settings that differ: num_centers=10 there and 3 here\. Give"),
     ],
-    ids=["backbone", "layer", "centres"],
+    ids=["backbone", "layer", "flow", "centres"],
 )
 def test_checkpoint_of_other_settings_names_them(checkpoint: Path, settings: dict[str, Any], message: str) -> None:
     content = torch.load(checkpoint, weights_only=True)

@@ -11,18 +11,20 @@ from typing import Any
 
 import pytest
 import torch
-from anomalib.engine import Engine
 
 from anomalib_hgad import Hgad, MultiClass, UniAd
 from tests.helpers import trees
+from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT, LIGHT_UNIAD
+
+pytestmark = pytest.mark.slow
 
 
 def trained(model: Hgad | UniAd, data: Path, folder: Path) -> Path:
     """The checkpoint of a training."""
-    engine = Engine(max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=folder)
-    engine.fit(model, datamodule=MultiClass(root=data, train_batch_size=4, num_workers=0))
-    return Path(engine.best_model_path)
+    run = engine(folder, max_epochs=2)
+    run.fit(model, datamodule=MultiClass(root=data, train_batch_size=4, num_workers=0))
+    return Path(run.best_model_path)
 
 
 @pytest.mark.parametrize(("kind", "settings"), [(Hgad, LIGHT), (UniAd, LIGHT_UNIAD)], ids=["Hgad", "UniAd"])

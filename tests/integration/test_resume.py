@@ -16,7 +16,9 @@ import pytest
 import torch
 
 from tests.helpers import trees
-from tests.integration.test_cli import FAST_FLAGS, LIGHT_FLAGS_BY_MODEL, in_process
+from tests.helpers.commands import FAST_FLAGS, LIGHT_FLAGS_BY_MODEL, data_flags, in_process
+
+pytestmark = [pytest.mark.slow, pytest.mark.subprocess]
 
 EPOCHS = 4
 
@@ -39,15 +41,8 @@ AnomalibCLI(sys.argv[1:])
 
 def train_flags(model: str, data: Path, results: Path) -> list[str]:
     return [
-        *(
-            "train",
-            f"--model={model}",
-            *LIGHT_FLAGS_BY_MODEL[model],
-            "--model.lr=1e-3",
-            "--data=MultiClass",
-            f"--data.root={data}",
-        ),
-        *("--data.train_batch_size=4", "--data.num_workers=0", "--data.val_split_mode=same_as_test"),
+        *("train", f"--model={model}", *LIGHT_FLAGS_BY_MODEL[model], "--model.lr=1e-3"),
+        *(*data_flags(data), "--data.train_batch_size=4"),
         *(*FAST_FLAGS, f"--trainer.max_epochs={EPOCHS}", "--trainer.log_every_n_steps=1", "--model.seed=0"),
         *("--trainer.logger=lightning.pytorch.loggers.CSVLogger", f"--trainer.logger.save_dir={results}"),
         f"--default_root_dir={results}",

@@ -22,7 +22,6 @@ import pytest
 import torch
 from anomalib.data import Folder
 from anomalib.deploy import ExportType
-from anomalib.engine import Engine
 from markdown_it import MarkdownIt
 from PIL import Image
 from rich.console import Console
@@ -37,9 +36,10 @@ from anomalib_hgad.models.hgad.feature_cache.store import FileFeatures, is_intac
 from anomalib_hgad.report.command import report
 from anomalib_hgad.report.run_files import CHECKPOINT, read_run
 from tests.helpers import trees
+from tests.helpers.benchmark_runs import record
+from tests.helpers.engines import engine, train_and_test
+from tests.helpers.html_pages import Elements
 from tests.helpers.light import LIGHT, LIGHT_UNIAD
-from tests.unit.benchmark.test_command import record
-from tests.unit.report.test_report import Elements
 
 IMAGE = '"><img src=x onerror=alert(1)>'
 SCRIPT = "<script>alert(1)<!--"
@@ -73,11 +73,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     """A training and its test."""
-    folder = tmp_path_factory.mktemp("run")
-    engine = Engine(default_root_dir=folder, max_epochs=1, accelerator="cpu", enable_progress_bar=False, logger=False)
     datamodule = MultiClass(root=data, train_batch_size=4, eval_batch_size=4, num_workers=0)
-    engine.train(Hgad(**LIGHT, seed=0, visualizer=False), datamodule=datamodule)
-    return Path(engine.trainer.default_root_dir)
+    return train_and_test(datamodule, tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture
@@ -99,22 +96,21 @@ def test_checkpoint_with_code_is_refused(model: type[Hgad | UniAd], checkpoint_w
     assert not made.exists()
 
 
+@pytest.mark.slow
 def test_checkpoint_with_code_is_refused_by_the_engine(
     checkpoint_with_code: tuple[Path, Path], data: Path, tmp_path: Path
 ) -> None:
     path, made = checkpoint_with_code
     datamodule = MultiClass(root=data, num_workers=0)
-    quiet: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
     for use in ("test", "predict", "fit"):
         with pytest.raises(REFUSED):
-            getattr(Engine(default_root_dir=tmp_path, max_epochs=1, **quiet), use)(
-                Hgad(**LIGHT), datamodule=datamodule, ckpt_path=path
-            )
+            getattr(engine(tmp_path), use)(Hgad(**LIGHT), datamodule=datamodule, ckpt_path=path)
     with pytest.raises(REFUSED):
-        Engine(**quiet).export(Hgad(**LIGHT), ExportType.ONNX, export_root=tmp_path, ckpt_path=path)
+        engine(tmp_path).export(Hgad(**LIGHT), ExportType.ONNX, export_root=tmp_path, ckpt_path=path)
     assert not made.exists()
 
 
+@pytest.mark.slow
 def test_checkpoint_with_code_is_refused_by_the_report(
     run: Path, checkpoint_with_code: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -146,6 +142,7 @@ def test_feature_cache_with_code_is_refused(tmp_path: Path) -> None:
     assert not made.exists()
 
 
+@pytest.mark.slow
 def test_names_are_text_in_the_report(run: Path, tmp_path: Path) -> None:
     """In the page and in its figures: no element or attribute is of their making."""
     shutil.copytree(run, tmp_path / IMAGE)
@@ -220,6 +217,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(socket, name, refuse)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "settings"), [(Hgad, LIGHT), (UniAd, LIGHT_UNIAD)], ids=["Hgad", "UniAd"])
 def test_no_network_to_build_and_to_predict(
     no_network: None, kind: type[Hgad | UniAd], settings: dict[str, Any], run: Path, data: Path, tmp_path: Path
@@ -231,8 +229,7 @@ def test_no_network_to_build_and_to_predict(
     model = kind(**(settings | {"pre_trained": True, "backbone_weights": str(weights)}))
     if kind is Hgad:
         model = Hgad.load_from_checkpoint(run / CHECKPOINT)
-        engine = Engine(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
-        batches = engine.predict(model, data_path=data / SCRIPT / "test", return_predictions=True)
+        batches = engine(tmp_path).predict(model, data_path=data / SCRIPT / "test", return_predictions=True)
         assert sum(batch.batch_size for batch in batches) == 4
     model.eval()
     assert model(torch.rand(1, 3, 32, 32)).pred_score.isfinite().all()

@@ -37,6 +37,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "REPEATS", 1)
 
 
+@pytest.mark.slow
 def test_command_prints_tables_and_writes_json(small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
     run.main(["--json", str(file)])
@@ -51,6 +52,7 @@ def test_command_prints_tables_and_writes_json(small: None, tmp_path: Path, caps
             assert all(value >= 0 for value in values.values())
 
 
+@pytest.mark.slow
 def test_sections_can_be_chosen(small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
     run.main(["--only", "roofline,flow", "--json", str(file)])
@@ -85,6 +87,7 @@ def test_peak_memory_is_the_largest_sum_at_one_time() -> None:
     assert measure.peak_megabytes(function) == pytest.approx(8, abs=0.1)
 
 
+@pytest.mark.slow
 def test_convergence_compares_variants(
     few_shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,6 +109,7 @@ def test_convergence_compares_variants(
     assert "| whitened | 1 |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_settings_are_judged_without_test_images(
     shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -15,6 +14,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import yaml
@@ -25,10 +25,13 @@ from anomalib_hgad import Hgad, UniAd, cli
 from anomalib_hgad.data import pseudo_labels
 from anomalib_hgad.demo import __main__ as demo
 from anomalib_hgad.demo import distill
+from anomalib_hgad.models.hgad.flows import FAMILIES
 from tests.benchmarks import convergence, deployment, evidence, measure, scores, transfer
 from tests.benchmarks import run as benchmarks
 from tests.helpers import trees
-from tests.helpers.light import LIGHT, LIGHT_UNIAD
+from tests.helpers.benchmark_runs import keep_runs_in_this_process
+from tests.helpers.commands import LIGHT_FLAGS
+from tests.helpers.light import LIGHT, LIGHT_FLOW_ARGUMENTS, LIGHT_UNIAD
 from tests.helpers.paths import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,10 +61,9 @@ def commands(page: Path) -> list[str]:
 
 
 @pytest.fixture
-def folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: list[str], request: pytest.FixtureRequest
-) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
     """A folder with all data that the pages name, and models that are light by default."""
+    keep_runs_in_this_process(monkeypatch)
     if "HGAD_TEST_DATA" in os.environ:
         monkeypatch.setenv("HGAD_TEST_DATA", str(request.getfixturevalue("few_shared")))
     for category in ("bottle", "cable"):
@@ -79,9 +81,13 @@ def folder(
         config.write_text(
             re.sub(r"\n    (flow|backbone|layers|image_size|train_batch_size|seed):.*", "", config.read_text())
         )
-    for model, light in ((Hgad, LIGHT | {"scales": [1.0]}), (UniAd, LIGHT_UNIAD)):
-        initializer = model.__init__
-        names = initializer.__code__.co_varnames[1 : initializer.__code__.co_argcount]
+    for constructed, light in (
+        (Hgad, LIGHT | {"scales": [1.0], "flow_arguments": None}),
+        (UniAd, LIGHT_UNIAD),
+        *((family, LIGHT_FLOW_ARGUMENTS[name]) for name, family in FAMILIES.items()),
+    ):
+        initializer = constructed.__init__
+        names = initializer.__code__.co_varnames[: initializer.__code__.co_argcount][-len(initializer.__defaults__) :]
         defaults = dict(zip(names, initializer.__defaults__, strict=True)) | light
         monkeypatch.setattr(initializer, "__defaults__", tuple(defaults[name] for name in names))
     monkeypatch.setattr(pseudo_labels, "PyramidEncoder", partial(pseudo_labels.PyramidEncoder, pre_trained=False))
@@ -126,8 +132,8 @@ def in_small(arguments: list[str], on_real_images: bool) -> list[str]:
     small = {"train": EPOCH, "export": []}.get(arguments[0], EPOCH[1:])
     if on_real_images:
         small = [*small, "--model.image_size=64"]
-    if "--model.coupling_blocks" in arguments:
-        small = [*small, "--model.coupling_blocks=2"]
+    if "--model.flow_arguments.coupling_blocks" in arguments:
+        small = [*small, "--model.flow_arguments.coupling_blocks=2"]
     if {"MultiClass", "Cifar10", "--config"} & set(arguments):
         small = [*small, "--data.num_workers=0"]
     return small
@@ -147,10 +153,7 @@ def run_on_two_nodes(arguments: list[str]) -> None:
         port = probe.getsockname()[1]
     settings, (program, *flags) = arguments[:2], arguments[2:]
     assert [setting.partition("=")[0] for setting in settings] == ["MASTER_PORT", "NODE_RANK"]
-    light = [
-        f"--model.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in LIGHT.items()
-    ]
-    light += [*EPOCH, "--trainer.devices=1", "--data.num_workers=0"]
+    light = [*LIGHT_FLAGS, *EPOCH, "--trainer.devices=1", "--data.num_workers=0"]
     nodes = [
         subprocess.Popen(
             [Path(sys.executable).with_name(program), *flags, *light],
@@ -166,6 +169,8 @@ def run_on_two_nodes(arguments: list[str]) -> None:
     assert "MEMBER: 2/2" in printed[1]
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if commands(page) or blocks(page, "python")], ids=lambda page: page.stem
 )
@@ -173,9 +178,10 @@ def test_commands_and_python_run(page: Path, folder: Path) -> None:
     """The commands, then the Python, which may use what they made."""
     for command in commands(page):
         run(command)
-    for block in blocks(page, "python"):
-        light = block.replace("max_epochs=100", "max_epochs=1, accelerator='cpu', enable_progress_bar=False")
-        exec(compile(light, str(page), "exec"), {})
+    with mock.patch.dict(FAMILIES):  # a page registers a family of its own
+        for block in blocks(page, "python"):
+            light = block.replace("max_epochs=100", "max_epochs=1, accelerator='cpu', enable_progress_bar=False")
+            exec(compile(light, str(page), "exec"), {})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -13,6 +13,8 @@ import pytest
 from tests.helpers.paths import ROOT
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 @pytest.mark.parametrize("command", ["ruff check", "ruff format --check", "mypy"])
 def test_passes(command: str) -> None:
     process = subprocess.run(

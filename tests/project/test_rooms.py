@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.imports import imported_names
 from tests.helpers.paths import ROOT
 
 PACKAGE = ROOT / "anomalib_hgad"
@@ -49,19 +49,10 @@ def room_of(module: str) -> str:
 
 def imported(source: str, module: str, modules: set[str]) -> Iterator[str]:
     """Modules of the package that a source imports, within functions and for the type checker as well."""
-    package = "anomalib_hgad"
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            above = [package, *module.split(".")][: -node.level] if node.level else []
-            start = ".".join([*above, *([node.module] if node.module else [])])
-            # A name may be a module of a package, or what a module holds.
-            names = [f"{start}.{alias.name}" for alias in node.names]
-            names = [name if name.removeprefix(f"{package}.") in modules else start for name in names]
-        else:
-            continue
-        yield from (name[len(package) + 1 :] for name in names if name == package or name.startswith(f"{package}."))
+    for name in imported_names(source, f"{PACKAGE.name}.{module}"):
+        package, _, inner = name.partition(".")
+        if package == PACKAGE.name:
+            yield inner if inner in modules else inner.rpartition(".")[0]
 
 
 def arrows_against_the_order(sources: dict[str, str]) -> list[str]:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from anomalib.engine import Engine
 from lightning.pytorch import Callback
 
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.models.hgad.feature_cache import cache as feature_cache
 from tests.helpers import trees
+from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT
 
 
@@ -60,19 +60,11 @@ def train(epochs: int, in_files: bool) -> list[Use]:
         folder = Path(name)
         for product in ("bolt", "nut"):
             trees.mvtec_class(folder / "data" / product, train=12)
-        engine = Engine(
-            max_epochs=epochs,
-            accelerator="cpu",
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[record],
-            default_root_dir=folder,
-        )
+        run = engine(folder, record, max_epochs=epochs)
         datamodule = MultiClass(root=folder / "data", train_batch_size=4, num_workers=0, val_split_mode="same_as_test")
         available = {"return_value": 0} if in_files else {"wraps": feature_cache.available_memory}
         with mock.patch.object(feature_cache, "available_memory", **available):
-            engine.fit(Hgad(**LIGHT, feature_cache=folder / "cache", visualizer=False), datamodule=datamodule)
+            run.fit(Hgad(**LIGHT, feature_cache=folder / "cache", visualizer=False), datamodule=datamodule)
     return record.uses
 
 

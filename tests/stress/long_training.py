@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from typing import get_args
 
 import torch
 
-from anomalib_hgad.models.hgad.flows import FlowKind, make_flow
+from anomalib_hgad.models.hgad.flows import FAMILIES
 from anomalib_hgad.models.hgad.loss import class_log_likelihood, hgad_losses, total_loss
 from anomalib_hgad.models.hgad.normal_pass import feature_statistics
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 from anomalib_hgad.models.schedule import TrainingCourse, make_optimizer
+from tests.helpers.light import LIGHT_FLOW_ARGUMENTS
 
 DIM = 4
 CLASS_INDEX = torch.tensor([0, 0, 1, 1])
@@ -35,7 +35,7 @@ def batch() -> torch.Tensor:
     return features
 
 
-def train(kind: FlowKind, steps: int, half: bool) -> float:
+def train(kind: str, steps: int, half: bool) -> float:
     """Train from the seed 0.
 
     Args:
@@ -50,7 +50,7 @@ def train(kind: FlowKind, steps: int, half: bool) -> float:
         ArithmeticError: If a loss, a parameter or a likelihood of normal or strange features is not finite.
     """
     torch.manual_seed(0)
-    flow = make_flow(kind, DIM, coupling_blocks=2, condition_dim=4)
+    flow = FAMILIES[kind](DIM, **LIGHT_FLOW_ARGUMENTS[kind])
     flow.set_whitening(*feature_statistics([[batch()] for _ in range(20)], [flow], torch.device("cpu"))[0])
     prior = HierarchicalGaussianMixture(2, 2, DIM)
     optimizer = make_optimizer(flow.parameters(), prior.parameters(), lr=2e-4, weight_decay=1e-4)
@@ -85,6 +85,6 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=10_000)
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # the tensors are tiny
-    for family, in_half in itertools.product(get_args(FlowKind), (False, True)):
+    for family, in_half in itertools.product(FAMILIES, (False, True)):
         last = train(family, arguments.steps, in_half)
         print(f"{family}, {'bfloat16' if in_half else 'float32'}: {arguments.steps} steps, last loss {last:.3g}")

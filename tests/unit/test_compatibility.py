@@ -123,6 +123,7 @@ def started(folder: Path, code: str, **environment: str) -> list[str]:
     return process.stdout.splitlines()
 
 
+@pytest.mark.subprocess
 def test_hook_does_nothing_at_the_start_but_import_this_package(tmp_path: Path) -> None:
     """Of this package two files are read; no process is started, nothing sent, nothing written."""
     modules, events, files = started(tmp_path, "")
@@ -135,6 +136,7 @@ def test_hook_does_nothing_at_the_start_but_import_this_package(tmp_path: Path) 
     }
 
 
+@pytest.mark.subprocess
 def test_hook_is_switched_off_by_the_environment(tmp_path: Path) -> None:
     """Then nothing of this package is loaded, before and after anomalib is, of which here is the shell alone."""
     for module in ("data", "models"):

@@ -26,7 +26,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 
-from anomalib_hgad.common.checks import check_choice, check_not_negative, check_part, check_positive, check_share
+from anomalib_hgad.common.checks import check_choice, check_range
 from anomalib_hgad.common.encoder import image_statistics
 from anomalib_hgad.data.batch import ClassImageBatch, FeatureBatch
 from anomalib_hgad.deploy.export import CLASS_TENSOR
@@ -37,7 +37,6 @@ from anomalib_hgad.models.hgad.callbacks import ClassCheck, NormalConstants
 from anomalib_hgad.models.hgad.class_labels import ClassLabels, with_class_fields
 from anomalib_hgad.models.hgad.export import compress_graph, name_class_tensor
 from anomalib_hgad.models.hgad.feature_cache.cache import FeatureCache
-from anomalib_hgad.models.hgad.flows import FlowKind
 from anomalib_hgad.models.hgad.folding import fold
 from anomalib_hgad.models.hgad.loss import checked_loss_weights, total_loss
 from anomalib_hgad.models.hgad.prediction import ScoredClass, predict_batch
@@ -76,18 +75,14 @@ class Hgad(PluginModel, AnomalibModule):
             Defaults to ``10``.
         flow: Family of the flows: ``"cflow"``, position by position with a code of the position, as in the paper;
             ``"fastflow"``, convolutions over the feature maps; ``"semantic"``, of the class token of a Vision
-            Transformer, for anomalies of what an image shows: its anomaly maps have one value everywhere.
+            Transformer, for anomalies of what an image shows: its anomaly maps have one value everywhere; or a family
+            of your own, see docs/add_a_flow.md.
             Defaults to ``"cflow"``.
-        coupling_blocks: Coupling blocks of a level's flow.
-            Defaults to ``None``, the family's own: 12, 8 and 4.
-        clamp_alpha: Clamp of the log-scales of the coupling blocks.
-            Defaults to ``None``, the family's own: 1.9, 2 and 3.
-        condition_dim: Length of the position code of ``"cflow"``, a multiple of 4.
-            Defaults to ``256``.
-        kernel_sizes: Widths of the convolutions of ``"fastflow"``, in turn.
-            Defaults to ``(3, 1)``.
-        hidden_ratio: Hidden channels of its couplings, relative to the channels that they look at.
-            Defaults to ``1.0``.
+        flow_arguments: Options of the family by name, such as ``{"coupling_blocks": 8}``. Its class documents them:
+            :class:`~anomalib_hgad.models.hgad.flows.ConditionalFlow`,
+            :class:`~anomalib_hgad.models.hgad.flows.FastFlow`,
+            :class:`~anomalib_hgad.models.hgad.flows.SemanticFlow`; docs/flows.md lists them.
+            Defaults to ``None``, the family's own defaults.
         whiten: Whiten the features, as a part of the flow, by constants from the training images. The paper does not,
             and learns slower.
             Defaults to ``True``.
@@ -143,7 +138,8 @@ class Hgad(PluginModel, AnomalibModule):
             Defaults to ``True``.
 
     Raises:
-        ValueError: If an argument is out of range, or if there is no such backbone or layer.
+        ValueError: If an argument is out of range, or if there is no such backbone, layer, flow or option of it.
+        TypeError: If an option of the flow is of another type.
         FileNotFoundError: If there is no file of weights at the given path.
         RuntimeError: If the backbone's weights cannot be downloaded.
 
@@ -168,12 +164,8 @@ class Hgad(PluginModel, AnomalibModule):
         backbone_weights: str | Path | None = None,
         num_classes: int | None = None,
         num_centers: int = 10,
-        flow: FlowKind = "cflow",
-        coupling_blocks: int | None = None,
-        clamp_alpha: float | None = None,
-        condition_dim: int = 256,
-        kernel_sizes: Sequence[int] = (3, 1),
-        hidden_ratio: float = 1.0,
+        flow: str = "cflow",
+        flow_arguments: dict[str, Any] | None = None,
         whiten: bool = True,
         prior: PriorKind = "hierarchical",
         loss_weights: dict[str, float] | None = None,
@@ -200,14 +192,13 @@ class Hgad(PluginModel, AnomalibModule):
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(size, *image_statistics(backbone))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
-        check_positive(num_classes=1 if num_classes is None else num_classes, lr=lr)
-        check_part(position_share=position_share)
-        check_not_negative(weight_decay=weight_decay)
+        check_range("0 < {} < inf", num_classes=1 if num_classes is None else num_classes, lr=lr)
+        check_range("0 < {} <= 1", position_share=position_share)
+        check_range("0 <= {} < inf", weight_decay=weight_decay)
         self.loss_weights = checked_loss_weights(loss_weights)
-        check_share(first_stage=first_stage, warmup=warmup)
-        check_share(label_smoothing=label_smoothing, calibration_share=calibration_share)
+        check_range("0 <= {} < 1", first_stage=first_stage, warmup=warmup)
+        check_range("0 <= {} < 1", label_smoothing=label_smoothing, calibration_share=calibration_share)
         check_choice(ScoredClass, class_source=class_source)
-        check_choice(FlowKind, flow=flow)
         check_choice(PriorKind, prior=prior)
         check_choice(ScoreKind, score=score)
         self.whiten = whiten
@@ -230,11 +221,7 @@ class Hgad(PluginModel, AnomalibModule):
             num_classes=num_classes or 1,
             num_centers=num_centers,
             flow=flow,
-            coupling_blocks=coupling_blocks,
-            clamp_alpha=clamp_alpha,
-            condition_dim=condition_dim,
-            kernel_sizes=kernel_sizes,
-            hidden_ratio=hidden_ratio,
+            flow_arguments=flow_arguments,
             prior=prior,
             score=score,
         )

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
-from anomalib_hgad.common.checks import check_not_negative
+from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 
 LOSS_WEIGHTS: Mapping[str, float] = {
@@ -149,7 +149,7 @@ def checked_loss_weights(given: Mapping[str, float] | None) -> dict[str, float]:
     if unknown := sorted(given.keys() - LOSS_WEIGHTS.keys()):
         msg = f"loss_weights: there is no loss {', '.join(unknown)}. Expected some of {', '.join(LOSS_WEIGHTS)}."
         raise ValueError(msg)
-    check_not_negative(**{f"loss_weights[{name!r}]": weight for name, weight in given.items()})
+    check_range("0 <= {} < inf", **{f"loss_weights[{name!r}]": weight for name, weight in given.items()})
     return dict(LOSS_WEIGHTS) | given
 
 

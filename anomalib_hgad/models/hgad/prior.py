@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.common.precision import full_precision, no_autocast
 
 logger = logging.getLogger(__name__)
@@ -135,10 +136,7 @@ class HierarchicalGaussianMixture(nn.Module):
 
     def __init__(self, num_classes: int, num_centers: int, dim: int, covariance: CovarianceKind = "identity") -> None:
         super().__init__()
-        for name, value in (("num_classes", num_classes), ("num_centers", num_centers), ("dim", dim)):
-            if value < 1:
-                msg = f"Expected {name} >= 1, got {value}."
-                raise ValueError(msg)
+        check_range("1 <= {} < inf", num_classes=num_classes, num_centers=num_centers, dim=dim)
         if dim == 1 < num_classes:
             msg = f"The centres of {num_classes} classes need room: expected dim >= 2, got 1."
             raise ValueError(msg)

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from anomalib.data import InferenceBatch
 from torch import nn
 
-from anomalib_hgad.common.checks import check_positive
+from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.common.encoder import PyramidEncoder
 from anomalib_hgad.models.hgad.anomaly_map import AnomalyMapGenerator, LevelScores, ScoreKind, class_posterior
 from anomalib_hgad.models.hgad.calibration import ScoreCalibration
-from anomalib_hgad.models.hgad.flows import FAMILIES, FeatureFlow, FlowKind, Latents, make_flow
+from anomalib_hgad.models.hgad.flows import FAMILIES, FeatureFlow, Latents, check_flow_arguments
 from anomalib_hgad.models.hgad.loss import HgadLosses, class_log_likelihood, hgad_losses, negative_entropy
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
@@ -80,19 +80,17 @@ class HgadModel(nn.Module):
         num_classes: K.
         num_centers: M, centres of a class.
         flow: Family of the flows: ``"cflow"``, position by position with a position code; ``"fastflow"``, convolutions;
-            ``"semantic"``, of the class token of a Vision Transformer.
-        coupling_blocks: Coupling blocks of a level's flow. ``None`` is the family's own number, as is the next one.
-        clamp_alpha: Clamp of the log-scales of the coupling.
-        condition_dim: P, length of the position code of ``"cflow"``.
-        kernel_sizes: Widths of the convolutions of ``"fastflow"``, in turn.
-        hidden_ratio: Hidden channels of its couplings, relative to the channels that they look at.
+            ``"semantic"``, of the class token of a Vision Transformer; or another one of
+            :data:`~anomalib_hgad.models.hgad.flows.FAMILIES`.
+        flow_arguments: Options of the family by name, as its class has them. ``None`` leaves all at their defaults.
         prior: ``"hierarchical"``; ``"fixed_centers"`` keeps the main centres where they start; ``"single_gaussian"``
             is one standard Gaussian for all classes, as in CFLOW-AD, and knows no classes.
         score: What the map is made of, see :class:`~anomalib_hgad.models.hgad.anomaly_map.AnomalyMapGenerator`. With
             one class the entropy is identically 0, and sum and product are the log-likelihood's map.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or if there is no such flow or option of it.
+        TypeError: If an option of the flow is of another type.
     """
 
     def __init__(
@@ -105,28 +103,22 @@ class HgadModel(nn.Module):
         backbone_weights: str | Path | None = None,
         num_classes: int = 1,
         num_centers: int = 10,
-        flow: FlowKind = "cflow",
-        coupling_blocks: int | None = None,
-        clamp_alpha: float | None = None,
-        condition_dim: int = 256,
-        kernel_sizes: Sequence[int] = (3, 1),
-        hidden_ratio: float = 1.0,
+        flow: str = "cflow",
+        flow_arguments: dict[str, Any] | None = None,
         prior: PriorKind = "hierarchical",
         score: ScoreKind = "sum",
     ) -> None:
         super().__init__()
+        options = check_flow_arguments(flow, flow_arguments or {})  # before the backbone is loaded
+        family = FAMILIES[flow]
         self.prior_kind = prior
         self.num_centers = num_centers
         self.score = score
-        check_positive(**{"height of image_size": image_size[0], "width of image_size": image_size[1]})
+        check_range("0 < {} < inf", **{"height of image_size": image_size[0], "width of image_size": image_size[1]})
         self.image_size = image_size
-        tokens = FAMILIES[flow].of_tokens
-        self.encoder = PyramidEncoder(backbone, layers, scales, pre_trained, backbone_weights, tokens=tokens)
+        self.encoder = PyramidEncoder(backbone, layers, scales, pre_trained, backbone_weights, tokens=family.of_tokens)
         self.encoder.check_image_size(image_size)
-        self.flows = nn.ModuleList(
-            make_flow(flow, dim, coupling_blocks, clamp_alpha, condition_dim, kernel_sizes, hidden_ratio)
-            for dim in self.encoder.out_dims
-        )
+        self.flows = nn.ModuleList(family(dim, **options) for dim in self.encoder.out_dims)
         self.priors: nn.ModuleList
         self.calibration: ScoreCalibration
         self.novelty: NoveltyScale

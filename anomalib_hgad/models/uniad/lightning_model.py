@@ -24,7 +24,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from anomalib_hgad.common.checks import check_positive, check_share
+from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.common.encoder import image_statistics
 from anomalib_hgad.models.base import PluginModel, height_and_width
 from anomalib_hgad.models.schedule import total_steps
@@ -141,8 +141,8 @@ class UniAd(PluginModel, AnomalibModule):
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(size, *image_statistics(backbone))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
-        check_positive(lr=lr, lr_drop_factor=lr_drop_factor)
-        check_share(lr_drop_start=lr_drop_start)
+        check_range("0 < {} < inf", lr=lr, lr_drop_factor=lr_drop_factor)
+        check_range("0 <= {} < 1", lr_drop_start=lr_drop_start)
         self.lr = lr
         self.weight_decay = weight_decay
         self.lr_drop_start = lr_drop_start

@@ -16,7 +16,7 @@ from anomalib.data import InferenceBatch
 from torch import nn
 from torch.nn import functional as F
 
-from anomalib_hgad.common.checks import check_positive
+from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.common.encoder import PyramidEncoder
 from anomalib_hgad.common.precision import full_precision
 from anomalib_hgad.models.uniad.transformer import NeighborMaskedTransformer
@@ -37,9 +37,8 @@ class FeatureJitter(nn.Module):
 
     def __init__(self, scale: float = 20.0, probability: float = 1.0) -> None:
         super().__init__()
-        if scale < 0 or not 0 <= probability <= 1:
-            msg = f"Expected jitter_scale >= 0 and 0 <= jitter_probability <= 1, got {scale} and {probability}."
-            raise ValueError(msg)
+        check_range("0 <= {} < inf", jitter_scale=scale)
+        check_range("0 <= {} <= 1", jitter_probability=probability)
         self.scale = scale
         self.probability = probability
 
@@ -104,8 +103,8 @@ class UniAdModel(nn.Module):
         jitter_probability: float = 1.0,
     ) -> None:
         super().__init__()
-        check_positive(**{"height of image_size": image_size[0], "width of image_size": image_size[1]})
-        check_positive(**{"height of grid_size": grid_size[0], "width of grid_size": grid_size[1]})
+        check_range("0 < {} < inf", **{"height of image_size": image_size[0], "width of image_size": image_size[1]})
+        check_range("0 < {} < inf", **{"height of grid_size": grid_size[0], "width of grid_size": grid_size[1]})
         self.image_size = image_size
         self.grid_size = grid_size
         self.jitter = FeatureJitter(jitter_scale, jitter_probability)

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from anomalib_hgad.common.checks import check_positive, check_share
+from anomalib_hgad.common.checks import check_range
 
 
 def neighbor_mask(grid: tuple[int, int], neighborhood: tuple[int, int]) -> torch.Tensor:
@@ -34,8 +34,9 @@ def neighbor_mask(grid: tuple[int, int], neighborhood: tuple[int, int]) -> torch
     Raises:
         ValueError: If the window has no middle, or leaves a token nothing to attend to.
     """
-    check_positive(
-        **{f"{what} of neighborhood": size for what, size in zip(("height", "width"), neighborhood, strict=True)}
+    check_range(
+        "0 < {} < inf",
+        **{f"{what} of neighborhood": size for what, size in zip(("height", "width"), neighborhood, strict=True)},
     )
     if not all(size % 2 for size in neighborhood):
         msg = f"The neighborhood is a window with a token in its middle: expected odd sizes, got {neighborhood}."
@@ -248,9 +249,9 @@ class NeighborMaskedTransformer(nn.Module):
         neighborhood: tuple[int, int] = (7, 7),
     ) -> None:
         super().__init__()
-        check_positive(encoder_layers=encoder_layers, decoder_layers=decoder_layers, num_heads=num_heads)
-        check_positive(hidden_dim=dim, feedforward_dim=feedforward_dim)
-        check_share(dropout=dropout)
+        check_range("0 < {} < inf", encoder_layers=encoder_layers, decoder_layers=decoder_layers, num_heads=num_heads)
+        check_range("0 < {} < inf", hidden_dim=dim, feedforward_dim=feedforward_dim)
+        check_range("0 <= {} < 1", dropout=dropout)
         # It follows from the arguments, so no checkpoint needs it.
         self.register_buffer("mask", neighbor_mask(grid, neighborhood), persistent=False)
         self.position = PositionEmbedding(grid, dim)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from tests.helpers import trees
-from tests.integration.test_cli import FAST_FLAGS, LIGHT_FLAGS
+from tests.helpers.commands import FAST_FLAGS, LIGHT_FLAGS, data_flags
 from tests.stress.faults.killed_run import run
 
 EXPORTS = {"torch": "pt", "onnx": "onnx", "openvino": "xml"}
@@ -51,10 +51,6 @@ def train_flags(data: Path, folder: Path, seed: int = 0) -> list[str]:
         *(f"--model.feature_cache={folder / 'cache'}", *data_flags(data), "--data.train_batch_size=4"),
         *(*FAST_FLAGS, "--trainer.max_epochs=4", f"--default_root_dir={folder}"),
     ]
-
-
-def data_flags(data: Path) -> list[str]:
-    return ["--data=MultiClass", f"--data.root={data}", "--data.num_workers=0", "--data.val_split_mode=same_as_test"]
 
 
 def newest(folder: Path, name: str) -> Path | None:

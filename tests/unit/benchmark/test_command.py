@@ -24,6 +24,7 @@ from anomalib_hgad.benchmark.execution import build_model, local_weights
 from anomalib_hgad.benchmark.plan import ModelChoice, Protocol, make_plan
 from anomalib_hgad.benchmark.summary import summarise
 from tests.helpers import trees
+from tests.helpers.benchmark_runs import keep_runs_in_this_process, record
 from tests.helpers.light import LIGHT
 from tests.helpers.paths import ROOT
 
@@ -36,6 +37,12 @@ def products(tmp_path: Path) -> Path:
     for name in CLASSES:
         trees.mvtec_class(tmp_path / "products" / name)
     return tmp_path / "products"
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Titles of the runs, which take place here."""
+    return keep_runs_in_this_process(monkeypatch)
 
 
 @pytest.fixture
@@ -76,6 +83,8 @@ LIGHT_PADIM = {"model": "Padim", "arguments": {"pre_trained": False, "layers": [
 BROKEN = {"model": "Padim", "arguments": {"pre_trained": False, "layers": ["layer9"]}}
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_own_process_and_failure(products: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The real thing: a process for each run; one that fails leaves its log, and the other's figures stand."""
     output = tmp_path / "results"
@@ -99,6 +108,7 @@ def test_own_process_and_failure(products: Path, tmp_path: Path, capfd: pytest.C
     assert float(rows[2]["image_AUROC"]) == pytest.approx(statistics.mean(of_classes))
 
 
+@pytest.mark.slow
 def test_goes_on_at_the_first_missing_run(products: Path, tmp_path: Path, in_this_process: list[str]) -> None:
     output = tmp_path / "results"
     models = {"Padim": LIGHT_PADIM, "broken": BROKEN}
@@ -113,6 +123,7 @@ def test_goes_on_at_the_first_missing_run(products: Path, tmp_path: Path, in_thi
     assert "± standard deviation over the seeds" in table
 
 
+@pytest.mark.slow
 def test_other_settings_are_not_mixed(products: Path, tmp_path: Path, in_this_process: list[str]) -> None:
     output = tmp_path / "results"
     assert cli.main(arguments(products, output, {"Padim": LIGHT_PADIM})) == 0
@@ -121,6 +132,7 @@ def test_other_settings_are_not_mixed(products: Path, tmp_path: Path, in_this_pr
     assert in_this_process == ["Padim seed 0"]
 
 
+@pytest.mark.slow
 def test_other_versions_are_not_mixed(
     products: Path, tmp_path: Path, in_this_process: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +149,7 @@ def test_other_versions_are_not_mixed(
     assert in_this_process == ["Padim seed 0"]
 
 
+@pytest.mark.slow
 def test_one_model_for_each_class(products: Path, tmp_path: Path, in_this_process: list[str]) -> None:
     output = tmp_path / "results"
     assert cli.main(arguments(products, output, {"Padim": LIGHT_PADIM}, setting="separate")) == 0
@@ -145,6 +158,7 @@ def test_one_model_for_each_class(products: Path, tmp_path: Path, in_this_proces
         assert [row["class"] for row in csv.DictReader(file)] == ["bolt", "nut", "mean"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_configs(
     config: Path, products: Path, weights: Path, tmp_path: Path, in_this_process: list[str]
@@ -167,6 +181,7 @@ def test_shipped_configs(
     assert (tmp_path / "results/results.md").is_file()
 
 
+@pytest.mark.slow
 def test_every_row_of_the_shipped_configs_builds(products: Path, weights: Path) -> None:
     choices = [choice for config in CONFIGS for choice in yaml.safe_load(config.read_text())["models"].values()]
     models = {json.dumps(choice): ModelChoice(**choice) for choice in choices}  # some are in two configs
@@ -184,37 +199,10 @@ def test_local_weights_reach_models_without_an_argument_for_them(weights: Path) 
     assert not torch.equal(student.conv1.weight, stored["conv1.weight"])
 
 
-def record(name: str, seed: int, of_classes: dict[str, float], setting: str = "unified") -> dict[str, object]:
-    return {
-        "settings": {
-            "name": name,
-            "seed": seed,
-            "choice": {"model": name, "arguments": {}},
-            "only_class": None,
-            "protocol": {
-                "setting": setting,
-                "max_epochs": 2,
-                "image_size": 32,
-                "data": {"root": "/secret"},
-                "backbone_weights": {},
-            },
-        },
-        "classes": {key: {"image_AUROC": value} for key, value in of_classes.items()},
-        "pooled": {"image_AUROC": 0.5},
-        "epochs": 2,
-        "fit_seconds": 10.0,
-        "test_seconds": 2.0,
-        "milliseconds_per_image": 3.0,
-        "peak_memory_bytes": 2_000_000_000,
-        "parameters": 1_500_000,
-        "versions": {},
-    }
-
-
 def test_tables_by_hand() -> None:
     """Means over the classes first, then mean and standard deviation over the seeds."""
     summary = summarise([record("A", 0, {"x": 0.9, "y": 0.7}), record("A", 1, {"x": 1.0, "y": 0.8})])
-    means = summary.figures[summary.figures["class"] == "mean"]["image_AUROC"].tolist()
+    means = summary.metrics[summary.metrics["class"] == "mean"]["image_AUROC"].tolist()
     assert means == pytest.approx([0.8, 0.9])
     assert "| A | 85.0 ± 7.1 |" in summary.markdown  # sqrt(2) * 5
     assert "| A | 95.0 ± 7.1 | 75.0 ± 7.1 |" in summary.markdown
@@ -226,8 +214,8 @@ def test_tables_by_hand() -> None:
 def test_separate_models_are_summed_up() -> None:
     records = [record("A", 0, {"x": 0.9}, "separate"), record("A", 0, {"y": 0.7}, "separate")]
     summary = summarise(records)
-    assert summary.figures["class"].tolist() == ["x", "y", "mean"]
-    assert summary.figures["image_AUROC"].tolist() == pytest.approx([0.9, 0.7, 0.8])
+    assert summary.metrics["class"].tolist() == ["x", "y", "mean"]
+    assert summary.metrics["image_AUROC"].tolist() == pytest.approx([0.9, 0.7, 0.8])
     assert summary.costs["fit_seconds"].tolist() == [20]
     assert summary.costs["parameters"].tolist() == [1_500_000]
 

@@ -64,6 +64,23 @@ def test_scales_keep_the_corners_of_the_image() -> None:
         torch.testing.assert_close(image, torch.linspace(-1, 1, size).expand(1, 3, size, size), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("size", "scale", "expected"),
+    [((35, 33), 0.5, (17, 16)), ((33, 35), 0.75, (24, 26)), ((31, 34), 0.25, (7, 8)), ((33, 32), 1.5, (49, 48))],
+)
+def test_sides_of_a_scaled_image_are_rounded_down(
+    size: tuple[int, int], scale: float, expected: tuple[int, int]
+) -> None:
+    """As PyTorch scales, for which 0.75 * 33 = 24.75 pixels are 24."""
+    seen = []
+    encoder = untrained(["layer1"], [scale])
+    encoder.extractor.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[2:])))
+    images = torch.zeros(1, 3, *size)
+    encoder(images)
+    assert seen == [expected]
+    assert F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=True).shape[2:] == expected
+
+
 def test_vision_transformer_levels_are_timms_intermediates() -> None:
     encoder = untrained(["blocks.3", "blocks.1"], [1.0], "vit_tiny_patch16_224")
     images = torch.randn(1, 3, 64, 48)

@@ -15,7 +15,6 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from anomalib.engine import Engine
 from anomalib.models import Padim
 from anomalib.models.components import AnomalibModule
 from lightning.pytorch import Callback
@@ -29,6 +28,7 @@ from anomalib_hgad.data.cifar10 import CLASSES, MANY_VERSUS_MANY
 from anomalib_hgad.data.hold_out import hold_out
 from anomalib_hgad.evaluation.evaluator import ClassEvaluator
 from tests.helpers import trees
+from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT
 
 Tree = dict[str, tuple[np.ndarray, list[int]]]
@@ -220,23 +220,11 @@ class Collect(Callback):
         return torch.cat([getattr(batch, field) for batch in self.batches]).numpy()
 
 
-def engine(folder: Path, *callbacks: Callback) -> Engine:
-    return Engine(
-        callbacks=list(callbacks),
-        max_epochs=1,
-        accelerator="cpu",
-        devices=1,
-        default_root_dir=folder,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-
-
 def pictures(folder: Path) -> set[str]:
     return {path.relative_to(folder / "images").as_posix() for path in (folder / "images").rglob("*.png")}
 
 
+@pytest.mark.slow
 def test_hgad_on_five_classes(tmp_path: Path, tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
     datamodule = ready(tmp_path, normal_classes=MANY_VERSUS_MANY[2])
     seen = Collect()
@@ -276,6 +264,7 @@ def test_hgad_on_five_classes(tmp_path: Path, tree: Tree, caplog: pytest.LogCapt
     assert pictures(folder) == {f"test/{row['class_name']}/{Path(row['image_path']).name}" for row in predicted}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["same_as_test", "synthetic"])
 @pytest.mark.parametrize("build", [lambda: Hgad(**LIGHT), lambda: padim(evaluator=ClassEvaluator())])
 def test_models_on_one_class(tmp_path: Path, tree: Tree, build: Callable[[], AnomalibModule], mode: str) -> None:
@@ -294,6 +283,7 @@ def padim(**settings: Any) -> Padim:
     return Padim("resnet18", ["layer1"], pre_trained=False, n_features=8, **settings)
 
 
+@pytest.mark.slow
 def test_model_of_anomalib_as_it_is(tmp_path: Path, tree: Tree) -> None:
     datamodule = ready(tmp_path)
     seen = Collect()
@@ -304,6 +294,7 @@ def test_model_of_anomalib_as_it_is(tmp_path: Path, tree: Tree) -> None:
     assert figures["image_AUROC"] == pytest.approx(auroc)
 
 
+@pytest.mark.slow
 def test_validation_on_made_anomalies_has_no_classes(tmp_path: Path, tree: Tree) -> None:
     """anomalib's synthetic images carry none: their figure is over all of them, and of no class."""
     datamodule = ready(tmp_path, val_split_mode="synthetic", seed=0)
@@ -320,6 +311,7 @@ def test_training_images_of_no_class_are_refused(tmp_path: Path, tree: Tree) -> 
         engine(tmp_path / "results").fit(Hgad(**LIGHT, feature_cache=False, calibrate=False), datamodule=datamodule)
 
 
+@pytest.mark.slow
 def test_classes_that_the_model_was_not_trained_on(tmp_path: Path, tree: Tree) -> None:
     """Anomalous classes may be unknown, normal ones may not."""
     run = engine(tmp_path / "results")

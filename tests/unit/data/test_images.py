@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from anomalib.data import PredictDataset
-from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_hgad import Hgad
+from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT
 from tests.helpers.trees import write_image
 
@@ -27,10 +27,7 @@ def model() -> Hgad:
 
 
 def predict(model: Hgad, path: Path, **data: Any) -> list[Any]:
-    engine = Engine(
-        accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=path.parent / "results"
-    )
-    return engine.predict(model, **(data or {"data_path": path}))
+    return engine(path.parent / "results").predict(model, **(data or {"data_path": path}))
 
 
 @pytest.mark.parametrize(

@@ -250,6 +250,7 @@ def test_union_names_the_dataset_of_a_class_that_two_have(tmp_path: Path) -> Non
     assert datamodule.class_names == ["one_bolt", "nut", "two_bolt"]
 
 
+@pytest.mark.slow
 def test_shared_classes(shared_data: Path) -> None:
     """Real classes: with masks and without, jpg and png, grey and RGB."""
     datamodule = MultiClass(root=shared_data / "data", num_workers=0, val_split_mode="same_as_test")

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from anomalib.engine import Engine
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.metrics import adjusted_rand_score
@@ -21,6 +20,7 @@ from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.data.hold_out import hold_out
 from anomalib_hgad.data.pseudo_labels import cluster
 from tests.helpers import trees
+from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT
 
 COLOURS = {"apple": (200, 40, 40), "leaf": (40, 180, 40), "sky": (40, 80, 220)}
@@ -62,6 +62,7 @@ def truth(samples: Any) -> list[str]:
     return [Path(path).stem.rpartition("_")[2] for path in samples["image_path"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [3, None])
 def test_clusters_are_the_products(folder: Path, number: int | None) -> None:
     """Normal and anomalous, training and test images; the number is found where it is not given."""
@@ -76,6 +77,7 @@ def test_clusters_are_the_products(folder: Path, number: int | None) -> None:
     assert train == test
 
 
+@pytest.mark.slow
 def test_every_process_finds_the_same(folder: Path) -> None:
     first, second = mixed(folder, labels="cluster"), mixed(folder, labels="cluster")
     first.setup()
@@ -83,6 +85,7 @@ def test_every_process_finds_the_same(folder: Path) -> None:
     assert first.train_data.samples.equals(second.train_data.samples)
 
 
+@pytest.mark.slow
 def test_references_name_the_classes(folder: Path) -> None:
     datamodule = mixed(folder, labels="references", references=folder / "references")
     assert datamodule.class_names == list(COLOURS)
@@ -91,6 +94,7 @@ def test_references_name_the_classes(folder: Path) -> None:
         assert data.samples["class_name"].to_list() == truth(data.samples)
 
 
+@pytest.mark.slow
 def test_batches_carry_them(folder: Path) -> None:
     datamodule = mixed(folder, labels="references", references=folder / "references")
     datamodule.setup()
@@ -101,6 +105,7 @@ def test_batches_carry_them(folder: Path) -> None:
         assert [datamodule.class_names[index] for index in batch.class_index] == batch.class_name
 
 
+@pytest.mark.slow
 def test_labels_of_folders_are_replaced(folder: Path) -> None:
     """Every form of the data can be labelled anew; the folders say nothing then."""
     weights = folder / "resnet18.safetensors"
@@ -110,10 +115,10 @@ def test_labels_of_folders_are_replaced(folder: Path) -> None:
     assert set(datamodule.train_data.samples["class_index"]) == {0, 1}
 
 
+@pytest.mark.slow
 def test_model_learns_them(folder: Path, tmp_path: Path) -> None:
-    engine = Engine(default_root_dir=tmp_path, max_epochs=1, accelerator="cpu", enable_progress_bar=False, logger=False)
     model = Hgad(**LIGHT, seed=0, visualizer=False)
-    engine.train(model, datamodule=mixed(folder, labels="cluster", num_clusters=3))
+    engine(tmp_path).train(model, datamodule=mixed(folder, labels="cluster", num_clusters=3))
     assert model.class_names == ["cluster_00", "cluster_01", "cluster_02"]
     assert set(model.evaluator.results.classes) == set(model.class_names)
 

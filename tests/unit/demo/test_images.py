@@ -38,6 +38,7 @@ def test_layout_is_that_of_mvtec(dataset: Path) -> None:
     assert set(_files(dataset)) == expected
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_other_seed_other_bytes(dataset: Path, tmp_path: Path) -> None:
     again = _files(write_demo_dataset(tmp_path / "again", train=2, good=1, per_kind=1))
     assert again == _files(dataset)

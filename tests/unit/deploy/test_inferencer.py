@@ -48,6 +48,7 @@ def inferencer(files: dict[str, Path]) -> ClassOpenVINOInferencer:
     return ClassOpenVINOInferencer(files["openvino"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
 def test_scores_and_class_are_the_models(
     kind: str, files: dict[str, Path], module: Hgad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -68,6 +69,7 @@ def test_scores_and_class_are_the_models(
     assert inferencer.description["class_names"] == CLASSES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "colour", "size", "suffix", "rgb"),
     [
@@ -95,6 +97,7 @@ def test_images_of_other_kinds_score_as_the_colours_they_show(
     assert prediction.pred_class_name == expected.pred_class_name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"this is text", b"\x89PNG\r\n\x1a\nbroken"])
 def test_what_is_no_image_is_named(inferencer: ClassOpenVINOInferencer, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "image 7.png"
@@ -103,12 +106,14 @@ def test_what_is_no_image_is_named(inferencer: ClassOpenVINOInferencer, tmp_path
         inferencer.predict(path)
 
 
+@pytest.mark.slow
 def test_grey_values_that_would_be_cut_off_are_refused(inferencer: ClassOpenVINOInferencer, tmp_path: Path) -> None:
     Image.fromarray(np.full((20, 20), 40000, dtype=np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(OSError, match=r"deep\.png cannot be read: its grey values have more than 8 bits"):
         inferencer.predict(tmp_path / "deep.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_array_of_numbers_that_are_not_finite(inferencer: ClassOpenVINOInferencer, value: float) -> None:
     pixels = np.zeros((3, 3, 20, 20), dtype=np.float32)
@@ -117,6 +122,7 @@ def test_array_of_numbers_that_are_not_finite(inferencer: ClassOpenVINOInference
         inferencer.predict(pixels)
 
 
+@pytest.mark.slow
 def test_batches_and_arrays(inferencer: ClassOpenVINOInferencer) -> None:
     """An array from 0 to 255 scores as the PIL image."""
     pixels = np.random.default_rng(0).integers(0, 255, (36, 44, 3), dtype=np.uint8)
@@ -127,6 +133,7 @@ def test_batches_and_arrays(inferencer: ClassOpenVINOInferencer) -> None:
     assert batch.pred_class_name == alone.pred_class_name * 3
 
 
+@pytest.mark.slow
 def test_program_in_cpp_says_what_python_says(
     inferencer: ClassOpenVINOInferencer, files: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -151,6 +158,7 @@ def test_program_in_cpp_says_what_python_says(
     assert int(index) == expected.pred_class_index.item()
 
 
+@pytest.mark.slow
 def test_model_of_one_class(tmp_path: Path) -> None:
     single = Hgad(**LIGHT, post_processor=False)
     single.set_class_names(["bolt"])

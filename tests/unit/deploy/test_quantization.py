@@ -8,21 +8,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import openvino
 import pytest
 import torch
 from anomalib.data.utils import read_image
 from anomalib.deploy import CompressionType
-from anomalib.engine import Engine
 from sklearn.metrics import roc_auc_score
 
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.data.batch import ClassImageBatch
 from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32
-from anomalib_hgad.deploy.quantization import LARGE
-from tests.benchmarks.deployment import from_openvino
+from anomalib_hgad.deploy.quantization import LARGE_CONSTANT
 from tests.helpers import trees
+from tests.helpers.engines import engine
+from tests.helpers.exports import from_openvino
 from tests.helpers.light import LIGHT
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +47,8 @@ def module(shared_data: Path, datamodule: MultiClass, tmp_path_factory: pytest.T
     settings = {"backbone_weights": weights, "layers": ["layer3"], "image_size": 128, "seed": 0, "lr": 1e-3}
     # On all positions it has learnt enough after ten epochs that its scores are no matter of rounding.
     module = Hgad(**LIGHT | settings, position_share=1.0)
-    engine = Engine(
-        max_epochs=10,
-        check_val_every_n_epoch=10,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        default_root_dir=tmp_path_factory.mktemp("results"),
-    )
-    engine.fit(module, datamodule=datamodule)
+    run = engine(tmp_path_factory.mktemp("results"), max_epochs=10, check_val_every_n_epoch=10)
+    run.fit(module, datamodule=datamodule)
     return module.eval().cpu()
 
 
@@ -117,7 +113,7 @@ def test_files_are_small(exported: dict[str, Path], kind: str) -> None:
         for node in graph.get_ordered_ops()
         if node.get_type_name() == "Constant"
         and node.get_output_element_type(0) in (openvino.Type.f32, openvino.Type.f16)
-        and node.data.size > LARGE
+        and node.data.size > LARGE_CONSTANT
     ]
     assert [node.data.shape for node in large if node.data.shape[:2] != (2, 10)] == []  # but the classes' centres
 
@@ -127,7 +123,7 @@ def test_mixture_and_smoothing_stay_in_floating_point(exported: dict[str, Path],
     graph = openvino.Core().read_model(exported["INT8_PTQ"])
     products = [node for node in graph.get_ordered_ops() if node.get_type_name() in {"Convolution", "MatMul"}]
     quantised = [node for node in products if "FakeQuantize" in ancestors(node)]
-    levels, blocks, kernels = 2, LIGHT["coupling_blocks"], 4
+    levels, blocks, kernels = 2, LIGHT["flow_arguments"]["coupling_blocks"], 4
     flows = levels * (1 + 3 * blocks)
     mixture, resizing = levels * 4, 2
     convolutions = sum(node.get_type_name() == "Convolution" for node in products)
@@ -135,14 +131,43 @@ def test_mixture_and_smoothing_stay_in_floating_point(exported: dict[str, Path],
     assert len(products) == flows + convolutions + mixture + resizing
 
 
-def ancestors(node: openvino.Node) -> set[str]:
-    """Types of what feeds a node's first input, through operations that move numbers only."""
+def ancestors(node: openvino.Node, position: int = 0) -> set[str]:
+    """Types of what feeds an input of a node, the first one by default, through operations that move numbers only."""
     types = set()
-    source = node.input_value(0).get_node()
+    source = node.input_value(position).get_node()
     while source.get_type_name() in {"FakeQuantize", "Reshape", "Transpose", "Convert", "Multiply"}:
         types.add(source.get_type_name())
         source = source.input_value(0).get_node()
     return types
+
+
+@pytest.mark.parametrize("input_size", [None, (32, 48)], ids=["any size", "one size"])
+def test_weights_of_backbone_and_flows_are_quantised_and_no_others(
+    input_size: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    """By the names of the weights, as PyTorch's exporter notes them beside each operation of the ONNX graph."""
+    module = Hgad(**LIGHT | {"image_size": (32, 48)}, pre_processor=input_size is None).eval()
+    module._set_class_names(["bolt", "gear wheel", "nut"])
+    # Centres of trained levels are not the same.
+    for prior in module.model.priors:
+        prior.class_centers.data.normal_()
+    notes = {
+        node.name: next(entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.fx_node")
+        for node in onnx.load(module.to_onnx(tmp_path, input_size=input_size)).graph.node
+        if node.op_type in {"Conv", "MatMul"}
+    }
+    expected = {name: "_model_encoder_" in note or "_model_flows_" in note for name, note in notes.items()}
+    graph = openvino.Core().read_model(
+        module.to_openvino(tmp_path, input_size=input_size, compression_type=CompressionType.INT8)
+    )
+    products = [node for node in graph.get_ordered_ops() if node.get_type_name() in {"Convolution", "MatMul"}]
+    actual = {node.get_friendly_name(): "Convert" in ancestors(node, 1) for node in products}
+    assert len(actual) == len(expected)
+    assert sum(actual.values()) == sum(expected.values())
+    # OpenVINO gives convolutions that it has merged with a normalisation other names.
+    kept = actual.keys() & expected.keys()
+    assert {name for name, said in expected.items() if not said} <= kept
+    assert {name: actual[name] for name in kept} == {name: expected[name] for name in kept}
 
 
 class Contented:
@@ -164,7 +189,7 @@ class Contented:
 def test_accuracy_control_keeps_what_the_metric_allows(tmp_path: Path) -> None:
     """All of it, here; of a model of one class, which has no tensor of classes."""
     trees.mvtec_class(tmp_path / "data/bolt")
-    single = Hgad(**LIGHT | {"scales": (1.0,), "coupling_blocks": 1}).eval()
+    single = Hgad(**LIGHT | {"scales": (1.0,), "flow_arguments": {"coupling_blocks": 1}}).eval()
     for name, value in (("min", 0.0), ("max", 2.0), ("threshold", 1.0)):
         setattr(single.post_processor, f"_image_{name}", torch.tensor(value))
         setattr(single.post_processor, f"_pixel_{name}", torch.tensor(value))

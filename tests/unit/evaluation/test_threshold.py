@@ -4,6 +4,8 @@
 """Thresholds from normal images alone."""
 
 import logging
+import math
+from fractions import Fraction
 from types import SimpleNamespace
 
 import pytest
@@ -37,6 +39,19 @@ def test_false_positive_rate_of_new_images_is_kept(rate):
     deviation = (rate * (1 - rate) / 4000) ** 0.5
     assert measured < rate + 3 * deviation
     assert measured > rate - 1 / 60 - 3 * deviation
+
+
+@pytest.mark.parametrize("rate", [Fraction(1, 20), Fraction(1, 10), Fraction(1, 5), Fraction(1, 2)], ids=str)
+def test_of_all_orders_of_n_images_and_a_new_one_as_many_exceed_as_the_rate_allows(rate):
+    """Images of one source come in any order, so that each of n + 1 is the new one equally often."""
+    for n in range(1, 61):
+        scores = torch.arange(n + 1.0)
+        exceeding = sum(
+            bool(scores[new] > normal_threshold(torch.cat([scores[:new], scores[new + 1 :]]), float(rate)))
+            for new in range(n + 1)
+        )
+        # No threshold that is one of the scores lets all images pass.
+        assert exceeding == max(1, math.floor(rate * (n + 1))), n
 
 
 def test_anomalies_of_the_validation_move_no_threshold():

@@ -13,11 +13,11 @@ import onnxruntime
 import pytest
 import torch
 from anomalib.deploy import ExportType
-from anomalib.engine import Engine
 from anomalib.metrics import AUPRO, Evaluator
 
 from anomalib_hgad import Hgad, MultiClass, UniAd
 from tests.helpers import trees
+from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT, LIGHT_UNIAD
 
 
@@ -67,6 +67,16 @@ def test_checkpoint_of_another_score_is_refused() -> None:
         Hgad(**LIGHT).on_load_checkpoint(content)
 
 
+def test_list_in_place_of_a_tuple_is_no_other_setting() -> None:
+    fastflow = LIGHT | {"flow": "fastflow"}
+    trained = Hgad(**fastflow | {"flow_arguments": {"coupling_blocks": 2, "kernel_sizes": [3, 1]}})
+    content: dict[str, Any] = {"state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams)}
+    trained.on_save_checkpoint(content)
+    other = Hgad(**fastflow | {"flow_arguments": {"coupling_blocks": 2, "kernel_sizes": (3, 1)}, "num_centers": 3})
+    with pytest.raises(ValueError, match=r"Settings that differ: num_centers=10 there and 3 here\. Give"):
+        other.on_load_checkpoint(content)
+
+
 def test_checkpoint_that_does_not_say_is_refused(model: Hgad | UniAd, checkpoint: dict[str, Any]) -> None:
     del checkpoint["hgad_versions"]
     with pytest.raises(ValueError, match="does not say that it is one"):
@@ -99,21 +109,20 @@ def test_checkpoint_of_other_metrics_is_read(kind: type[Hgad | UniAd], settings:
         torch.testing.assert_close(other.model.state_dict()[name], weight, equal_nan=True, msg=name)
 
 
+@pytest.mark.slow
 def test_checkpoint_of_a_gpu_is_read_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And exports. The file says of its tensors that they were on a GPU."""
     data = trees.mvtec_class(tmp_path / "data/bolt").parent
-    engine = Engine(
-        max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path / "results"
-    )
+    run = engine(tmp_path / "results")
     model = Hgad(**LIGHT)
-    engine.fit(model, datamodule=MultiClass(root=data, num_workers=0))
+    run.fit(model, datamodule=MultiClass(root=data, num_workers=0))
     monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
-    engine.trainer.save_checkpoint(tmp_path / "gpu.ckpt")
+    run.trainer.save_checkpoint(tmp_path / "gpu.ckpt")
     monkeypatch.undo()
     if not torch.cuda.is_available():
         with pytest.raises(RuntimeError, match="deserialize object on a CUDA device"):
             torch.load(tmp_path / "gpu.ckpt", weights_only=True)
-    path = Engine(accelerator="cpu").export(
+    path = engine(tmp_path).export(
         Hgad(**LIGHT), ExportType.ONNX, export_root=tmp_path, ckpt_path=tmp_path / "gpu.ckpt"
     )
     images = torch.rand(1, 3, 32, 32)

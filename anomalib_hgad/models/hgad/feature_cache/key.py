@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from anomalib.data.transforms import ExportableCenterCrop, SquarePad
 from torchvision.transforms.v2 import CenterCrop, Grayscale, Normalize, Resize, Transform
 
 from anomalib_hgad.common.encoder import PyramidEncoder
+from anomalib_hgad.common.versions import installed_versions
 from anomalib_hgad.data.dataset import MultiClassDataset
 from anomalib_hgad.deploy.transforms import last_size, steps
 
@@ -87,7 +87,7 @@ def content_key(
     """
     settings = [
         CACHE_FORMAT,
-        [(library, version(library)) for library in LIBRARIES],
+        list(installed_versions(LIBRARIES).items()),
         [(type(reader).__qualname__, repr(reader.augmentations)) for images in datasets for reader in readers(images)],
         repr(transform),
         (encoder.extractor.backbone, encoder.extractor.layers, encoder.scales, encoder.tokens, precision),

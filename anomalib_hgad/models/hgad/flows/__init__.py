@@ -5,55 +5,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+import inspect
+from argparse import ArgumentError
+from collections.abc import Mapping
+from typing import Any, get_type_hints
 
-from anomalib_hgad.common.checks import check_positive
-from anomalib_hgad.models.hgad.flows.base import FeatureFlow, Latents
+from jsonargparse import ArgumentParser
+
+from anomalib_hgad.models.hgad.flows.base import FeatureFlow, Latents, PointwiseFlow
 from anomalib_hgad.models.hgad.flows.conditional import ConditionalFlow
 from anomalib_hgad.models.hgad.flows.fastflow import FastFlow
 from anomalib_hgad.models.hgad.flows.semantic import SemanticFlow
 
-FlowKind = Literal["cflow", "fastflow", "semantic"]
+FAMILIES: dict[str, type[FeatureFlow]] = {
+    "cflow": ConditionalFlow,
+    "fastflow": FastFlow,
+    "semantic": SemanticFlow,
+}
+"""Classes of the families by name."""
 
-FAMILIES: dict[FlowKind, type[FeatureFlow]] = {"cflow": ConditionalFlow, "fastflow": FastFlow, "semantic": SemanticFlow}
-"""Classes of the families."""
+__all__ = [
+    "FAMILIES",
+    "ConditionalFlow",
+    "FastFlow",
+    "FeatureFlow",
+    "Latents",
+    "PointwiseFlow",
+    "SemanticFlow",
+    "check_flow_arguments",
+]
 
-__all__ = ["FAMILIES", "ConditionalFlow", "FastFlow", "FeatureFlow", "FlowKind", "Latents", "SemanticFlow", "make_flow"]
 
-
-def make_flow(
-    kind: FlowKind,
-    dim: int,
-    coupling_blocks: int | None = None,
-    clamp_alpha: float | None = None,
-    condition_dim: int = 256,
-    kernel_sizes: Sequence[int] = (3, 1),
-    hidden_ratio: float = 1.0,
-) -> FeatureFlow:
-    """Make the flow of one feature level.
+def check_flow_arguments(flow: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Check options of a family against its constructor; the constructor itself then checks their range.
 
     Args:
-        kind: Its family.
-        dim: D, channels of the features.
-        coupling_blocks: Number of coupling blocks. ``None`` is the family's own, as is the next one.
-        clamp_alpha: Clamp of the log-scales.
-        condition_dim: Length of the position code of ``"cflow"``.
-        kernel_sizes: Widths of the convolutions of ``"fastflow"``, in turn.
-        hidden_ratio: Hidden channels of its couplings, relative to the channels that they look at.
+        flow: Name of the family.
+        arguments: Options by name.
 
     Returns:
-        The flow.
+        The options in the types that the constructor takes, such as a tuple in place of a list.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If there is no such family, or if it has no such option.
+        TypeError: If an option is of another type.
     """
-    check_positive(clamp_alpha=1.0 if clamp_alpha is None else clamp_alpha)
-    common = {"coupling_blocks": coupling_blocks, "clamp_alpha": clamp_alpha}
-    given: dict[str, Any] = {name: value for name, value in common.items() if value is not None}
-    own: dict[FlowKind, dict[str, Any]] = {
-        "cflow": {"condition_dim": condition_dim},
-        "fastflow": {"kernel_sizes": kernel_sizes, "hidden_ratio": hidden_ratio},
-        "semantic": {},
-    }
-    return FAMILIES[kind](dim, **own[kind], **given)
+    if flow not in FAMILIES:
+        msg = f"Expected flow to be one of {', '.join(map(repr, FAMILIES))}; got {flow!r}."
+        raise ValueError(msg)
+    family = FAMILIES[flow]
+    options = {name: option for name, option in inspect.signature(family).parameters.items() if name != "dim"}
+    if unknown := sorted(set(arguments) - set(options)):
+        msg = f"flow_arguments: {flow!r} has no option {', '.join(unknown)}. It has: {', '.join(options) or 'none'}."
+        raise ValueError(msg)
+    types = get_type_hints(family.__init__)
+    parser = ArgumentParser(exit_on_error=False)  # types are checked as those of all other arguments
+    for name in arguments:
+        parser.add_argument(f"--{name}", type=types.get(name, Any))
+    try:
+        parsed = parser.parse_object(dict(arguments))
+    except ArgumentError as error:
+        msg = f"flow_arguments of {flow!r}: {' '.join(str(error).split())}"
+        raise TypeError(msg) from error
+    for name, value in arguments.items():
+        if value is None and options[name].default is not None:  # which the parser takes for no value
+            msg = f"flow_arguments of {flow!r}: expected a value of {name}, got None. Leave it out for the default."
+            raise TypeError(msg)
+    return {name: parsed[name] for name in arguments}

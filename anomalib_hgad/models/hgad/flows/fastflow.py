@@ -15,12 +15,12 @@ from collections.abc import Sequence
 
 import torch
 from anomalib.models.components.flow import AllInOneBlock
-from einops import rearrange
 from FrEIA.framework import SequenceINN
 from torch import nn
 
+from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.common.precision import full_precision
-from anomalib_hgad.models.hgad.flows.base import FeatureFlow, Latents, whiten
+from anomalib_hgad.models.hgad.flows.base import FeatureFlow
 from anomalib_hgad.models.hgad.flows.coupling import SUBNET_FACTOR, affine
 
 
@@ -29,10 +29,10 @@ class FastFlow(FeatureFlow):
 
     Args:
         dim: D, at least 2.
-        coupling_blocks: Number of coupling blocks, the paper's flow steps.
-        clamp_alpha: Clamp of the log-scales, alpha * tanh(s).
+        coupling_blocks: Number of coupling blocks, the paper's flow steps, at least 1.
+        clamp_alpha: Clamp of the log-scales, alpha * tanh(s), above 0.
         kernel_sizes: Widths of the convolutions of the blocks, odd, in turn.
-        hidden_ratio: Hidden channels of a coupling relative to D1.
+        hidden_ratio: Hidden channels of a coupling relative to D1, those that it looks at.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -46,7 +46,8 @@ class FastFlow(FeatureFlow):
         kernel_sizes: Sequence[int] = (3, 1),
         hidden_ratio: float = 1.0,
     ) -> None:
-        super().__init__(dim, coupling_blocks)
+        super().__init__(dim)
+        check_range("0 < {} < inf", coupling_blocks=coupling_blocks, clamp_alpha=clamp_alpha)
         if not kernel_sizes or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
             msg = f"A convolution is centred on its position: expected odd kernel_sizes >= 1, got {list(kernel_sizes)}."
             raise ValueError(msg)
@@ -63,22 +64,18 @@ class FastFlow(FeatureFlow):
                 permute_soft=False,
             )
 
-    def forward(self, features: torch.Tensor) -> Latents:
-        """Map features to latents, as :meth:`FeatureFlow.forward`."""
-        height, width = features.shape[2:]
-        rows = whiten(self.vectors(features), self.whitening, self.whitening_bias)
-        z = rearrange(rows, "b (h w) d -> b d h w", h=height, w=width)
-        log_det = self.whitening_log_det.expand(z.shape[0], height, width)
+    def transform(self, x: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
+        """Map whitened vectors to latents, as :meth:`FeatureFlow.transform`; of the context the grid alone counts."""
+        maps, parts = self.with_vectors(context, x), []
         for block in self.blocks.module_list:
-            z, change = couple_maps(z, block)
-            log_det = log_det + change
-        return Latents(self.vectors(z), log_det.flatten(1), (height, width))
+            maps, log_det = couple_maps(maps, block)
+            parts.append(log_det.flatten(1))
+        return self.vectors(maps), parts
 
-    def inverse(self, z: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """Map latents back to features, as :meth:`FeatureFlow.inverse`; of the features the grid alone counts."""
-        height, width = features.shape[2:]
-        maps, _ = self.blocks(rearrange(z, "b (h w) d -> b d h w", h=height, w=width), rev=True)
-        return rearrange(self.unwhiten(self.vectors(maps)), "b (h w) d -> b d h w", h=height, w=width)
+    def inverse_transform(self, z: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Map latents back, as :meth:`FeatureFlow.inverse_transform`; of the context the grid alone counts."""
+        maps, _ = self.blocks(self.with_vectors(context, z), rev=True)
+        return self.vectors(maps)
 
 
 def couple_maps(maps: torch.Tensor, block: AllInOneBlock) -> tuple[torch.Tensor, torch.Tensor]:

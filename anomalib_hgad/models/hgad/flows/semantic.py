@@ -13,13 +13,15 @@ Dimensions: B images, D channels of a token, T tokens, of which the first is the
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import nn
 
+from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.common.precision import full_precision
-from anomalib_hgad.models.hgad.flows.base import FeatureFlow, Latents, whiten
+from anomalib_hgad.models.hgad.flows.base import FeatureFlow
 
 HIDDEN_DIM = 1024
 """Hidden channels of the network that a half of the class token goes through."""
@@ -32,8 +34,8 @@ class SemanticFlow(FeatureFlow):
 
     Args:
         dim: D, at least 2.
-        coupling_blocks: Number of layers.
-        clamp_alpha: Soft clamp of the log-scales, (2 alpha / pi) * arctan(s / alpha).
+        coupling_blocks: Number of layers, at least 1.
+        clamp_alpha: Soft clamp of the log-scales, (2 alpha / pi) * arctan(s / alpha), above 0.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -42,7 +44,8 @@ class SemanticFlow(FeatureFlow):
     of_tokens = True
 
     def __init__(self, dim: int, coupling_blocks: int = 4, clamp_alpha: float = 3.0) -> None:
-        super().__init__(dim, coupling_blocks)
+        super().__init__(dim)
+        check_range("0 < {} < inf", coupling_blocks=coupling_blocks, clamp_alpha=clamp_alpha)
         self.layers = nn.ModuleList(SemanticLayer(dim, clamp_alpha) for _ in range(coupling_blocks))
 
     @property
@@ -63,27 +66,35 @@ class SemanticFlow(FeatureFlow):
         return features[:, :, 0, :1].mT
 
     @staticmethod
+    def with_vectors(features: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        """Tokens, shape (B, D, 1, T), with other class tokens, shape (B, 1, D), in place of their own."""
+        return torch.cat((vectors.mT.unsqueeze(2), features[..., 1:]), dim=-1)
+
+    @staticmethod
+    def grid(features: torch.Tensor) -> tuple[int, int]:
+        """One position, whatever the tokens."""
+        del features
+        return 1, 1
+
+    @staticmethod
     def patches(features: torch.Tensor) -> torch.Tensor:
         """The other tokens, shape (B, T - 1, D)."""
         return features[:, :, 0, 1:].mT
 
-    def forward(self, features: torch.Tensor) -> Latents:
-        """Map features to latents, as :meth:`FeatureFlow.forward`; the grid is one of one position."""
-        z = whiten(self.vectors(features), self.whitening, self.whitening_bias)
-        log_det = self.whitening_log_det.expand(z.shape[:2])
-        patches = self.patches(features)
+    def transform(self, x: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
+        """Map whitened class tokens to latents, as :meth:`FeatureFlow.transform`, given the patch tokens."""
+        patches, parts = self.patches(context), []
         for layer in self.semantic_layers:
-            z, change = layer(z, patches)
-            log_det = log_det + change
-        return Latents(z, log_det, (1, 1))
+            x, log_det = layer(x, patches)
+            parts.append(log_det)
+        return x, parts
 
-    def inverse(self, z: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """Map latents back to features, as :meth:`FeatureFlow.inverse`; the condition is the patch tokens."""
-        patches = self.patches(features)
+    def inverse_transform(self, z: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Map latents back, as :meth:`FeatureFlow.inverse_transform`, given the patch tokens."""
+        patches = self.patches(context)
         for layer in reversed(self.semantic_layers):
             z = layer.inverse(z, patches)
-        class_token = self.unwhiten(z)
-        return torch.cat((class_token, patches), dim=1).mT.unsqueeze(2)
+        return z
 
 
 class SemanticLayer(nn.Module):

@@ -32,8 +32,9 @@ from anomalib_hgad.models.hgad.feature_cache import store as feature_store
 from anomalib_hgad.models.hgad.feature_cache.dataset import FeatureDataset
 from anomalib_hgad.models.hgad.feature_cache.store import FileFeatures, MemoryFeatures, is_intact, write_shard
 from tests.helpers import trees
+from tests.helpers.commands import FAST_FLAGS, LIGHT_FLAGS, in_process
+from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT
-from tests.integration.test_cli import FAST_FLAGS, LIGHT_FLAGS, in_process
 
 SHAPES = ((3, 4, 4), (5, 2, 2))
 TRAINING_IMAGES = 11
@@ -94,16 +95,10 @@ def fit(
     folder: Path, model: Hgad, datamodule: Any, *callbacks: Callback, ckpt_path: Path | None = None, **settings: Any
 ) -> Engine:
     """Train without validation, which would encode images."""
-    engine = Engine(
-        **{"max_epochs": 2, "limit_val_batches": 0, "accelerator": "cpu", "enable_model_summary": False} | settings,
-        enable_progress_bar=False,
-        logger=CSVLogger(folder),
-        log_every_n_steps=1,
-        callbacks=list(callbacks),
-        default_root_dir=folder,
-    )
-    engine.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
-    return engine
+    logs = {"logger": CSVLogger(folder), "log_every_n_steps": 1}
+    run = engine(folder, *callbacks, **{"max_epochs": 2, "limit_val_batches": 0} | logs | settings)
+    run.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
+    return run
 
 
 def light_model(cache: bool | Path = True, **settings: Any) -> Hgad:
@@ -119,6 +114,7 @@ def trained_weights(model: Hgad) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in model.model.state_dict().items() if not name.startswith("encoder")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("validation", [0, 1.0])
 def test_training_on_kept_features_is_that_on_images(data: Path, tmp_path: Path, validation: float) -> None:
     runs = []
@@ -136,6 +132,7 @@ def test_training_on_kept_features_is_that_on_images(data: Path, tmp_path: Path,
         assert difference <= 1e-4 * tensor.double().norm() + 1e-5, name
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_files")
 def test_training_from_files_is_that_on_images_to_the_rounding(data: Path, tmp_path: Path) -> None:
     """With all positions in every step: one position of a tiny map alone makes much of the rounding."""
@@ -146,6 +143,7 @@ def test_training_from_files_is_that_on_images_to_the_rounding(data: Path, tmp_p
     assert kept != expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", [False, True])
 def test_after_the_start_neither_images_nor_backbone_are_touched(
     data: Path, tmp_path: Path, work: Work, monkeypatch: pytest.MonkeyPatch, files: bool
@@ -167,6 +165,7 @@ def test_after_the_start_neither_images_nor_backbone_are_touched(
     assert (tmp_path / "cache").exists() == files
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_files")
 def test_files_serve_later_runs(data: Path, tmp_path: Path, work: Work) -> None:
     fit(tmp_path / "first", light_model(tmp_path / "cache"), multi_class(data))
@@ -199,6 +198,7 @@ def other_normalisation(data: Path, folder: Path) -> dict[str, Any]:
     return {"pre_processor": Hgad.configure_pre_processor((32, 32), std=(0.2, 0.2, 0.2))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -223,6 +223,7 @@ def test_features_of_another_setting_are_not_used(data: Path, tmp_path: Path, wo
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncated", "empty", "other shape", "no NumPy file"])
 @pytest.mark.usefixtures("in_files")
 def test_broken_file_is_made_anew(
@@ -317,6 +318,7 @@ def test_files_of_several_processes_hold_all_features(tmp_path: Path) -> None:
     assert len(pickle.dumps(features)) < 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "augmentations",
     [RandomHorizontalFlip(), Compose([Resize((32, 32)), Compose([ColorJitter(0.1)])])],
@@ -332,6 +334,7 @@ def test_augmentation_turns_it_off(
     assert work.features is None
 
 
+@pytest.mark.slow
 def test_augmentation_of_one_class_turns_it_off(data: Path, tmp_path: Path, work: Work) -> None:
     parts = [
         multi_class(data, categories=["bolt"]),
@@ -341,12 +344,14 @@ def test_augmentation_of_one_class_turns_it_off(data: Path, tmp_path: Path, work
     assert work.features is None
 
 
+@pytest.mark.slow
 def test_fixed_transforms_do_not(data: Path, tmp_path: Path, work: Work) -> None:
     augmentations = Compose([Resize((36, 36)), CenterCrop(34)])
     fit(tmp_path / "run", light_model(), multi_class(data, train_augmentations=augmentations), work)
     assert isinstance(work.features, MemoryFeatures)
 
 
+@pytest.mark.slow
 def test_images_of_many_sizes_turn_it_off(
     data: Path, tmp_path: Path, work: Work, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -355,13 +360,13 @@ def test_images_of_many_sizes_turn_it_off(
     assert work.features is None
 
 
+@pytest.mark.slow
 def test_dataloaders_alone_turn_it_off(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     datamodule = multi_class(data)
     datamodule.setup("fit")
-    engine = Engine(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
     datamodule.train_data.parts[1].dataset.augmentations = Resize((32, 32))
     datamodule.train_data.parts[0].dataset.augmentations = Resize((32, 32))
-    engine.fit(light_model(num_classes=2, lr=1e-3), train_dataloaders=_unnamed(datamodule))
+    engine(tmp_path).fit(light_model(num_classes=2, lr=1e-3), train_dataloaders=_unnamed(datamodule))
     assert "do not come from an anomalib datamodule alone" in caplog.text
 
 
@@ -376,6 +381,7 @@ def _unnamed(datamodule: MultiClass) -> Any:
     return torch.utils.data.DataLoader(datamodule.train_data, 4, collate_fn=collate)
 
 
+@pytest.mark.slow
 def test_resumed_training_has_the_features_of_its_own_backbone(data: Path, tmp_path: Path) -> None:
     class Compare(Callback):
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -400,6 +406,8 @@ class See(Callback):
         self.seen = (trainer.train_dataloader.num_workers, type(datamodule.train_data), datamodule.num_workers)
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_datamodule_is_left_as_it_was(data: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     datamodule = multi_class(data, num_workers=2)
     for run in ("first", "second"):
@@ -414,12 +422,14 @@ def test_datamodule_is_left_as_it_was(data: Path, tmp_path: Path, recwarn: pytes
     assert not [warning for warning in recwarn if "many workers" in str(warning.message)]
 
 
+@pytest.mark.slow
 def test_features_are_given_back_after_the_training(data: Path, tmp_path: Path) -> None:
     engine = fit(tmp_path / "run", light_model(), multi_class(data))
     with pytest.raises(RuntimeError, match="a training that is over"):
         engine.trainer.train_dataloader.dataset[0]
 
 
+@pytest.mark.slow
 def test_plain_datamodule_of_one_class(tmp_path: Path, work: Work) -> None:
     trees.folder_class(tmp_path / "data")
     datamodule = Folder("parts", "good", tmp_path / "data", "bad", train_batch_size=2, num_workers=0, seed=0)
@@ -429,6 +439,7 @@ def test_plain_datamodule_of_one_class(tmp_path: Path, work: Work) -> None:
     assert isinstance(work.features, MemoryFeatures)
 
 
+@pytest.mark.slow
 def test_features_are_computed_in_the_precision_of_the_training(data: Path, tmp_path: Path) -> None:
     runs = []
     for name, cache in (("kept", True), ("anew", False)):
@@ -437,6 +448,7 @@ def test_features_are_computed_in_the_precision_of_the_training(data: Path, tmp_
     assert runs[0] == pytest.approx(runs[1], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_files")
 @pytest.mark.parametrize("value", ["false", "FOLDER"])
 def test_command_line(data: Path, tmp_path: Path, work: Work, value: str) -> None:

@@ -28,8 +28,7 @@ def model() -> HgadModel:
         pre_trained=False,
         num_classes=3,
         num_centers=4,
-        coupling_blocks=3,
-        condition_dim=8,
+        flow_arguments={"coupling_blocks": 3, "condition_dim": 8},
     ).eval()
     for parameter in [*model.flows.parameters(), *model.priors.parameters()]:
         if parameter.requires_grad:
@@ -75,3 +74,16 @@ def test_nothing_is_left_to_train(model: HgadModel) -> None:
 def test_images_of_another_size_are_refused(model: HgadModel) -> None:
     with pytest.raises(ValueError, match="Resize the images to the model's size"):
         fold(model)(torch.randn(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("size", [(96, 64), (32, 128)])
+def test_model_is_folded_for_the_size_that_is_asked_for(model: HgadModel, size: tuple[int, int]) -> None:
+    """Its own size is then another one."""
+    images = torch.randn(2, 3, *size)
+    expected, _ = model.predict(images)
+    folded = fold(model, image_size=size)
+    actual, _ = folded.predict(images)
+    torch.testing.assert_close(actual.anomaly_map, expected.anomaly_map, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actual.class_posterior, expected.class_posterior, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="Resize the images to the model's size"):
+        folded(torch.randn(1, 3, *SIZE))

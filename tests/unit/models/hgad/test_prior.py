@@ -179,7 +179,7 @@ def test_energies_of_distant_latents_are_never_positive() -> None:
 @pytest.mark.parametrize("name", ["num_classes", "num_centers", "dim"])
 @pytest.mark.parametrize("value", [0, -3])
 def test_bad_arguments(name: str, value: int) -> None:
-    with pytest.raises(ValueError, match=f"Expected {name} >= 1, got {value}"):
+    with pytest.raises(ValueError, match=f"expected 1 <= {name} < inf, got {value}"):
         HierarchicalGaussianMixture(**{"num_classes": 2, "num_centers": 2, "dim": 4, name: value})
 
 

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +25,12 @@ SIZE = (64, 64)
 
 def make_model(scales: tuple[float, ...] = (1.0,), **settings: object) -> HgadModel:
     """A small model, away from its start."""
-    arguments = {"num_classes": 3, "num_centers": 2, "coupling_blocks": 2, "condition_dim": 8, **settings}
+    arguments = {
+        "num_classes": 3,
+        "num_centers": 2,
+        "flow_arguments": {"coupling_blocks": 2, "condition_dim": 8},
+        **settings,
+    }
     model = HgadModel("resnet18", ["layer2"], scales, SIZE, pre_trained=False, **arguments).eval()
     for prior in model.priors:
         nn.init.normal_(prior.class_logits)
@@ -213,13 +221,14 @@ def test_a_training_step_on_the_sum_raises_the_likelihood_of_every_level(model: 
     assert all(after < start for after, start in zip(of_levels(), before, strict=True))
 
 
+@pytest.mark.slow
 def test_training_under_bfloat16_autocast_follows_that_in_full_precision() -> None:
     """What precision="bf16-mixed" does: no nan, and a loss that falls as it does in float32."""
     curves = []
     for autocast in (False, True):
         torch.manual_seed(0)
         np.random.seed(0)
-        model = make_model((1.0, 0.5), coupling_blocks=4)
+        model = make_model((1.0, 0.5), flow_arguments={"coupling_blocks": 4, "condition_dim": 8})
         model.set_whitening([(torch.zeros(128), torch.eye(128)) for _ in model.flows])
         features = model.encoder(torch.randn(6, 3, *SIZE))
         optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
@@ -289,3 +298,47 @@ def test_map_has_the_size_of_the_images(model: HgadModel) -> None:
 def test_losses_are_named_as_their_equations() -> None:
     """The trainer logs the terms, and weighs them, under these names."""
     assert HgadLosses._fields == ("inter", "mutual_information", "entropy", "intra", "likelihood")
+
+
+SHARES = (0.06, 0.4, 0.1, 0.25, 0.04, 0.15)
+
+
+def blind_model(probabilities: Sequence[float]) -> HgadModel:
+    """A model with these probabilities of the classes for every image, whose main centres are all in one place.
+
+    A latent tells nothing of its class then: e = -ln K everywhere, so that maps are flat, and the posterior is the
+    product of the class priors at the 8 * 8 + 4 * 4 positions of the two levels.
+    """
+    model = make_model((1.0, 0.5), num_classes=len(probabilities), score="entropy")
+    for prior in model.priors:
+        nn.init.zeros_(prior.class_centers)
+        prior.class_logits.data.copy_(torch.tensor(probabilities).log() / 80)
+    return model
+
+
+def test_posterior_is_the_product_over_all_positions_of_all_levels() -> None:
+    prediction, _ = blind_model(SHARES).predict(torch.randn(2, 3, *SIZE))
+    torch.testing.assert_close(prediction.class_posterior, torch.tensor([SHARES] * 2), rtol=1e-3, atol=0)
+
+
+def test_score_is_that_under_the_five_most_probable_classes_by_their_shares() -> None:
+    """Their probabilities sum to 0.96; the class of 0.04 counts for nothing."""
+    model = blind_model(SHARES)
+    model.calibration.location.copy_(torch.tensor([5.0, 1.0, 4.0, 2.0, 1000.0, 3.0]))
+    model.calibration.spread.copy_(torch.tensor([2.0, 0.5, 2.0, 1.0, 1000.0, 1.0]))
+    location = (0.4 * 1 + 0.25 * 2 + 0.15 * 3 + 0.1 * 4 + 0.06 * 5) / 0.96
+    spread = (0.4 * 0.5 + 0.25 * 1 + 0.15 * 1 + 0.1 * 2 + 0.06 * 2) / 0.96
+    entropy_map = 2 * (1 - 1 / 6)
+    prediction, _ = model.predict(torch.randn(1, 3, *SIZE))
+    assert prediction.pred_score.item() == pytest.approx((entropy_map - location) / spread, rel=1e-3)
+
+
+def test_entropy_counts_from_the_largest_of_each_class_and_level() -> None:
+    """S_e = 2 - exp(-ln 3 - e_max) of both levels, with e_max for the normalities that are written down."""
+    model = blind_model((0.5, 0.3, 0.2))
+    normalities = torch.tensor([[0.5, 0.75], [0.4, 0.6], [0.9, 0.8]])
+    model.calibration.max_negative_entropy.copy_(-math.log(3) - normalities.log())
+    inferred, given = model.predict(torch.randn(3, 3, *SIZE), torch.tensor([0, 1, 2]))
+    for prediction, expected in ((given, [0.75, 1.0, 0.3]), (inferred, [0.5 * 0.75 + 0.3 * 1.0 + 0.2 * 0.3] * 3)):
+        maps = torch.tensor(expected).view(3, 1, 1, 1).expand(3, 1, *SIZE)
+        torch.testing.assert_close(prediction.anomaly_map, maps, rtol=1e-3, atol=1e-4)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Tests of the flow against the autograd Jacobian, anomalib's coupling blocks, and NumPy."""
+"""Tests of the flow against the autograd Jacobian, anomalib's coupling blocks and Cflow, and NumPy."""
 
 from __future__ import annotations
 
@@ -9,35 +9,19 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from anomalib.models.components.flow import AllInOneBlock
+from anomalib.models.image.cflow.torch_model import CflowModel
 from torch import nn
 
+from anomalib_hgad import HgadModel
 from anomalib_hgad.models.hgad.flows.conditional import ConditionalFlow, FoldedFlow
 from anomalib_hgad.models.hgad.flows.position import position_code
 from anomalib_hgad.models.hgad.normal_pass import feature_statistics
+from tests.helpers.flows import random_covariance, randomize
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
 BOTH_STATES = pytest.mark.parametrize("whitened", [False, True])
 CLAMP = 1.9
-
-
-def randomize(module: nn.Module) -> None:
-    """Go to float64 and away from the start. The permutations were rounded to float32: make them orthogonal again."""
-    module.double()
-    for parameter in module.parameters():
-        if parameter.requires_grad:
-            parameter.data.add_(0.3 * torch.randn_like(parameter))
-    for block in module.modules():
-        if isinstance(block, AllInOneBlock) and block.w_perm.ndim == 2:
-            left, _, right = torch.linalg.svd(block.w_perm.data)
-            block.w_perm.data = left @ right
-            block.w_perm_inv.data = (left @ right).T.contiguous()
-
-
-def random_covariance(dim: int) -> torch.Tensor:
-    factor = torch.randn(dim, dim, dtype=torch.float64)
-    return factor @ factor.T + 0.1 * torch.eye(dim)
 
 
 def make_flow(dim: int, whitened: bool, blocks: int = 3, condition_dim: int = 8) -> ConditionalFlow:
@@ -238,11 +222,51 @@ def test_folded_flow_refuses_another_grid() -> None:
         folded(torch.randn(1, 6, 3, 2, dtype=torch.float64))
 
 
+class Distributions(torch.nn.Module):
+    """Takes the place of Cflow's anomaly maps, which are made of its likelihoods."""
+
+    def forward(self, distribution: list[torch.Tensor], **sizes: object) -> torch.Tensor:
+        self.levels = distribution
+        del sizes
+        return torch.zeros(2, 1, 4, 4)
+
+
+def test_likelihood_is_that_of_cflow() -> None:
+    """With one standard Gaussian for all classes and the same weights.
+
+    Per dimension, in nats, at every position of both levels; images of any class.
+    """
+    theirs = CflowModel("resnet18", ["layer2", "layer3"], pre_trained=False, condition_vector=16, coupling_blocks=3)
+    randomize(theirs.decoders)
+    theirs.double()
+    theirs.anomaly_map_generator = Distributions()
+    ours = HgadModel(
+        "resnet18",
+        ["layer2", "layer3"],
+        scales=[1.0],
+        image_size=(64, 64),
+        pre_trained=False,
+        num_classes=3,
+        flow_arguments={"coupling_blocks": 3, "condition_dim": 16},
+        prior="single_gaussian",
+    ).double()
+    ours.encoder.extractor.load_state_dict(theirs.encoder.state_dict())
+    for flow, decoder in zip(ours.feature_flows, theirs.decoders, strict=True):
+        flow.blocks.load_state_dict(decoder.state_dict())
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    theirs(images)
+    class_index = ours.mixture_class_index(torch.tensor([[2], [0]]))
+    levels = ours.level_scores(ours.read(ours.encoder(images)), class_index)
+    for level, expected in zip(levels, theirs.anomaly_map_generator.levels, strict=True):
+        torch.testing.assert_close(level.log_likelihoods.flatten(), expected.double(), rtol=1e-5, atol=1e-5)
+        assert expected.std() > 1e-2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"dim": 1}, "splits the channels in two: expected dim >= 2, got 1"),
-        ({"coupling_blocks": 0}, "Expected coupling_blocks >= 1, got 0"),
+        ({"coupling_blocks": 0}, "expected 0 < coupling_blocks < inf, got 0"),
         ({"condition_dim": 0}, "positive multiple of 4, got 0"),
         ({"condition_dim": -4}, "positive multiple of 4, got -4"),
         ({"condition_dim": 6}, "positive multiple of 4, got 6"),

@@ -15,34 +15,34 @@ from hypothesis import strategies as st
 
 from anomalib_hgad.models.hgad.anomaly_map import AnomalyMapGenerator, LevelScores, normality
 from anomalib_hgad.models.hgad.calibration import ScoreCalibration, location_and_spread
-from anomalib_hgad.models.hgad.flows import FeatureFlow, FlowKind, make_flow, semantic
+from anomalib_hgad.models.hgad.flows import FAMILIES, FeatureFlow, semantic
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 from anomalib_hgad.models.hgad.torch_model import HgadModel
-from tests.helpers.light import LIGHT
-from tests.unit.models.hgad.flows.test_conditional import random_covariance, randomize
+from tests.helpers.flows import random_covariance, randomize
+from tests.helpers.light import LIGHT, LIGHT_FLOW_ARGUMENTS
 
 few = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 seeds = st.integers(0, 2**31 - 1)
-families = pytest.mark.parametrize("kind", ["cflow", "fastflow", "semantic"])
+families = pytest.mark.parametrize("kind", FAMILIES)
 
 
 def numbers(low: float, high: float, least: int = 1, most: int = 8) -> st.SearchStrategy[list[float]]:
     return st.lists(st.floats(low, high), min_size=least, max_size=most)
 
 
-def new_flow(kind: FlowKind, dim: int, blocks: int, seed: int) -> FeatureFlow:
+def new_flow(kind: str, dim: int, blocks: int, seed: int) -> FeatureFlow:
     """A flow in float64 with random parameters, permutations and whitening."""
     torch.manual_seed(seed)
     np.random.seed(seed)
     with mock.patch.object(semantic, "HIDDEN_DIM", 8):
-        flow = make_flow(kind, dim, coupling_blocks=blocks, condition_dim=4)
+        flow = FAMILIES[kind](dim, **LIGHT_FLOW_ARGUMENTS[kind] | {"coupling_blocks": blocks})
     randomize(flow)
     flow.set_whitening(torch.randn(dim), random_covariance(dim))
     return flow
 
 
-def new_features(kind: FlowKind, dim: int, height: int, width: int, scale: float) -> torch.Tensor:
+def new_features(kind: str, dim: int, height: int, width: int, scale: float) -> torch.Tensor:
     """Maps, or as many tokens."""
     if kind == "semantic":
         height, width = 1, height * width + 1
@@ -59,7 +59,7 @@ def new_features(kind: FlowKind, dim: int, height: int, width: int, scale: float
     seed=seeds,
 )
 def test_inverse_returns_the_features(
-    kind: FlowKind, dim: int, blocks: int, size: tuple[int, int], scale: float, seed: int
+    kind: str, dim: int, blocks: int, size: tuple[int, int], scale: float, seed: int
 ) -> None:
     flow = new_flow(kind, dim, blocks, seed)
     features = new_features(kind, dim, *size, scale)
@@ -71,9 +71,7 @@ def test_inverse_returns_the_features(
 @families
 @few
 @given(dim=st.integers(2, 4), blocks=st.integers(1, 3), scale=st.floats(1e-2, 10), seed=seeds)
-def test_log_det_is_that_of_the_autograd_jacobian(
-    kind: FlowKind, dim: int, blocks: int, scale: float, seed: int
-) -> None:
+def test_log_det_is_that_of_the_autograd_jacobian(kind: str, dim: int, blocks: int, scale: float, seed: int) -> None:
     """Of the whole image, by all vectors that the flow models the density of."""
     flow = new_flow(kind, dim, blocks, seed)
     features = new_features(kind, dim, 1, 2, scale)[:1]

@@ -1,11 +1,11 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What holds for every family of flows: inverse, autograd Jacobian, whitening, independence of the batch."""
+"""What holds for every family of flows: inverse, autograd Jacobian, whitening, independence of the batch, options."""
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -13,20 +13,23 @@ import torch
 from anomalib.models.image.fastflow.torch_model import create_fast_flow_block
 from torch import nn
 
+from anomalib_hgad import HgadModel
 from anomalib_hgad.models.hgad.flows import (
+    FAMILIES,
     ConditionalFlow,
     FastFlow,
     FeatureFlow,
-    FlowKind,
+    PointwiseFlow,
     SemanticFlow,
-    make_flow,
+    check_flow_arguments,
     semantic,
 )
-from tests.unit.models.hgad.flows.test_conditional import random_covariance, randomize
+from tests.helpers.flows import random_covariance, randomize
+from tests.helpers.light import LIGHT_FLOW_ARGUMENTS
 
 pytestmark = pytest.mark.usefixtures("seeded", "few_hidden_channels")
 
-FAMILIES = pytest.mark.parametrize("kind", ["cflow", "fastflow", "semantic"])
+of_every_family = pytest.mark.parametrize("kind", FAMILIES)
 BOTH_STATES = pytest.mark.parametrize("whitened", [False, True])
 
 
@@ -38,7 +41,7 @@ def few_hidden_channels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def new_flow(kind: str, dim: int, whitened: bool) -> FeatureFlow:
     """A flow in float64 with random parameters."""
-    flow = make_flow(cast("FlowKind", kind), dim, coupling_blocks=3, condition_dim=8)
+    flow = FAMILIES[kind](dim, **LIGHT_FLOW_ARGUMENTS.get(kind, {}))
     randomize(flow)
     if whitened:
         flow.set_whitening(torch.randn(dim), random_covariance(dim))
@@ -47,11 +50,11 @@ def new_flow(kind: str, dim: int, whitened: bool) -> FeatureFlow:
 
 def new_features(kind: str, images: int, dim: int) -> torch.Tensor:
     """A map, or as many tokens."""
-    height, width = (1, 6) if kind == "semantic" else (2, 3)
+    height, width = (1, 6) if FAMILIES[kind].of_tokens else (2, 3)
     return 2 * torch.randn(images, dim, height, width, dtype=torch.float64)
 
 
-@FAMILIES
+@of_every_family
 @BOTH_STATES
 @pytest.mark.parametrize("dim", [2, 5, 8])
 def test_inverse_returns_the_features(kind: str, whitened: bool, dim: int) -> None:
@@ -60,37 +63,112 @@ def test_inverse_returns_the_features(kind: str, whitened: bool, dim: int) -> No
     features = new_features(kind, 2, dim)
     z = flow(features).z
     condition = features.clone()
-    if kind == "semantic":
+    if flow.of_tokens:
         condition[:, :, :, 0] = torch.nan
     else:
         condition[:] = torch.nan
     torch.testing.assert_close(flow.inverse(z, condition), features, rtol=0, atol=1e-9)
 
 
-@FAMILIES
+def log_det_by_autograd(flow: FeatureFlow, features: torch.Tensor) -> torch.Tensor:
+    """log |det J| of one image: all its latent vectors by all feature vectors that they are of."""
+    vectors = flow.vectors(features)
+
+    def latents(changed: torch.Tensor) -> torch.Tensor:
+        return flow(flow.with_vectors(features, changed)).z
+
+    jacobian = torch.autograd.functional.jacobian(latents, vectors)
+    return torch.linalg.slogdet(jacobian.reshape(vectors.numel(), vectors.numel())).logabsdet
+
+
+@of_every_family
 @BOTH_STATES
 @pytest.mark.parametrize("dim", [2, 5])
 def test_log_det_is_that_of_the_autograd_jacobian(kind: str, whitened: bool, dim: int) -> None:
-    """Of the whole image: all its latent vectors by all feature vectors that they are of."""
     flow = new_flow(kind, dim, whitened)
     features = new_features(kind, 1, dim)
+    found, expected = flow(features), log_det_by_autograd(flow, features)
     vectors = flow.vectors(features).shape[1]
-
-    def latents(rows: torch.Tensor) -> torch.Tensor:
-        changed = features.clone()
-        changed[0, :, :, : features.shape[3] if vectors > 1 else 1] = rows.T.reshape(dim, features.shape[2], -1)
-        return flow(changed).z[0]
-
-    jacobian = torch.autograd.functional.jacobian(latents, flow.vectors(features)[0])
-    expected = torch.linalg.slogdet(jacobian.reshape(vectors * dim, vectors * dim)).logabsdet
-    found = flow(features)
     assert found.log_det.shape == (1, vectors)
     assert found.grid[0] * found.grid[1] == vectors
     torch.testing.assert_close(found.log_det.sum(), expected, rtol=0, atol=1e-9)
     assert expected.abs() > 1e-2
 
 
-@FAMILIES
+@of_every_family
+def test_other_vectors_take_the_place_of_the_features_own(kind: str) -> None:
+    """And nothing else does."""
+    flow = new_flow(kind, 5, whitened=False)
+    features, others = new_features(kind, 2, 5), new_features(kind, 2, 5)
+    changed = flow.with_vectors(features, flow.vectors(others))
+    assert torch.equal(flow.vectors(changed), flow.vectors(others))
+    assert torch.equal(flow.with_vectors(changed, flow.vectors(features)), features)
+
+
+class Scaling(PointwiseFlow):
+    """A family that a user might write: each channel times a number of its own, then an offset that knows the place."""
+
+    def __init__(self, dim: int, start: float = 0.5, place: bool = True) -> None:
+        super().__init__(dim)
+        self.log_scale = nn.Parameter(torch.linspace(-start, 2 * start, dim))
+        self.place = place
+
+    def offsets(self, context: torch.Tensor) -> torch.Tensor:
+        count = context.shape[2] * context.shape[3]
+        return torch.arange(count).to(context).view(1, -1, 1) * self.place
+
+    def transform(
+        self, x: torch.Tensor, context: torch.Tensor, positions: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
+        offsets = self.offsets(context)
+        if positions is not None:
+            offsets = offsets[:, positions]
+        return x * self.log_scale.exp() + offsets, [self.log_scale.sum()]
+
+    def inverse_transform(self, z: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        return (z - self.offsets(context)) / self.log_scale.exp()
+
+
+@pytest.fixture
+def scaling(monkeypatch: pytest.MonkeyPatch) -> Scaling:
+    """A new family with a line in the table, whitened; it knows nothing of that."""
+    monkeypatch.setitem(FAMILIES, "scaling", Scaling)
+    flow = FAMILIES["scaling"](3, **check_flow_arguments("scaling", {"start": 1})).double()
+    flow.set_whitening(torch.randn(3), random_covariance(3))
+    return flow
+
+
+def test_new_family_has_the_log_det_of_the_whitening_too(scaling: Scaling) -> None:
+    features = torch.randn(1, 3, 2, 3, dtype=torch.float64)
+    found = scaling(features)
+    assert found.log_det.shape == (1, 6)
+    assert found.grid == (2, 3)
+    torch.testing.assert_close(found.log_det.sum(), log_det_by_autograd(scaling, features), rtol=0, atol=1e-9)
+    own = 6 * scaling.log_scale.sum()
+    assert (found.log_det.sum() - own).abs() > 1e-2
+
+
+def test_new_family_is_inverted_through_the_whitening(scaling: Scaling) -> None:
+    features = torch.randn(2, 3, 2, 3, dtype=torch.float64)
+    found = scaling.inverse(scaling(features).z, torch.full_like(features, torch.nan))
+    torch.testing.assert_close(found, features, rtol=0, atol=1e-9)
+
+
+def test_new_family_learns_where_drawn_vectors_are_from(scaling: Scaling) -> None:
+    features = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    z, log_det = scaling.some_latents(features, 0.25, torch.Generator().manual_seed(7))
+    positions = torch.randperm(20, generator=torch.Generator().manual_seed(7))[:5]
+    torch.testing.assert_close(z, scaling(features).z[:, positions], rtol=0, atol=1e-12)
+    assert log_det.shape == (2, 5)
+
+
+@pytest.mark.usefixtures("scaling")
+def test_new_family_is_in_the_model() -> None:
+    model = HgadModel("resnet18", ["layer1"], [1.0], (32, 32), pre_trained=False, flow="scaling")
+    assert isinstance(model.flows[0], Scaling)
+
+
+@of_every_family
 def test_latents_of_an_image_do_not_depend_on_the_batch(kind: str) -> None:
     flow = new_flow(kind, 6, whitened=True)
     features = new_features(kind, 4, 6)
@@ -108,7 +186,7 @@ def test_flow_of_vectors_that_depend_on_each_other_takes_all(kind: str) -> None:
     assert torch.equal(log_det, flow(features).log_det)
 
 
-@FAMILIES
+@of_every_family
 def test_folded_flow_gives_the_same(kind: str) -> None:
     flow = new_flow(kind, 6, whitened=True)
     features = new_features(kind, 2, 6)
@@ -119,7 +197,7 @@ def test_folded_flow_gives_the_same(kind: str) -> None:
     assert found.grid == expected.grid
 
 
-@FAMILIES
+@of_every_family
 def test_half_precision_keeps_log_det_in_full(kind: str) -> None:
     flow = new_flow(kind, 8, whitened=True).float()
     features = new_features(kind, 2, 8).float()
@@ -129,7 +207,7 @@ def test_half_precision_keeps_log_det_in_full(kind: str) -> None:
     torch.testing.assert_close(latents.log_det, flow(features).log_det, rtol=0.05, atol=0.1)
 
 
-@FAMILIES
+@of_every_family
 def test_half_precision_leaves_the_whitening_alone(kind: str) -> None:
     """Which subtracts numbers that are much alike; some of the vectors are another layout than all of them."""
     flow = new_flow(kind, 8, whitened=True).float()
@@ -148,9 +226,9 @@ def test_half_precision_leaves_the_whitening_alone(kind: str) -> None:
     [("cflow", ConditionalFlow, 12, 1.9), ("fastflow", FastFlow, 8, 2.0), ("semantic", SemanticFlow, 4, 3.0)],
 )
 def test_settings_of_a_family_are_those_of_its_paper(
-    kind: FlowKind, flow_type: type[FeatureFlow], blocks: int, clamp_alpha: float
+    kind: str, flow_type: type[FeatureFlow], blocks: int, clamp_alpha: float
 ) -> None:
-    flow = make_flow(kind, 4)
+    flow = FAMILIES[kind](4)
     assert type(flow) is flow_type
     parts = flow.semantic_layers if isinstance(flow, SemanticFlow) else flow.blocks.module_list
     assert len(parts) == blocks
@@ -223,16 +301,44 @@ def test_semantic_flow_starts_as_a_shuffle() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings", "message"),
+    ("kind", "options", "message"),
     [
-        ("cflow", {"coupling_blocks": 0}, "coupling_blocks >= 1, got 0"),
-        ("fastflow", {"coupling_blocks": 0}, "coupling_blocks >= 1, got 0"),
-        ("semantic", {"coupling_blocks": 0}, "coupling_blocks >= 1, got 0"),
+        ("cflow", {"coupling_blocks": 0}, "0 < coupling_blocks < inf, got 0"),
+        ("fastflow", {"coupling_blocks": 0}, "0 < coupling_blocks < inf, got 0"),
+        ("semantic", {"coupling_blocks": 0}, "0 < coupling_blocks < inf, got 0"),
+        ("cflow", {"clamp_alpha": 0.0}, "0 < clamp_alpha < inf, got 0.0"),
+        ("fastflow", {"clamp_alpha": -1}, "0 < clamp_alpha < inf, got -1"),
+        ("semantic", {"clamp_alpha": float("inf")}, "0 < clamp_alpha < inf, got inf"),
         ("fastflow", {"kernel_sizes": (3, 2)}, r"odd kernel_sizes >= 1, got \[3, 2\]"),
         ("fastflow", {"kernel_sizes": ()}, r"odd kernel_sizes >= 1, got \[\]"),
         ("fastflow", {"hidden_ratio": 0.1}, "hidden_ratio=0.1 leaves .* without a hidden one"),
     ],
 )
-def test_settings_out_of_range_are_refused(kind: FlowKind, settings: dict[str, object], message: str) -> None:
+def test_options_out_of_range_are_refused(kind: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        make_flow(kind, 4, **settings)  # type: ignore[arg-type]
+        FAMILIES[kind](4, **check_flow_arguments(kind, options))
+
+
+@pytest.mark.parametrize(
+    ("flow", "options", "error", "message"),
+    [
+        ("glow", {}, ValueError, "flow to be one of 'cflow', 'fastflow', 'semantic'; got 'glow'"),
+        (
+            "semantic",
+            {"condition_dim": 4},
+            ValueError,
+            "'semantic' has no option condition_dim. It has: coupling_blocks, clamp_alpha",
+        ),
+        ("cflow", {"dim": 4}, ValueError, "'cflow' has no option dim"),
+        ("fastflow", {"hidden_ratio": "much"}, TypeError, "of 'fastflow': .*hidden_ratio.* 'float'>. Got value: much"),
+        ("fastflow", {"kernel_sizes": 3}, TypeError, "kernel_sizes.*Sequence'>. Got value: 3"),
+        ("cflow", {"coupling_blocks": 2.5}, TypeError, "coupling_blocks.* 'int'>. Got value: 2.5"),
+        ("cflow", {"coupling_blocks": None}, TypeError, "expected a value of coupling_blocks, got None"),
+    ],
+)
+def test_options_that_a_family_does_not_have_are_refused(
+    flow: str, options: dict[str, object], error: type[Exception], message: str
+) -> None:
+    """Before the backbone, of which there is none here, is asked for."""
+    with pytest.raises(error, match=message):
+        HgadModel("no such backbone", flow=flow, flow_arguments=options)

@@ -1,0 +1,24 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Versions of packages, for what is kept in files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.metadata import version
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of packages by their names.
+
+    Args:
+        packages: Names that the packages are installed by.
+
+    Returns:
+        The versions, in the order of the names.
+
+    Raises:
+        PackageNotFoundError: If a package is not installed.
+    """
+    return {package: version(package) for package in packages}

@@ -1,0 +1,72 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Decisions on images are read as they were written, whatever the files and classes are called."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import astuple
+from pathlib import Path
+
+import pytest
+
+from anomalib_hgad.evaluation.predictions import PREDICTIONS_FILE, Prediction, read_predictions, write_predictions
+
+NAMES = [
+    "NA",
+    "nan",
+    "None",
+    "True",
+    "007",
+    " a ",
+    "a, b",
+    '"a"',
+    "a\nb",
+    "a\rb",
+    "a\r\nb",
+    "Größe 产品",
+    "\udcff\udc80",
+]
+"""What a reader might take for a missing value, a number, a border or a quote, and bytes that are no text."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_read_as_they_were_written(name: str, tmp_path: Path) -> None:
+    rows = [
+        Prediction(name, name, name, name, gt_label=True, pred_label=False, pred_score=0.5, raw_score=1.0, novelty=0.0),
+        Prediction(name, None, None, None, None, None, None, None, None),
+    ]
+    write_predictions(rows, tmp_path)
+    assert read_predictions(tmp_path) == rows
+    with (tmp_path / PREDICTIONS_FILE).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        assert [row["image_path"] for row in csv.DictReader(file)] == [name, name]
+
+
+@pytest.mark.parametrize("number", [1 / 3, 0.1 + 0.2, 5e-324, -1.7976931348623157e308, 1e22, float("inf")])
+def test_numbers_keep_all_their_digits(number: float, tmp_path: Path) -> None:
+    rows = [Prediction("a.png", None, None, None, None, None, number, -number, None)]
+    write_predictions(rows, tmp_path)
+    assert read_predictions(tmp_path) == rows
+
+
+@pytest.mark.parametrize("labels", [(True, False), (True, None), (None, None)])
+def test_labels_are_pythons_own(labels: tuple[bool | None, bool | None], tmp_path: Path) -> None:
+    """Callers ask whether one ``is False``, and not known is not false."""
+    rows = [Prediction("a.png", None, None, None, label, label, None, None, None) for label in labels]
+    write_predictions(rows, tmp_path)
+    for row, label in zip(read_predictions(tmp_path), labels, strict=True):
+        assert row.gt_label is label
+        assert row.pred_label is label
+        assert astuple(row)[6:] == (None, None, None)
+
+
+def test_a_test_without_images_has_no_rows(tmp_path: Path) -> None:
+    write_predictions([], tmp_path)
+    assert read_predictions(tmp_path) == []
+
+
+def test_other_files_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "predictions.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="expected the columns image_path"):
+        read_predictions(tmp_path)
