@@ -150,7 +150,7 @@ class HierarchicalGaussianMixture(nn.Module):
 
     @torch.no_grad()
     def set_gaussians(self, counts: torch.Tensor, means: torch.Tensor, covariances: torch.Tensor) -> None:
-        """Make a Gaussian of each class: its mean the main centre, its covariance that of all its centres.
+        """Make a Gaussian of each class: its mean the main centre, its covariance, if it has one, that of all centres.
 
         Args:
             counts: Number of vectors of each class, shape (K,). A class of none keeps its centre, and gets the mean
@@ -161,13 +161,13 @@ class HierarchicalGaussianMixture(nn.Module):
         Raises:
             ValueError: If no class has vectors, or if there are numbers that are not finite.
         """
-        if self.class_whitening is None or self.shared_whitening is None:
-            msg = "The covariances of this mixture are the identity: expected covariance='full'."
-            raise ValueError(msg)
         seen = counts > 0
         if not seen.any():
             msg = "Expected vectors of at least one class, got none."
             raise ValueError(msg)
+        self.class_centers[seen] = means[seen].to(self.class_centers)
+        if self.class_whitening is None or self.shared_whitening is None:
+            return
         weights = (counts.to(covariances) / counts.sum()).view(-1, 1, 1)
         shared = (weights[seen] * covariances[seen]).sum(dim=0)
         if few := [f"{index} ({int(count)})" for index, count in enumerate(counts) if 0 < count <= means.shape[-1]]:
@@ -177,7 +177,6 @@ class HierarchicalGaussianMixture(nn.Module):
                 means.shape[-1],
                 ", ".join(few),
             )
-        self.class_centers[seen] = means[seen].to(self.class_centers)
         every = torch.where(seen.view(-1, 1, 1), covariances, shared)
         self.class_whitening.copy_(inverse_cholesky(every))
         self.shared_whitening.copy_(inverse_cholesky(shared))

@@ -23,8 +23,9 @@ from anomalib_hgad.models.hgad.anomaly_map import AnomalyMapGenerator, LevelScor
 from anomalib_hgad.models.hgad.calibration import ScoreCalibration
 from anomalib_hgad.models.hgad.flows import FAMILIES, FeatureFlow, Latents, check_flow_arguments
 from anomalib_hgad.models.hgad.loss import HgadLosses, class_log_likelihood, hgad_losses, negative_entropy
+from anomalib_hgad.models.hgad.moments import ClassMoments
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
-from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
+from anomalib_hgad.models.hgad.prior import CovarianceKind, HierarchicalGaussianMixture
 
 PriorKind = Literal["hierarchical", "fixed_centers", "single_gaussian"]
 
@@ -85,6 +86,7 @@ class HgadModel(nn.Module):
         flow_arguments: Options of the family by name, as its class has them. ``None`` leaves all at their defaults.
         prior: ``"hierarchical"``; ``"fixed_centers"`` keeps the main centres where they start; ``"single_gaussian"``
             is one standard Gaussian for all classes, as in CFLOW-AD, and knows no classes.
+        covariance: Covariance of the classes of the mixture: ``"identity"``, as in the paper, or ``"full"``.
         score: What the map is made of, see :class:`~anomalib_hgad.models.hgad.anomaly_map.AnomalyMapGenerator`. With
             one class the entropy is identically 0, and sum and product are the log-likelihood's map.
 
@@ -106,12 +108,14 @@ class HgadModel(nn.Module):
         flow: str = "cflow",
         flow_arguments: dict[str, Any] | None = None,
         prior: PriorKind = "hierarchical",
+        covariance: CovarianceKind = "identity",
         score: ScoreKind = "sum",
     ) -> None:
         super().__init__()
         options = check_flow_arguments(flow, flow_arguments or {})  # before the backbone is loaded
         family = FAMILIES[flow]
         self.prior_kind = prior
+        self.covariance = covariance
         self.num_centers = num_centers
         self.score = score
         check_range("0 < {} < inf", **{"height of image_size": image_size[0], "width of image_size": image_size[1]})
@@ -141,7 +145,8 @@ class HgadModel(nn.Module):
         self.priors = nn.ModuleList(self._new_prior(num_classes, dim) for dim in self.encoder.out_dims)
         self.calibration = ScoreCalibration(num_classes, len(self.flows))
         self.novelty = NoveltyScale(num_classes)
-        score: ScoreKind = "log_likelihood" if num_classes == 1 and self.score != "entropy" else self.score
+        needs_classes = self.score in {"sum", "product"}
+        score: ScoreKind = "log_likelihood" if num_classes == 1 and needs_classes else self.score
         self.anomaly_map_generator = AnomalyMapGenerator(score, self.image_size)
 
     def mixture_class_index(self, class_index: torch.Tensor) -> torch.Tensor:
@@ -162,6 +167,22 @@ class HgadModel(nn.Module):
         for flow, (mean, covariance) in zip(self.feature_flows, statistics, strict=True):
             flow.set_whitening(mean, covariance)
 
+    def moments(self) -> list[ClassMoments]:
+        """Moments of the vectors of all levels, to be summed up."""
+        device = self.calibration.location.device
+        return [ClassMoments(self.num_classes, flow.dim, device) for flow in self.feature_flows]
+
+    def fit(self, moments: Sequence[ClassMoments]) -> None:
+        """Whitening and mixtures in closed form: every class is a Gaussian of its whitened features.
+
+        Args:
+            moments: Moments of the vectors of the levels.
+        """
+        for flow, prior, level in zip(self.feature_flows, self._priors, moments, strict=True):
+            gaussians = level.gaussians()
+            flow.set_whitening(*gaussians.pooled())
+            prior.set_gaussians(*gaussians.mapped(flow.whitening.double(), flow.whitening_bias.double()))
+
     @property
     def feature_flows(self) -> list[FeatureFlow]:
         """The flows of the levels."""
@@ -179,10 +200,10 @@ class HgadModel(nn.Module):
 
     def _new_prior(self, num_classes: int, dim: int) -> HierarchicalGaussianMixture:
         if self.prior_kind == "single_gaussian":
-            prior = HierarchicalGaussianMixture(1, 1, dim)
+            prior = HierarchicalGaussianMixture(1, 1, dim, self.covariance)
             nn.init.zeros_(prior.class_centers)
         else:
-            prior = HierarchicalGaussianMixture(num_classes, self.num_centers, dim)
+            prior = HierarchicalGaussianMixture(num_classes, self.num_centers, dim, self.covariance)
         prior.class_centers.requires_grad_(self.prior_kind == "hierarchical")
         return prior
 
@@ -289,8 +310,7 @@ class HgadModel(nn.Module):
         levels = self.level_scores(readings, class_index)
         anomaly_map = self.anomaly_map_generator(
             levels,
-            self.calibration.max_log_likelihood[class_index],
-            self.calibration.max_negative_entropy[class_index],
+            self.calibration.constants(class_index),
             class_weights,
             size,
         )
