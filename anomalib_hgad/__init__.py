@@ -9,44 +9,51 @@ Python start loads it.
 
 TYPE_CHECKING = False  # typing's own would have to be imported at every Python start
 if TYPE_CHECKING:
-    from .cifar10 import Cifar10
-    from .datamodule import MultiClass
-    from .lightning_model import Hgad
-    from .normal_threshold import NormalPostProcessor
-    from .torch_model import HgadModel
-    from .uniad import UniAd, UniAdModel
+    from anomalib_hgad.data.cifar10 import MANY_VERSUS_MANY, Cifar10
+    from anomalib_hgad.data.multi_class import MultiClass
+    from anomalib_hgad.deploy.inferencer import ClassOpenVINOInferencer
+    from anomalib_hgad.evaluation.evaluator import ClassEvaluator
+    from anomalib_hgad.evaluation.threshold import NormalPostProcessor
+    from anomalib_hgad.models.hgad.lightning_model import Hgad
+    from anomalib_hgad.models.hgad.torch_model import HgadModel
+    from anomalib_hgad.models.uniad.lightning_model import UniAd
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 __all__ = [
+    "MANY_VERSUS_MANY",
     "Cifar10",
+    "ClassEvaluator",
+    "ClassOpenVINOInferencer",
     "Hgad",
     "HgadModel",
     "MultiClass",
     "NormalPostProcessor",
     "UniAd",
-    "UniAdModel",
     "__version__",
 ]
 
 _HOMES = {
-    "Cifar10": "cifar10",
-    "Hgad": "lightning_model",
-    "HgadModel": "torch_model",
-    "MultiClass": "datamodule",
-    "NormalPostProcessor": "normal_threshold",
-    "UniAd": "uniad",
-    "UniAdModel": "uniad",
+    "MANY_VERSUS_MANY": "data.cifar10",
+    "Cifar10": "data.cifar10",
+    "ClassEvaluator": "evaluation.evaluator",
+    "ClassOpenVINOInferencer": "deploy.inferencer",
+    "Hgad": "models.hgad.lightning_model",
+    "HgadModel": "models.hgad.torch_model",
+    "MultiClass": "data.multi_class",
+    "NormalPostProcessor": "evaluation.threshold",
+    "UniAd": "models.uniad.lightning_model",
 }
+"""Modules that the names come from."""
 
 
 def __getattr__(name: str) -> object:
     from importlib import import_module  # noqa: PLC0415
 
-    from .host import named_versions  # noqa: PLC0415
+    from anomalib_hgad.compatibility import explain_missing_names  # noqa: PLC0415
 
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    with named_versions():
+    with explain_missing_names():
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)

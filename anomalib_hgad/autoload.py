@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from typing import ClassVar
 
 ADDITIONS = {
-    "anomalib.data": {"Cifar10": "anomalib_hgad.cifar10", "MultiClass": "anomalib_hgad.datamodule"},
-    "anomalib.models": {"Hgad": "anomalib_hgad.lightning_model", "UniAd": "anomalib_hgad.uniad.lightning_model"},
+    "anomalib.data": {"Cifar10": "anomalib_hgad.data.cifar10", "MultiClass": "anomalib_hgad.data.multi_class"},
+    "anomalib.models": {
+        "Hgad": "anomalib_hgad.models.hgad.lightning_model",
+        "UniAd": "anomalib_hgad.models.uniad.lightning_model",
+    },
 }
 """Classes that a module of anomalib gets, and where they come from."""
 
@@ -43,7 +46,7 @@ def _register_class(module: ModuleType, name: str, home: str) -> None:
     import warnings  # noqa: PLC0415
     from importlib import import_module  # noqa: PLC0415
 
-    from .host import explain  # noqa: PLC0415
+    from anomalib_hgad.compatibility import explain  # noqa: PLC0415
 
     if hasattr(module, name):
         if getattr(module, name).__module__ != home:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Fixtures that several test modules share."""
+"""Fixtures that several rooms of tests share."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_hgad.benchmark import command, execution
-from anomalib_hgad.benchmark.plan import Run
-from anomalib_hgad.results import write_json
-from tests import trees
+from tests.helpers import trees
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Several processes on all cores each would wait for one another; what the tests start inherits it.
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests on real images."""
+    for item in items:
+        if {"shared_data", "few_shared"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("real_data")
 
 
 @pytest.fixture(scope="session")
@@ -46,21 +51,3 @@ def seeded() -> None:
     """Fixed random numbers; the permutations of the flow come from NumPy's."""
     torch.manual_seed(0)
     np.random.seed(0)
-
-
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Runs of a benchmark take place here, where anomalib is loaded already; gives their titles."""
-    titles: list[str] = []
-
-    def run_here(run: Run, folder: Path) -> int:
-        titles.append(run.title)
-        write_json(run.settings, folder / execution.SETTINGS)
-        try:
-            execution.main(folder)
-        except ValueError:
-            return 1
-        return 0
-
-    monkeypatch.setattr(command, "run_in_own_process", run_here)
-    return titles

@@ -15,14 +15,13 @@ from typing import Any
 from rich.console import Console
 from rich.markdown import Markdown
 
-from anomalib_hgad.results import write_json
+from anomalib_hgad.benchmark import execution
+from anomalib_hgad.benchmark.execution import RECORD_FILE, SETTINGS_FILE
+from anomalib_hgad.benchmark.plan import ModelChoice, Protocol, Run, Setting, make_plan
+from anomalib_hgad.benchmark.summary import summarise, write_summary
+from anomalib_hgad.common.files import write_json
 
-from . import execution
-from .execution import RECORD, SETTINGS
-from .plan import ModelChoice, Protocol, Run, Setting, make_plan
-from .summary import summarise, write_summary
-
-LOG = "log.txt"
+LOG_FILE = "log.txt"
 
 
 def benchmark(
@@ -69,7 +68,7 @@ def benchmark(
         status = run_in_own_process(run, folder)
         if finished(run, output) is None:
             failed.append(run)
-            console.print(f"  failed with exit status {status}: {folder / LOG}")
+            console.print(f"  failed with exit status {status}: {folder / LOG_FILE}")
         write_summary(summarise(records(plan, output)), output)
     summary = summarise(records(plan, output))
     write_summary(summary, output)
@@ -85,7 +84,7 @@ def records(plan: list[Run], output: Path) -> list[dict[str, Any]]:
 
 
 def run_in_own_process(run: Run, folder: Path) -> int:
-    """Run one training and test, with all that is printed in :data:`LOG`.
+    """Run one training and test, with all that is printed in :data:`LOG_FILE`.
 
     The process is its own so that one that is killed, for memory say, is one run that failed, and so that its peak of
     memory is its own.
@@ -98,8 +97,8 @@ def run_in_own_process(run: Run, folder: Path) -> int:
         Exit status.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    write_json(run.settings, folder / SETTINGS)
-    with (folder / LOG).open("wb") as log:
+    write_json(run.settings, folder / SETTINGS_FILE)
+    with (folder / LOG_FILE).open("wb") as log:
         command = [sys.executable, "-m", execution.__name__, str(folder)]
         return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode  # noqa: S603
 
@@ -117,7 +116,7 @@ def finished(run: Run, output: Path) -> dict[str, Any] | None:
     Raises:
         ValueError: If it was made with other settings or versions.
     """
-    path = output / run.folder / RECORD
+    path = output / run.folder / RECORD_FILE
     if not path.is_file():
         return None
     record = json.loads(path.read_text(encoding="utf-8"))

@@ -25,24 +25,23 @@ from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Callback, seed_everything
 from torch import nn
 
-from anomalib_hgad.datamodule import MultiClass
-from anomalib_hgad.encoder import load_backbone_weights
-from anomalib_hgad.evaluator import ClassAccuracy, ClassEvaluator
-from anomalib_hgad.memory import peak_memory
-from anomalib_hgad.results import write_json
+from anomalib_hgad.benchmark.plan import Run, model_class
+from anomalib_hgad.common.encoder import load_backbone_weights
+from anomalib_hgad.common.files import write_json
+from anomalib_hgad.common.memory import peak_memory
+from anomalib_hgad.data.multi_class import MultiClass
+from anomalib_hgad.evaluation.evaluator import ClassAccuracy, ClassEvaluator
 
-from .plan import Run, model_class
-
-PACKAGES = ("anomalib-hgad", "anomalib", "lightning", "timm", "torch")
+REPORTED_PACKAGES = ("anomalib-hgad", "anomalib", "lightning", "timm", "torch")
 """Packages that a result depends on."""
 
-SETTINGS = "settings.json"
-RECORD = "record.json"
+SETTINGS_FILE = "settings.json"
+RECORD_FILE = "record.json"
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of :data:`PACKAGES`."""
-    return {package: version(package) for package in PACKAGES}
+    """Versions of :data:`REPORTED_PACKAGES`."""
+    return {package: version(package) for package in REPORTED_PACKAGES}
 
 
 def benchmark_metrics() -> list[AnomalibMetric]:
@@ -175,13 +174,13 @@ def execute(run: Run, folder: Path) -> dict[str, Any]:
 
 
 def main(folder: Path) -> None:
-    """Do the run whose :data:`SETTINGS` are in a folder, and write its :data:`RECORD` there.
+    """Do the run whose :data:`SETTINGS_FILE` are in a folder, and write its :data:`RECORD_FILE` there.
 
     Args:
         folder: Folder of the run.
     """
-    run = Run.from_settings(json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
-    write_json(execute(run, folder), folder / RECORD)
+    run = Run.from_settings(json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8")))
+    write_json(execute(run, folder), folder / RECORD_FILE)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import anomalib.models
 from anomalib.models import AnomalibModule
 
-from anomalib_hgad.datamodule import MultiClass
-from anomalib_hgad.settings import check_folder_names
+from anomalib_hgad.common.checks import check_folder_names
+from anomalib_hgad.data.multi_class import MultiClass
 
 Setting = Literal["unified", "separate"]
 """One model for all classes, or one for each."""

@@ -14,7 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from anomalib_hgad.results import MEAN, POOLED, write_json, write_whole
+from anomalib_hgad.common.files import write_json, write_text
+from anomalib_hgad.data.batch import MEAN, POOLED
 
 FIGURES = {
     "image_AUROC": "image AUROC",
@@ -94,13 +95,13 @@ def write_summary(summary: Summary, folder: Path) -> None:
         summary: The tables.
         folder: Folder of the benchmark.
     """
-    write_whole(folder / "results.csv", lambda file: summary.figures.to_csv(file, index=False))
+    write_text(folder / "results.csv", lambda file: summary.figures.to_csv(file, index=False))
     tables = {
         name: json.loads(frame.to_json(orient="records"))
         for name, frame in (("figures", summary.figures), ("costs", summary.costs))
     }
     write_json({"runs": summary.runs, **tables}, folder / "results.json")
-    write_whole(folder / "results.md", lambda file: file.write(summary.markdown))
+    write_text(folder / "results.md", lambda file: file.write(summary.markdown))
 
 
 def _row_of(record: dict[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from anomalib.engine import Engine
 from lightning.pytorch import seed_everything
 
-from anomalib_hgad import Hgad, MultiClass
+from anomalib_hgad.data.multi_class import MultiClass
 from anomalib_hgad.demo.backbone import BACKBONE, LAYERS, WEIGHTS
 from anomalib_hgad.demo.images import write_demo_dataset
+from anomalib_hgad.models.hgad.lightning_model import Hgad
 
 EPOCHS = 80
 
@@ -46,8 +47,7 @@ def main(arguments: list[str] | None = None) -> Engine:
         scales=[1.0],
         image_size=256,
         num_centers=5,
-        coupling_blocks=6,
-        condition_dim=64,
+        flow_arguments={"coupling_blocks": 6, "condition_dim": 64},
         lr=3e-3,
     )
     engine.train(model, datamodule=MultiClass(root=root, train_batch_size=4, eval_batch_size=16, num_workers=0))

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 TEACHER = "mobilenetv2_100"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-SIDE = 256  # of the pictures, in pixels
+PICTURE_SIDE = 256  # of the pictures, in pixels
 PRODUCT_SHARE = 0.4
 CROP_SIDES = (96, 128, 192)
 PIXELS_PER_BATCH = 12 * 128 * 128
@@ -89,11 +89,11 @@ def _drawn(seed: int, number: int) -> NDArray[np.uint8]:
     """Return one picture to learn from: of nothing in particular, or of a product that is in no demo dataset."""
     rng = np.random.default_rng([seed, number])
     if rng.uniform() >= PRODUCT_SHARE:
-        return patterns.picture(rng, SIDE)
+        return patterns.picture(rng, PICTURE_SIDE)
     draw, kinds = PRODUCTS[str(rng.choice(sorted(PRODUCTS)))]
     part, harm, camera = rng.spawn(3)
     kind = str(rng.choice(kinds)) if rng.uniform() < 0.5 else None
-    image = photograph(draw(part, kind, harm)[0], camera, SIDE)
+    image = photograph(draw(part, kind, harm)[0], camera, PICTURE_SIDE)
     return np.ascontiguousarray(image[..., rng.permutation(3)]) if rng.uniform() < 0.5 else image
 
 
@@ -102,8 +102,8 @@ def _crops(pool: NDArray[np.uint8], rng: np.random.Generator, side: int, count: 
     batch = np.empty((count, side, side, 3), dtype=np.uint8)
     for row in range(count):
         image = pool[rng.integers(len(pool))]
-        cut = min(SIDE, int(side * rng.uniform(0.7, 1.4)))
-        top, left = rng.integers(0, SIDE - cut + 1, 2)
+        cut = min(PICTURE_SIDE, int(side * rng.uniform(0.7, 1.4)))
+        top, left = rng.integers(0, PICTURE_SIDE - cut + 1, 2)
         crop = cv2.resize(image[top : top + cut, left : left + cut], (side, side), interpolation=cv2.INTER_AREA)
         crop = np.rot90(crop, int(rng.integers(4)))
         batch[row] = crop[:, ::-1] if rng.uniform() < 0.5 else crop
@@ -158,7 +158,7 @@ def distill(teacher: nn.Module, student: nn.Module, steps: int, pool_size: int, 
             )
     student.eval()
     with torch.no_grad():
-        images = _crops(unseen, rng, SIDE, len(unseen))
+        images = _crops(unseen, rng, PICTURE_SIDE, len(unseen))
         result: list[float] = heads(student((images - mean) / std), teacher(images * 2 - 1))[1]
     return result
 

@@ -15,12 +15,11 @@ from markupsafe import Markup
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from anomalib_hgad.results import write_whole
-
-from . import figures
-from .examples import example, worst
-from .latents import Sample, project, sample_latents
-from .run_files import RunFiles, read_run
+from anomalib_hgad.common.files import write_text
+from anomalib_hgad.report import figures
+from anomalib_hgad.report.examples import example, worst
+from anomalib_hgad.report.latents import Sample, project, sample_latents
+from anomalib_hgad.report.run_files import RunFiles, read_run
 
 PAGE = "report.html"
 COLUMNS = {
@@ -56,7 +55,7 @@ def report(run: Path, compare: Path | None = None, output: Path | None = None) -
     others = None if compare is None else read_run(compare)
     page = render(files, others)
     path = output or run / PAGE
-    write_whole(path, lambda file: file.write(page))
+    write_text(path, lambda file: file.write(page))
     Console(markup=False).print(f"Report: {path}")  # a name may have brackets
     return path
 
@@ -143,4 +142,10 @@ def confusion_figure(run: RunFiles) -> Markup | None:
 def settings_of(run: RunFiles) -> dict[str, Any]:
     """Settings of the model that the report shows; without the places of files, which are those of one machine."""
     hidden = {"backbone_weights", "feature_cache", "pre_trained", "seed"}  # loading a checkpoint sets three of them
-    return {name: value for name, value in run.model.hparams.items() if name not in hidden}
+    shown: dict[str, Any] = {}
+    for name, value in run.model.hparams.items():
+        if isinstance(value, dict):
+            shown |= {f"{name}.{key}": part for key, part in value.items()}
+        elif name not in hidden:
+            shown[name] = value
+    return shown

@@ -17,18 +17,17 @@ from anomalib.data.utils import read_image
 from anomalib.visualization.image.functional import overlay_image, visualize_anomaly_map
 from PIL import Image, ImageChops, ImageFilter
 
-from anomalib_hgad.predictions import Prediction
+from anomalib_hgad.evaluation.predictions import Prediction
+from anomalib_hgad.report.figures import score
+from anomalib_hgad.report.run_files import RunFiles
 
-from .figures import score
-from .run_files import RunFiles
-
-COUNT = 6
+MOST_EXAMPLES = 6
 """Images shown of each kind of error."""
 
 OF_CLASS = 3
 """Most of them that are of one class: a hard class hides no other."""
 
-SIDE = 256
+PICTURE_SIDE = 256
 """Pixels of the longer side of a picture."""
 
 
@@ -63,7 +62,7 @@ def worst(predictions: Sequence[Prediction], anomalous: bool) -> list[Prediction
         anomalous: Which of both.
 
     Returns:
-        At most :data:`COUNT`, and :data:`OF_CLASS` of a class, worst first.
+        At most :data:`MOST_EXAMPLES`, and :data:`OF_CLASS` of a class, worst first.
     """
     of_kind = sorted((row for row in predictions if row.gt_label == anomalous), key=score, reverse=not anomalous)
     of_class: Counter[str | None] = Counter()
@@ -72,7 +71,7 @@ def worst(predictions: Sequence[Prediction], anomalous: bool) -> list[Prediction
         of_class[row.class_name] += 1
         if of_class[row.class_name] <= OF_CLASS:
             chosen.append(row)
-    return chosen[:COUNT]
+    return chosen[:MOST_EXAMPLES]
 
 
 @torch.no_grad()
@@ -89,7 +88,7 @@ def example(run: RunFiles, row: Prediction) -> Example:
     tensor = read_image(row.image_path, as_tensor=True)
     anomaly_map = run.model(tensor.unsqueeze(0)).anomaly_map.squeeze()
     image = Image.open(row.image_path).convert("RGB")
-    image.thumbnail((SIDE, SIDE))
+    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     # Post-processed maps are between 0 and 1 with the threshold at 0.5: a colour means the same in all pictures.
     has_scale = run.threshold is not None
     heat = visualize_anomaly_map(anomaly_map, colormap=True, normalize=not has_scale).convert("RGB")

@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from anomalib_hgad.batch import UNKNOWN
-from anomalib_hgad.predictions import Prediction
+from anomalib_hgad.data.batch import UNKNOWN
+from anomalib_hgad.evaluation.predictions import Prediction
 
 NORMAL, ANOMALOUS = "#2f6f9f", "#d1495b"
 STYLE: dict[Any, Any] = {

@@ -17,12 +17,11 @@ from anomalib.data.utils import read_image, read_mask
 from sklearn.decomposition import PCA
 from torch.nn import functional as F
 
-from anomalib_hgad.anomaly_map import class_posterior
-from anomalib_hgad.lightning_model import Hgad
-from anomalib_hgad.predictions import Prediction
-from anomalib_hgad.prior import HierarchicalGaussianMixture
-
-from .run_files import RunFiles
+from anomalib_hgad.evaluation.predictions import Prediction
+from anomalib_hgad.models.hgad.anomaly_map import class_posterior
+from anomalib_hgad.models.hgad.lightning_model import Hgad
+from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
+from anomalib_hgad.report.run_files import RunFiles
 
 IMAGES_OF_KIND = 8
 """Normal images of a class, and as many anomalous ones, that are looked into."""

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from anomalib_hgad.checkpoint import VERSIONS
-from anomalib_hgad.lightning_model import Hgad
-from anomalib_hgad.predictions import Prediction, read_predictions
+from anomalib_hgad.evaluation.predictions import Prediction, read_predictions
+from anomalib_hgad.models.checkpoint import VERSIONS_KEY
+from anomalib_hgad.models.hgad.lightning_model import Hgad
 
 CHECKPOINT = Path("weights") / "lightning" / "model.ckpt"
 
@@ -94,5 +94,5 @@ def read_run(folder: Path) -> RunFiles:
         model=model.eval(),
         predictions=predictions,
         results=json.loads(results.read_text(encoding="utf-8")),
-        versions=torch.load(checkpoint, map_location="cpu", weights_only=True)[VERSIONS],
+        versions=torch.load(checkpoint, map_location="cpu", weights_only=True)[VERSIONS_KEY],
     )

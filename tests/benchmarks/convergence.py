@@ -24,15 +24,14 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anomalib_hgad import Hgad
-from anomalib_hgad.flows import ConditionalFlow
-from anomalib_hgad.flows.base import whiten
-from anomalib_hgad.flows.coupling import couple, coupling_weights
-from anomalib_hgad.flows.position import position_code
-from anomalib_hgad.loss import total_loss
-from anomalib_hgad.normal_pass import feature_statistics
-from anomalib_hgad.results import write_json
-from anomalib_hgad.schedule import TrainingCourse, make_optimizer
-from anomalib_hgad.torch_model import HgadModel
+from anomalib_hgad.common.files import write_json
+from anomalib_hgad.models.hgad.flows import ConditionalFlow
+from anomalib_hgad.models.hgad.flows.coupling import couple, coupling_weights
+from anomalib_hgad.models.hgad.flows.position import position_code
+from anomalib_hgad.models.hgad.loss import total_loss
+from anomalib_hgad.models.hgad.normal_pass import feature_statistics
+from anomalib_hgad.models.hgad.torch_model import HgadModel
+from anomalib_hgad.models.schedule import TrainingCourse, make_optimizer
 from tests.benchmarks.image_sets import BATCH, Images, aurocs, encode, split_data
 from tests.benchmarks.measure import mean_and_deviation
 from tests.benchmarks.results_model import results_model, results_parser
@@ -94,7 +93,7 @@ def prepare_flows(model: HgadModel, train: Images, variant: Variant) -> None:
 def scale_blocks(flow: ConditionalFlow, features: torch.Tensor) -> None:
     """Data-dependent start of the global scales and offsets, block after block."""
     code = position_code(flow.condition_dim, *features.shape[2:], like=features)
-    rows = whiten(flow.vectors(features), flow.whitening, flow.whitening_bias)
+    rows = flow.whiten(flow.vectors(features))
     for block in flow.blocks.module_list:
         weights = coupling_weights(block, code)
         unmixed = weights._replace(mixing=torch.eye(rows.shape[-1]), mixing_bias=torch.zeros(rows.shape[-1]))

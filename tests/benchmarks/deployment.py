@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import torch
 from anomalib.data.utils import read_image, read_mask
 from anomalib.deploy import CompressionType, TorchInferencer
@@ -33,11 +32,10 @@ from torchvision.transforms.v2.functional import resize
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anomalib_hgad import Hgad, MultiClass
-from anomalib_hgad.export import CLASS_TENSOR, IN_FLOAT32
+from anomalib_hgad.deploy.export import CLASS_TENSOR
 from tests.benchmarks.measure import environment, median_seconds
+from tests.helpers.exports import Outputs, Predict, from_openvino
 
-Outputs = dict[str, np.ndarray]
-Predict = Callable[[np.ndarray], Outputs]
 BATCHES = (1, 8)
 COMPRESSIONS = {
     "OpenVINO FP32": None,
@@ -75,14 +73,6 @@ def from_onnx(path: Path) -> Predict:
     session = onnxruntime.InferenceSession(with_class, options)
     names = [output.name for output in session.get_outputs()]
     return lambda images: dict(zip(names, session.run(names, {"input": images}), strict=True))
-
-
-def from_openvino(path: Path) -> Predict:
-    """OpenVINO in float32, with the class as a fifth output."""
-    graph = openvino.Core().read_model(path)
-    graph.add_outputs(CLASS_TENSOR)
-    model = openvino.compile_model(graph, "CPU", IN_FLOAT32)
-    return lambda images: {output.any_name: value.copy() for output, value in model(images).items()}
 
 
 def exported(module: Hgad, datamodule: MultiClass, folder: Path) -> dict[str, Format]:

@@ -34,10 +34,10 @@ from sklearn.metrics import adjusted_rand_score, roc_auc_score
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anomalib_hgad import MultiClass, NormalPostProcessor
-from anomalib_hgad.normal_threshold import normal_threshold
-from anomalib_hgad.novelty import NOVELTY_LIMIT
-from anomalib_hgad.predictions import Prediction, read_predictions
-from anomalib_hgad.results import write_json
+from anomalib_hgad.common.files import write_json
+from anomalib_hgad.evaluation.predictions import Prediction, read_predictions
+from anomalib_hgad.evaluation.threshold import normal_threshold
+from anomalib_hgad.models.hgad.novelty import NOVELTY_LIMIT
 from tests.benchmarks.results_model import results_model, results_parser
 
 RATES = (0.05, 0.1, 0.2)

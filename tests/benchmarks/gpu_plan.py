@@ -72,14 +72,14 @@ FULL = Plan(
     steps=1000,
     steps_before_scores=50,
 )
-SMALL = {"coupling_blocks": 2, "condition_dim": 8, "num_classes": 2}
+SMALL = {"flow_arguments": {"coupling_blocks": 2, "condition_dim": 8}, "num_classes": 2}
 CUT = Plan(
     {
         "resnet18 layer3, 32 px": Setting(
             SMALL | {"backbone": "resnet18", "layers": ["layer3"], "image_size": 32},
             training=(2,),
             shares=(0.25, 1.0),
-            inference=(1, 2),
+            inference=(2,),
             calls=1,
         ),
         "vit_tiny_patch16_224 blocks.1, 32 px": Setting(

@@ -18,9 +18,10 @@ from sklearn.metrics import roc_auc_score
 from torchvision.transforms.v2 import Transform
 
 from anomalib_hgad import Hgad, MultiClass
-from anomalib_hgad.anomaly_map import class_posterior
-from anomalib_hgad.calibration import NormalScores
-from anomalib_hgad.torch_model import HgadModel
+from anomalib_hgad.data.hold_out import hold_out
+from anomalib_hgad.models.hgad.anomaly_map import class_posterior
+from anomalib_hgad.models.hgad.calibration import NormalScores
+from anomalib_hgad.models.hgad.torch_model import HgadModel
 
 BATCH = 8
 HELD_OUT = 0.2
@@ -93,7 +94,8 @@ def split_data(data: Path, size: tuple[int, int]) -> tuple[MultiClass, Items, Tr
     augmentations = dict.fromkeys(("train_augmentations", "val_augmentations", "test_augmentations"), resize)
     datamodule = MultiClass(root=data, **augmentations)
     datamodule.setup()
-    return datamodule, datamodule.hold_out(HELD_OUT), normalise
+    datamodule.train_data, held_out = hold_out(datamodule.train_data, HELD_OUT)
+    return datamodule, held_out, normalise
 
 
 @torch.no_grad()

@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Resize
 
 from anomalib_hgad import Hgad, MultiClass
-from anomalib_hgad.folding import fold
-from anomalib_hgad.torch_model import HgadModel
+from anomalib_hgad.models.hgad.folding import fold
+from anomalib_hgad.models.hgad.torch_model import HgadModel
 from tests.benchmarks import measure
 from tests.benchmarks.measure import device, median_seconds, seconds_of
-from tests.trees import mvtec_class
+from tests.helpers.trees import mvtec_class
 
 CLASSES = ("bolt", "nut", "washer")
 IMAGES_OF_CLASS = 8
@@ -58,9 +58,9 @@ def cache() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for name in CLASSES:
             mvtec_class(Path(folder) / "data" / name, train=IMAGES_OF_CLASS, size=(1024, 1024))
-        for flow, settings in FLOWS_OF_CACHE.items():
+        for flow, flow_arguments in FLOWS_OF_CACHE.items():
             epochs = {
-                source: epoch_seconds(Path(folder), feature_cache=source == "cache", **settings)
+                source: epoch_seconds(Path(folder), feature_cache=source == "cache", flow_arguments=flow_arguments)
                 for source in ("images", "cache")
             }
             ratios[f"epoch, {flow}: images / cache"] = epochs["images"] / epochs["cache"]
@@ -75,10 +75,10 @@ def cache() -> dict[str, Any]:
     }
 
 
-def epoch_seconds(folder: Path, feature_cache: bool, **settings: int) -> float:
+def epoch_seconds(folder: Path, feature_cache: bool, flow_arguments: dict[str, int]) -> float:
     """Median seconds of an epoch after the first."""
-    settings_of_all: dict[str, Any] = {"image_size": 256, "pre_trained": False, "seed": 0, "calibrate": False}
-    module = Hgad(**BACKBONE_OF_CACHE, **settings_of_all, **settings, feature_cache=feature_cache)
+    settings: dict[str, Any] = {"image_size": 256, "pre_trained": False, "seed": 0, "calibrate": False}
+    module = Hgad(**BACKBONE_OF_CACHE, **settings, flow_arguments=flow_arguments, feature_cache=feature_cache)
     datamodule = MultiClass(root=folder / "data", train_batch_size=8, num_workers=0)
     times = EpochTimes()
     Engine(
@@ -115,19 +115,21 @@ def images_per_second(root: Path, workers: int) -> float:
 
 def inference() -> dict[str, Any]:
     """(d): images per second of whole models without post-processing, against anomalib's Cflow."""
-    settings: dict[str, Any] = {"layers": ["layer2", "layer3"], "coupling_blocks": 8, "clamp_alpha": 1.9}
+    layers = ["layer2", "layer3"]
+    blocks: dict[str, Any] = {"coupling_blocks": 8, "clamp_alpha": 1.9}
     size = SIZES[0]
     ours = HgadModel(
         "resnet18",
+        layers,
         scales=(1.0,),
         image_size=(size, size),
         pre_trained=False,
         num_classes=15,
-        condition_dim=128,
-        **settings,
+        flow_arguments=blocks | {"condition_dim": 128},
     )
     folded = fold(ours.to(device()))
-    cflow = CflowModel("resnet18", pre_trained=False, condition_vector=128, permute_soft=True, **settings).to(device())
+    cflow = CflowModel("resnet18", layers, pre_trained=False, condition_vector=128, permute_soft=True, **blocks)
+    cflow.to(device())
     ratios, medians = {}, {}
     for batch in (1, 8):
         images = torch.randn(batch, 3, size, size, device=device())
@@ -147,9 +149,8 @@ def scaling() -> dict[str, Any]:
         "backbone": "resnet18",
         "layers": ["layer3"],
         "pre_trained": False,
-        "coupling_blocks": 8,
+        "flow_arguments": {"coupling_blocks": 8, "condition_dim": 128},
     }
-    settings |= {"condition_dim": 128}
     medians = {}
     smallest = SIZES[0]
     images = torch.randn(8, 3, smallest, smallest, device=device())

@@ -16,9 +16,9 @@ import torch
 from einops import rearrange
 from torch.nn import functional as F
 
-from anomalib_hgad.flows import ConditionalFlow
-from anomalib_hgad.flows.position import position_code
-from anomalib_hgad.prior import HierarchicalGaussianMixture
+from anomalib_hgad.models.hgad.flows import ConditionalFlow
+from anomalib_hgad.models.hgad.flows.position import position_code
+from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 
 
 def literal_latents(flow: ConditionalFlow, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

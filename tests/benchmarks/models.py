@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from anomalib_hgad.flows.conditional import ConditionalFlow, FoldedFlow
-from anomalib_hgad.loss import hgad_losses
-from anomalib_hgad.prior import HierarchicalGaussianMixture
-from anomalib_hgad.schedule import make_optimizer
+from anomalib_hgad.models.hgad.flows.conditional import ConditionalFlow, FoldedFlow
+from anomalib_hgad.models.hgad.loss import hgad_losses
+from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
+from anomalib_hgad.models.schedule import make_optimizer
 from tests.benchmarks.literal import literal_latents, literal_step
 from tests.benchmarks.measure import device, median_seconds, peak_megabytes
 

@@ -45,7 +45,6 @@ def results_model(arguments: argparse.Namespace, **changes: Any) -> Hgad:
         "backbone_weights": arguments.weights,
         "layers": ["layer3"],
         "image_size": arguments.image_size,
-        "coupling_blocks": arguments.coupling_blocks,
-        "condition_dim": 128,
+        "flow_arguments": {"coupling_blocks": arguments.coupling_blocks, "condition_dim": 128},
     }
     return Hgad(**setting | changes)

@@ -13,8 +13,8 @@ from typing import Any, get_args
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from anomalib_hgad.anomaly_map import ScoreKind
-from anomalib_hgad.results import write_json
+from anomalib_hgad.common.files import write_json
+from anomalib_hgad.models.hgad.anomaly_map import ScoreKind
 from tests.benchmarks.convergence import Variant, train_model
 from tests.benchmarks.image_sets import aurocs, encode, split_data
 from tests.benchmarks.measure import mean_and_deviation

@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from anomalib_hgad.results import write_json
+from anomalib_hgad.common.files import write_json
 from tests.benchmarks.convergence import Variant, train_model
 from tests.benchmarks.image_sets import Images, WithSyntheticAnomalies, aurocs, encode, split_data
 from tests.benchmarks.results_model import results_model, results_parser
@@ -27,7 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
     "product": {"score": "product"},
     "log_likelihood": {"score": "log_likelihood"},
-    "lambda_2_10": {"mutual_information_weight": 10},
+    "lambda_2_10": {"loss_weights": {"mutual_information": 10}},
     "one_scale": {"scales": [1.0]},
     "layers_2_3": {"layers": ["layer2", "layer3"], "scales": [1.0]},
 }

@@ -1,0 +1,50 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The command ``anomalib-hgad``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from jsonargparse import ActionConfigFile, ArgumentParser
+
+from anomalib_hgad.compatibility import explain_missing_names
+
+with explain_missing_names():
+    from anomalib_hgad.benchmark.command import benchmark
+    from anomalib_hgad.report.command import report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand.
+
+    Args:
+        arguments: Those of the command line. Defaults to ``None``, for the process's own.
+
+    Returns:
+        Exit status: 0 if all went well.
+    """
+    parser = ArgumentParser(prog="anomalib-hgad", description="Benchmarks and reports of models of many classes.")
+    commands = parser.add_subcommands()
+    names = {}
+    for function in (benchmark, report):
+        of_command = ArgumentParser(description=function.__doc__)
+        of_command.add_argument("--config", action=ActionConfigFile, help="YAML file with the arguments")
+        names[function.__name__] = of_command.add_function_arguments(function, as_positional=function is report)
+        commands.add_subcommand(function.__name__, of_command)  # type: ignore[no-untyped-call]
+    settings = parser.instantiate_classes(parser.parse_args(arguments))
+    chosen = settings[settings.subcommand]
+    values = {name: chosen[name] for name in names[settings.subcommand]}
+    try:
+        if settings.subcommand == "benchmark":
+            return 1 if benchmark(**values) else 0
+        report(**values)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What to say when the installed anomalib lacks what this package needs of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, requires, version
+
+PLUGIN = "anomalib-hgad"
+HOST = "anomalib"
+
+
+def explain(error: ImportError) -> str | None:
+    """Say which versions of anomalib work.
+
+    Args:
+        error: What an import of this package has raised.
+
+    Returns:
+        The message; ``None`` if it is not anomalib that lacks something.
+    """
+    if (error.name or "").partition(".")[0] != HOST:
+        return None
+    try:
+        bounds = next(line for line in requires(PLUGIN) or [] if line.startswith(HOST))
+    except (PackageNotFoundError, StopIteration):  # run from a folder that was never installed
+        return None
+    try:
+        installed = f"{HOST} {version(HOST)} is installed"
+    except PackageNotFoundError:
+        installed = f"{HOST} is not installed"
+    message = f"{PLUGIN} {version(PLUGIN)} works with {bounds}; {installed}: {error}. Install a version within these "
+    return f"{message}bounds; if it is one, update both: pip install --upgrade {PLUGIN} '{bounds}'"
+
+
+@contextmanager
+def explain_missing_names() -> Iterator[None]:
+    """Let an import that fails for want of something of anomalib say which versions have it.
+
+    Raises:
+        ImportError: The same error with the versions in its message.
+    """
+    try:
+        yield
+    except ImportError as error:
+        if (message := explain(error)) is None:
+            raise
+        raise ImportError(message, name=error.name, path=error.path) from error

@@ -1,0 +1,200 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Items and batches that carry a product class.
+
+anomalib's :class:`~anomalib.data.ImageItem` and :class:`~anomalib.data.ImageBatch` know whether an image is normal or
+anomalous, but not which product it shows. The subclasses here add that, and stay what they extend: every anomalib
+model, metric, callback and visualizer takes them.
+
+Dimensions: B images, height x width pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from anomalib.data import ImageBatch, ImageItem, NumpyImageBatch, NumpyImageItem
+
+NO_CLASS = -1
+"""``class_index`` of an image of something else than the product classes of its data; for evaluation alone."""
+
+UNKNOWN = "unknown"
+"""``pred_class_name`` of an image of none of the classes that the model knows."""
+
+MEAN = "mean"
+"""Name of the row of the results that has the mean over the classes; no class may be called so."""
+
+POOLED = "pooled"
+"""Name of the row that has all images, whatever their class; no class may be called so."""
+
+
+@dataclass
+class NumpyClassImageItem(NumpyImageItem):
+    """:class:`ClassImageItem` as NumPy arrays."""
+
+    class_index: np.ndarray | None = None
+    class_name: str | None = None
+    pred_class_index: np.ndarray | None = None
+    pred_class_name: str | None = None
+    raw_score: np.ndarray | None = None
+    class_given_score: np.ndarray | None = None
+    class_given_map: np.ndarray | None = None
+    class_inferred_score: np.ndarray | None = None
+    class_inferred_map: np.ndarray | None = None
+    novelty: np.ndarray | None = None
+
+
+@dataclass
+class NumpyClassImageBatch(NumpyImageBatch):
+    """:class:`ClassImageBatch` as NumPy arrays."""
+
+    item_class: ClassVar[type[NumpyClassImageItem]] = NumpyClassImageItem
+
+    class_index: np.ndarray | None = None
+    class_name: list[str] | None = None
+    pred_class_index: np.ndarray | None = None
+    pred_class_name: list[str] | None = None
+    raw_score: np.ndarray | None = None
+    class_given_score: np.ndarray | None = None
+    class_given_map: np.ndarray | None = None
+    class_inferred_score: np.ndarray | None = None
+    class_inferred_map: np.ndarray | None = None
+    novelty: np.ndarray | None = None
+
+
+@dataclass
+class ClassImageItem(ImageItem):
+    """An image and the product class it shows.
+
+    Attributes:
+        class_index: True class, int64 scalar, :data:`NO_CLASS` for something else, or ``None`` when unknown.
+        class_name: Name of the true class, or of that something else.
+        pred_class_index: Class inferred by the model, int64 scalar.
+        pred_class_name: Name of the inferred class, or ``"unknown"``.
+        raw_score: Image score before the post-processing, scalar.
+        class_given_score, class_inferred_score: The same with the true and with the inferred class, scalar.
+        class_given_map, class_inferred_map: The anomaly map that belongs to it, shape (height, width).
+        novelty: How much less typical the image is than normal ones of its class; above 1 it is unknown. Scalar.
+    """
+
+    numpy_class: ClassVar[type[NumpyClassImageItem]] = NumpyClassImageItem
+
+    class_index: torch.Tensor | None = None
+    class_name: str | None = None
+    pred_class_index: torch.Tensor | None = None
+    pred_class_name: str | None = None
+    raw_score: torch.Tensor | None = None
+    class_given_score: torch.Tensor | None = None
+    class_given_map: torch.Tensor | None = None
+    class_inferred_score: torch.Tensor | None = None
+    class_inferred_map: torch.Tensor | None = None
+    novelty: torch.Tensor | None = None
+
+
+@dataclass
+class ClassImageBatch(ImageBatch):
+    """A batch of images and the product classes they show.
+
+    Attributes:
+        class_index: True classes, int64, shape (B,), with :data:`NO_CLASS` for something else; or ``None`` when
+            unknown.
+        class_name: Names of the true classes, or of that something else.
+        pred_class_index: Classes inferred by the model, int64, shape (B,).
+        pred_class_name: Names of the inferred classes, or ``"unknown"``.
+        raw_score: Image scores before the post-processing, shape (B,).
+        class_given_score, class_inferred_score: The same with the true and with the inferred class, shape (B,).
+        class_given_map, class_inferred_map: The anomaly maps that belong to it, shape (B, height, width).
+        novelty: How much less typical the images are than normal ones of their class; above 1 they are unknown.
+            Shape (B,).
+    """
+
+    item_class: ClassVar[type[ClassImageItem]] = ClassImageItem
+    numpy_class: ClassVar[type[NumpyClassImageBatch]] = NumpyClassImageBatch
+
+    class_index: torch.Tensor | None = None
+    class_name: list[str] | None = None
+    pred_class_index: torch.Tensor | None = None
+    pred_class_name: list[str] | None = None
+    raw_score: torch.Tensor | None = None
+    class_given_score: torch.Tensor | None = None
+    class_given_map: torch.Tensor | None = None
+    class_inferred_score: torch.Tensor | None = None
+    class_inferred_map: torch.Tensor | None = None
+    novelty: torch.Tensor | None = None
+
+    @classmethod
+    def collate(cls, items: list[ClassImageItem]) -> ClassImageBatch:
+        """Batch items, keeping the fields that every one of them has.
+
+        anomalib's collate looks at the first item alone, and fails or loses masks when a class with masks and a class
+        without meet in a batch.
+
+        Args:
+            items: The items to batch. Images of unequal sizes are resized to the largest.
+
+        Returns:
+            The batch. A field that any item lacks is ``None``; of masks' files, which normal images have none of, those
+            that are missing are empty.
+        """
+        mask_paths = [item.mask_path or "" for item in items]
+        for field in fields(ClassImageItem):
+            if any(getattr(item, field.name) is None for item in items):
+                for item in items:
+                    setattr(item, field.name, None)
+        batch = super().collate(items)
+        if any(mask_paths):
+            batch.mask_path = mask_paths
+        return batch
+
+    @classmethod
+    def from_image_batch(cls, batch: ImageBatch) -> ClassImageBatch:
+        """Take over the fields of a plain anomalib batch; the class fields stay ``None``."""
+        return cls(**{field.name: getattr(batch, field.name) for field in fields(batch)})
+
+
+class FeatureItem(NamedTuple):
+    """Features of an image.
+
+    Attributes:
+        features: One of shape (D, H, W) for every level.
+        class_name: Class of the image; ``None`` if its dataset does not say.
+    """
+
+    features: list[torch.Tensor]
+    class_name: str | None
+
+
+@dataclass
+class FeatureBatch:
+    """Features of a batch of images.
+
+    Attributes:
+        features: One of shape (B, D, H, W) for every level.
+        class_name: Classes of the images; ``None`` if their dataset does not say.
+        class_index: The model's class indices, int64, shape (B,).
+        image: Always ``None``; anomalib's pre-processor asks for it.
+        gt_mask: Likewise.
+    """
+
+    features: list[torch.Tensor]
+    class_name: list[str] | None = None
+    class_index: torch.Tensor | None = None
+    image: None = None
+    gt_mask: None = None
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return len(self.features[0])
+
+    @classmethod
+    def collate(cls, items: Sequence[FeatureItem]) -> FeatureBatch:
+        """Batch items."""
+        features = [torch.stack(level) for level in zip(*(item.features for item in items), strict=True)]
+        names = [item.class_name for item in items if item.class_name is not None]
+        return cls(features, names or None)

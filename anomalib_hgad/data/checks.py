@@ -1,0 +1,230 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is wrong with the images of a class, in words that tell what to do.
+
+Files are opened, but the pixels of masks alone are read: 10 000 images take seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from anomalib.data import AnomalibDataModule
+from anomalib.data.utils import LabelName
+from anomalib.utils.path import generate_output_filename
+from PIL import Image
+
+from anomalib_hgad.data.folders import category_folder, check_permission, listed, mask_files, mask_names, named_folders
+from anomalib_hgad.data.images import UNREADABLE, check_depth, naming_errors
+
+logger = logging.getLogger(__name__)
+
+
+def check_class(class_name: str, train: pd.DataFrame | None, evaluation: Sequence[pd.DataFrame]) -> bool:
+    """Check the images and masks of one class.
+
+    Args:
+        class_name: Name of the class, for the messages.
+        train: Samples to train on, with columns ``image_path``, ``label_index`` and ``mask_path``, if there are any.
+        evaluation: Tables of samples to validate and to test on, with the same columns.
+
+    Returns:
+        Whether the class has masks.
+
+    Raises:
+        ValueError: If there is no normal training image, if a file cannot be read, if some anomalous images have a mask
+            and others none, or if a mask does not have its image's size.
+        OSError: If a mask is broken.
+    """
+    if train is None or not (train["label_index"] == LabelName.NORMAL).any():
+        msg = f"Class {class_name!r}: expected a normal training image, found none. Add some, or leave the class out."
+        raise ValueError(msg)
+    samples = pd.concat([train, *evaluation], ignore_index=True)
+    sizes = image_sizes(class_name, samples["image_path"])
+    anomalous = pd.concat([train.iloc[:0], *evaluation]).loc[lambda rows: rows["label_index"] == LabelName.ABNORMAL]
+    named = dict(zip(anomalous["image_path"], anomalous["mask_path"], strict=True))
+    masks = {path: mask_files(mask) for path, mask in named.items()}
+    check_all_or_none(class_name, masks, masks_named=any(mask_names(mask) for mask in named.values()))
+    mask_sizes = image_sizes(class_name, (str(file) for files in masks.values() for file in files), shown=False)
+    wrong = [
+        f"{file} is {mask_sizes[str(file)]}, {path} is {sizes[path]}"
+        for path, files in masks.items()
+        for file in files
+        if mask_sizes[str(file)] != sizes[path]
+    ]
+    if wrong:
+        msg = (
+            f"Class {class_name!r}: {len(wrong)} masks do not have the size (width, height) of their image: "
+            f"{listed(wrong)}. Save each mask with its image's size."
+        )
+        raise ValueError(msg)
+    unmarked = [path for path, files in masks.items() if files and not any(map(is_marked, files))]
+    if unmarked:
+        logger.warning(
+            "Class %r: the masks of %d anomalous images mark no pixel: %s. The pixel figures take these images for "
+            "normal. Draw what is wrong with them, or leave them out.",
+            class_name,
+            len(unmarked),
+            listed(unmarked),
+        )
+    return any(masks.values())
+
+
+def is_marked(mask: Path) -> bool:
+    """Whether a mask marks any pixel, as anomalib reads it: all that is not black.
+
+    Args:
+        mask: The file.
+
+    Returns:
+        Whether it does.
+
+    Raises:
+        OSError: If it is broken.
+    """
+    with naming_errors(mask), Image.open(mask) as image:
+        return image.convert("L").getbbox() is not None
+
+
+def check_all_or_none(class_name: str, masks: Mapping[str, Sequence[Path]], *, masks_named: bool) -> None:
+    """Check that all anomalous images of a class have a mask, or that none has.
+
+    Args:
+        class_name: Name of the class, for the message.
+        masks: The mask files of each anomalous image.
+        masks_named: Whether the dataset names mask files, so that there have to be some.
+
+    Raises:
+        ValueError: If some have a mask and others none, or if none of the named files is there.
+    """
+    without = [path for path, files in masks.items() if not files]
+    if without and (masks_named or len(without) < len(masks)):
+        msg = (
+            f"Class {class_name!r}: {len(without)} of {len(masks)} anomalous images have no mask: {listed(without)}. "
+            "Add their masks, remove these images, or remove all masks of the class to use it at image level only."
+        )
+        raise ValueError(msg)
+
+
+def image_sizes(class_name: str, paths: Iterable[str], shown: bool = True) -> dict[str, tuple[int, int]]:
+    """Open image files and get their sizes.
+
+    Args:
+        class_name: Name of the class, for the message.
+        paths: The files.
+        shown: Whether their grey values are shown to a model; those of a mask are not.
+
+    Returns:
+        Width and height of each file in pixels.
+
+    Raises:
+        ValueError: If files are missing, empty, no images or of grey values that would be cut off.
+    """
+    sizes: dict[str, tuple[int, int]] = {}
+    broken: list[str] = []
+    for path in dict.fromkeys(paths):
+        try:
+            with Image.open(path) as image:
+                if shown:
+                    check_depth(image)
+                sizes[path] = image.size
+        except UNREADABLE as error:
+            empty = Path(path).is_file() and not Path(path).stat().st_size
+            broken.append(f"{path} (zero bytes)" if empty else f"{path} ({error})")
+    if broken:
+        msg = (
+            f"Class {class_name!r}: {len(broken)} image files cannot be read: {listed(broken)}. "
+            "Replace them or remove them."
+        )
+        raise ValueError(msg)
+    return sizes
+
+
+def picture_folder_name(datamodules: Sequence[AnomalibDataModule]) -> str | None:
+    """Name the folder that holds the images of all classes.
+
+    anomalib saves the picture of an image under the part of its path that comes after the datamodule's name. After
+    this name, the paths of no two images are the same.
+
+    Args:
+        datamodules: The datamodules of all classes.
+
+    Returns:
+        The name, or ``None`` if the images have no folder in common.
+    """
+    folders: list[Path] = []
+    for datamodule in datamodules:
+        root = Path(getattr(datamodule, "root", None) or ".")
+        its_folders = named_folders(datamodule, "normal_dir", "normal_test_dir", "abnormal_dir") or [root]
+        folders += [folder.resolve() for folder in its_folders]
+    try:
+        return Path(os.path.commonpath(folders)).name or None
+    except ValueError:  # on different drives
+        return None
+
+
+def check_permissions(datamodule: AnomalibDataModule) -> None:
+    """Check that all folders of a class can be read. anomalib takes one that cannot for an empty one.
+
+    Args:
+        datamodule: The datamodule of the class.
+
+    Raises:
+        PermissionError: If one cannot.
+    """
+    root = getattr(datamodule, "root", None)
+    folders = named_folders(datamodule, "normal_dir", "normal_test_dir", "abnormal_dir", "mask_dir")
+    if root is not None and datamodule.category:
+        folders = [category_folder(Path(root), datamodule.category)]
+    for folder in folders:
+        check_permission(folder)
+
+
+def check_pictures(paths: Iterable[str], folder_name: str) -> None:
+    """Check that anomalib saves the pictures of no two images to one file.
+
+    Args:
+        paths: The images.
+        folder_name: Name of the datamodule.
+
+    Raises:
+        ValueError: If it does.
+    """
+    # anomalib's items follow links, so that it is the paths behind them that count.
+    files = {str(Path(path).resolve()) for path in paths}
+    pictures = {file: generate_output_filename(file, "", folder_name, mkdir=False) for file in files}
+    counts = Counter(pictures.values())
+    clashing = sorted(file for file, picture in pictures.items() if counts[picture] > 1)
+    if clashing:
+        msg = (
+            f"The saved pictures of {len(clashing)} images would overwrite each other: {listed(clashing)}. Put the "
+            "images of all classes, not links to them, below one folder."
+        )
+        raise ValueError(msg)
+
+
+def check_one_class(samples: pd.DataFrame) -> None:
+    """Check that no training image is in two classes, as when one class is a link to another.
+
+    Args:
+        samples: Training images of all classes, with columns ``image_path`` and ``class_name``.
+
+    Raises:
+        ValueError: If one is.
+    """
+    files = samples["image_path"].map(lambda path: str(Path(path).resolve()))
+    classes = samples["class_name"].groupby(files).unique()
+    shared = classes[classes.map(len) > 1]
+    if len(shared):
+        names = sorted(set().union(*shared))
+        msg = (
+            f"{len(shared)} training images are in several classes ({', '.join(names)}): {listed(shared.index)}. "
+            "Nothing tells these classes apart: leave all but one of them out."
+        )
+        raise ValueError(msg)

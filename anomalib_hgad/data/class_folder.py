@@ -1,0 +1,60 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A folder with the images of one class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from anomalib import TaskType
+from anomalib.data import Folder
+
+from anomalib_hgad.data.folders import pair_masks
+
+
+class ClassFolder(Folder):
+    """A folder of images whose masks are found by name.
+
+    anomalib's ``Folder`` pairs the sorted images with the sorted masks, which demands that there are as many, and goes
+    wrong when ``1.png`` and ``10.png`` have the masks ``1_mask.png`` and ``10_mask.png``.
+
+    Args:
+        name: Name of the class.
+        root: Folder of the class.
+        normal_dir: Folder of normal training images.
+        normal_test_dir: Folder of normal test images. Without, test images are taken from the training images.
+        mask_dirs: For each folder of anomalous images, the folder of their masks.
+        **kwargs: Splitting and augmentations, as of ``Folder``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: Path,
+        normal_dir: Path,
+        normal_test_dir: Path | None,
+        mask_dirs: Mapping[Path, Path | None],
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(
+            name=name,
+            root=root,
+            normal_dir=normal_dir,
+            normal_test_dir=normal_test_dir,
+            abnormal_dir=list(mask_dirs) or None,
+            **kwargs,
+        )
+        self.mask_dirs = mask_dirs
+
+    def _setup(self, _stage: str | None = None) -> None:
+        super()._setup(_stage)
+        masks: dict[str, str] = {}
+        for image_dir, mask_dir in self.mask_dirs.items():
+            pairs = pair_masks(image_dir, mask_dir) if mask_dir else {}
+            masks.update({str(image): str(mask) for image, mask in pairs.items() if mask is not None})
+        task = TaskType.SEGMENTATION if masks else TaskType.CLASSIFICATION
+        self.train_data.samples.attrs["task"] = self.test_data.samples.attrs["task"] = task.value
+        self.test_data.samples["mask_path"] = [masks.get(path, "") for path in self.test_data.samples["image_path"]]

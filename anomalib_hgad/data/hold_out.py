@@ -1,0 +1,34 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Training images that a model holds out of its training."""
+
+from __future__ import annotations
+
+from copy import copy
+
+from anomalib.data import AnomalibDataset
+
+
+def hold_out(images: AnomalibDataset, share: float) -> tuple[AnomalibDataset, AnomalibDataset | None]:
+    """Split a share of every class's images off.
+
+    The images are spread evenly over the class's file names: the choice is the same for the same images.
+
+    Args:
+        images: The images. Their ``samples`` have a column ``class_index``.
+        share: Share of the images of each class. At least one image is taken, and at least one is left.
+
+    Returns:
+        The images that are left, and those that were taken; ``None`` if there are none.
+    """
+    samples = images.samples
+    held_out: list[int] = []
+    for _, rows in samples.groupby("class_index"):
+        count = min(max(1, round(share * len(rows))), len(rows) - 1) if share else 0
+        held_out.extend(rows.index[[(2 * number + 1) * len(rows) // (2 * count) for number in range(count)]])
+    if not held_out:
+        return images, None
+    kept, taken = copy(images), copy(images)
+    kept.samples, taken.samples = samples.drop(index=held_out), samples.loc[held_out]
+    return kept, taken

@@ -1,0 +1,91 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Images of which it is said which file they were in when they cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from anomalib.data import ImageItem, PredictDataset
+from PIL import Image
+
+from anomalib_hgad.data.folders import listed
+
+UNREADABLE = (OSError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises for files that are no image, broken, or far too large; a SyntaxError for a broken png."""
+
+
+def check_depth(image: Image.Image) -> None:
+    """Refuse grey values of more than 8 bits: Pillow cuts them off at 255, and most images would be white.
+
+    Args:
+        image: Opened image.
+
+    Raises:
+        OSError: If it has such values.
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
+        msg = "its grey values have more than 8 bits and would be cut off at 255; convert it to 8 bits"
+        raise OSError(msg)
+
+
+def check_finite(images: torch.Tensor, paths: Sequence[str] | None) -> None:
+    """Refuse images with numbers that are not finite, whose scores would be none.
+
+    Args:
+        images: Images in main memory, shape (B, 3, height, width).
+        paths: Their files, where known.
+
+    Raises:
+        ValueError: If one has such a number.
+    """
+    # A sum is not finite if a term is not, and takes a fraction of the time that a test of each takes.
+    wrong = (~images.sum(dim=(1, 2, 3)).isfinite()).nonzero().squeeze(-1).tolist()
+    if wrong:
+        which = listed([paths[index] if paths else f"number {index} of the batch" for index in wrong])
+        msg = f"Expected images of finite numbers, got NaN or infinity in {which}. Correct the dataset or the "
+        msg += "augmentation that makes them."
+        raise ValueError(msg)
+
+
+@contextmanager
+def naming_errors(path: str | Path) -> Iterator[None]:
+    """Let errors of reading a file name it.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    try:
+        yield
+    except UNREADABLE as error:
+        msg = f"Image {path} cannot be read: {error}. Replace the file or leave it out."
+        raise OSError(msg) from error
+
+
+class NamingPredictDataset(PredictDataset):
+    """anomalib's dataset of images to predict, whose errors name the file."""
+
+    def __getitem__(self, index: int) -> ImageItem:
+        """Read an image.
+
+        Args:
+            index: Its number.
+
+        Returns:
+            The item.
+
+        Raises:
+            OSError: If the image cannot be read.
+        """
+        path = self.image_filenames[index]
+        with naming_errors(path):
+            with Image.open(path) as image:
+                check_depth(image)
+            return super().__getitem__(index)

@@ -1,0 +1,178 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Classes for images that nobody has labelled (HGAD, appendix 0.A.2).
+
+A frozen backbone describes an image by one vector, the mean of its features over the positions, at length 1. These are
+clustered, or compared with a few reference images of each class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from anomalib.data.utils import get_image_filenames, read_image
+from rich.progress import track
+from sklearn.cluster import KMeans
+from sklearn.metrics import silhouette_score
+from sklearn.neighbors import NearestCentroid
+from torch.nn import functional as F
+from torchvision.transforms.v2 import Compose, Normalize, Resize
+
+from anomalib_hgad.common.checks import check_choice
+from anomalib_hgad.common.encoder import PyramidEncoder, available_layers, image_statistics
+from anomalib_hgad.data.images import naming_errors
+
+Labels = Literal["given", "cluster", "references"]
+"""Where classes come from: the data's own names, clusters of its images, or reference images."""
+
+IMAGE_SIZE = 256
+"""Side of the images that are described."""
+
+MOST_CLUSTERS = 40
+"""Most clusters that are tried where their number is not given."""
+
+
+class Classifier(Protocol):
+    """What scikit-learn's fitted classifiers and clusterings have in common."""
+
+    def predict(self, descriptions: np.ndarray) -> np.ndarray:
+        """Class of each description, shape (number,)."""
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """How images get their classes.
+
+    Attributes:
+        kind: Where the classes come from.
+        num_clusters: Number of clusters; ``None`` chooses the one with the best silhouette.
+        references: Folder with a subfolder of reference images for each class.
+        backbone: timm model that describes the images, by its last stage but one.
+        backbone_weights: Local file with its weights, in place of a download.
+
+    Raises:
+        ValueError: If a setting is out of range, or does not go with the kind.
+        FileNotFoundError: If there is no folder of references.
+    """
+
+    kind: Labels
+    num_clusters: int | None = None
+    references: str | Path | None = None
+    backbone: str = "resnet18"
+    backbone_weights: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        check_choice(Labels, labels=self.kind)
+        if self.num_clusters is not None and (self.kind != "cluster" or self.num_clusters < 1):
+            msg = f"Expected num_clusters >= 1 together with labels='cluster', got {self.num_clusters} and "
+            msg += f"{self.kind!r}."
+            raise ValueError(msg)
+        if (self.kind == "references") != (self.references is not None):
+            msg = "labels='references' and the folder of the references go together: expected both or neither, got "
+            msg += f"labels={self.kind!r} and references={self.references}."
+            raise ValueError(msg)
+
+    @property
+    def reference_names(self) -> list[str]:
+        """Names of the classes of the reference images: the subfolders."""
+        folder = Path(str(self.references))
+        if not folder.is_dir():
+            msg = f"references: no folder at {folder}. Expected one with a subfolder of images for each class."
+            raise FileNotFoundError(msg)
+        names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        if not names:
+            msg = f"references: {folder} has no subfolder. Expected one with a few images for each class."
+            raise ValueError(msg)
+        return names
+
+    def label(self, subsets: Sequence[pd.DataFrame]) -> list[str]:
+        """Put classes into the samples of datasets, the first of which are the training images.
+
+        The same images get the same classes in every process.
+
+        Args:
+            subsets: Samples with ``image_path``; ``class_index`` and ``class_name`` are replaced.
+
+        Returns:
+            Names of the classes.
+        """
+        encoder = PyramidEncoder(
+            self.backbone, available_layers(self.backbone)[-2:-1], [1.0], backbone_weights=self.backbone_weights
+        )
+        transform = Compose(
+            [Resize((IMAGE_SIZE, IMAGE_SIZE), antialias=True), Normalize(*image_statistics(self.backbone))]
+        )
+        described = [describe(encoder, transform, samples["image_path"].to_list()) for samples in subsets]
+        if self.kind == "references":
+            names = self.reference_names
+            files = [get_image_filenames(Path(str(self.references)) / name) for name in names]
+            rows = describe(encoder, transform, [str(path) for of_class in files for path in of_class])
+            classifier: Classifier = NearestCentroid().fit(
+                rows, np.repeat(np.arange(len(names)), list(map(len, files)))
+            )
+        else:
+            clustering = cluster(described[0], self.num_clusters)
+            names = [f"cluster_{index:02}" for index in range(clustering.n_clusters)]
+            classifier = clustering
+        for samples, rows in zip(subsets, described, strict=True):
+            samples["class_index"] = classifier.predict(rows)
+            samples["class_name"] = [names[index] for index in samples["class_index"]]
+        return names
+
+
+@torch.no_grad()
+def describe(encoder: PyramidEncoder, transform: Compose, paths: Sequence[str]) -> np.ndarray:
+    """Describe images by the mean of their features, at length 1.
+
+    Args:
+        encoder: The frozen backbone.
+        transform: Resizes and normalises.
+        paths: Files of the images.
+
+    Returns:
+        A row for each, shape (number, D).
+
+    Raises:
+        OSError: If an image cannot be read.
+    """
+    rows = []
+    for path in track(paths, description="Labelling images", transient=True):
+        with naming_errors(path):
+            image = read_image(path, as_tensor=True)
+        (features,) = encoder(transform(image).unsqueeze(0))
+        rows.append(F.normalize(features.mean(dim=(2, 3)), dim=1))
+    return torch.cat(rows).double().numpy()
+
+
+def cluster(descriptions: np.ndarray, number: int | None) -> KMeans:
+    """Cluster descriptions by k-means.
+
+    Args:
+        descriptions: A row for each image.
+        number: Number of clusters; ``None`` tries 2 to :data:`MOST_CLUSTERS` and takes the best silhouette.
+
+    Returns:
+        The clustering.
+
+    Raises:
+        ValueError: If there are too few images.
+    """
+    distinct = len(np.unique(descriptions, axis=0))
+    if distinct < (number or 3):
+        msg = (
+            f"Expected at least {number or 3} different training images to cluster, got {distinct}. Give more images, "
+        )
+        msg += "or a smaller num_clusters."
+        raise ValueError(msg)
+    numbers = range(2, min(MOST_CLUSTERS, distinct - 1) + 1) if number is None else [number]
+    clusterings = [KMeans(count, n_init=10, random_state=0).fit(descriptions) for count in numbers]
+    if number is not None:
+        return clusterings[0]
+    return max(clusterings, key=lambda clustering: float(silhouette_score(descriptions, clustering.labels_)))

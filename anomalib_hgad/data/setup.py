@@ -1,0 +1,95 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Setting up the datamodule of one class, and checking what it found."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+from anomalib import TaskType
+from anomalib.data import AnomalibDataset
+from anomalib.data.utils import LabelName
+from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
+
+from anomalib_hgad.data.checks import check_class, check_permissions
+from anomalib_hgad.data.dataset import name_synthetic_images
+from anomalib_hgad.data.folders import mask_files
+from anomalib_hgad.data.setup_errors import explain_setup_error
+from anomalib_hgad.data.sources import ClassSource
+
+SUBSETS = ("train_data", "val_data", "test_data")
+"""Names of a datamodule's datasets."""
+
+
+def set_up_class(source: ClassSource, stage: str | None, picture_folder: str) -> dict[str, AnomalibDataset]:
+    """Set up the datamodule of a class.
+
+    Args:
+        source: The class.
+        stage: Stage that its datamodule is told.
+        picture_folder: Name of the folder whose subfolders keep the pictures of classes apart.
+
+    Returns:
+        Its datasets that have images, by name.
+
+    Raises:
+        ValueError: If the datamodule fails; the message says what to correct.
+        PermissionError: If a folder of the class cannot be read.
+    """
+    datamodule = source.datamodule
+    check_permissions(datamodule)
+    try:
+        with _strings_as_objects():
+            datamodule.setup(stage)
+    except Exception as error:
+        raise ValueError(explain_setup_error(source.name, datamodule, error)) from error
+    subsets = {subset: getattr(datamodule, subset, None) for subset in SUBSETS}
+    for data in subsets.values():
+        if isinstance(data, SyntheticAnomalyDataset):
+            name_synthetic_images(data, Path(picture_folder, source.name))
+    return {subset: data for subset, data in subsets.items() if data is not None and len(data)}
+
+
+@contextmanager
+def _strings_as_objects() -> Iterator[None]:
+    """Let pandas 3 hold strings as pandas 2 does, without which anomalib 2.7 fails on MVTecLOCO and AutoVI."""
+    if not pd.__version__.startswith("3."):
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The 'future.infer_string' option is deprecated")
+        with pd.option_context("future.infer_string", False):  # noqa: FBT003
+            yield
+
+
+def check_and_mark_masks(class_name: str, subsets: dict[str, AnomalibDataset]) -> dict[str, bool]:
+    """Check the images of a class, and make its datasets read masks just where there are some.
+
+    Args:
+        class_name: Name of the class.
+        subsets: Its datasets, by name.
+
+    Returns:
+        Whether each has masks.
+
+    Raises:
+        ValueError: If there is something wrong with the images or masks.
+    """
+    real = {subset: data.samples for subset, data in subsets.items() if not isinstance(data, SyntheticAnomalyDataset)}
+    evaluation = [samples for subset, samples in real.items() if subset != "train_data"]
+    class_has_masks = check_class(class_name, real.get("train_data"), evaluation)
+    # Synthetic anomalies have masks even where the class has none.
+    has_masks = {subset: class_has_masks or subset not in real for subset in subsets}
+    for subset, data in subsets.items():
+        samples = data.samples
+        samples["mask_path"] = [
+            mask if label == LabelName.ABNORMAL and mask_files(mask) else ""
+            for label, mask in zip(samples["label_index"], samples["mask_path"], strict=True)
+        ]
+        samples.attrs["task"] = (TaskType.SEGMENTATION if has_masks[subset] else TaskType.CLASSIFICATION).value
+    return has_masks

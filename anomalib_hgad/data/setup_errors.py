@@ -1,0 +1,81 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What to do about a class that anomalib cannot set up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from anomalib.data import AnomalibDataModule
+from anomalib.data.utils.path import contains_non_printable_characters
+
+from anomalib_hgad.data.folders import category_folder, image_files, listed, pair_masks, subfolders
+
+
+def explain_setup_error(class_name: str, datamodule: AnomalibDataModule, error: Exception) -> str:
+    """Say what to do about a class whose datamodule cannot be set up.
+
+    anomalib's own words are often those of pandas ("Must have equal len keys and value"). So the class's folder is
+    looked at.
+
+    Args:
+        class_name: Name of the class.
+        datamodule: The datamodule of the class.
+        error: What it raised.
+
+    Returns:
+        The message.
+    """
+    start = f"Class {class_name!r} cannot be set up by {type(datamodule).__name__}"
+    words = str(error).rstrip(".")
+    root = getattr(datamodule, "root", None)
+    if root is None:
+        return f"{start}: {words}. Correct its folders, or leave the class out."
+    folder = category_folder(Path(root), datamodule.category)
+    if fault := _fault_of_folder(folder) or _fault_of_class(folder, datamodule):
+        return f"{start}: {fault} ({words})"
+    return f"{start} from {folder}: {words}. Correct what is not as anomalib expects it, or leave the class out."
+
+
+def _fault_of_folder(folder: Path) -> str | None:
+    """What is wrong with a folder, whatever its layout."""
+    if not folder.is_dir():
+        return f"its folder {folder} is missing. Correct root, or leave the class out."
+    names = {name for path in (folder, *folder.rglob("*")) if path.is_dir() for name in path.resolve().parts}
+    odd = [repr(name) for name in names if contains_non_printable_characters(name)]
+    if odd:
+        return f"anomalib takes folders with ASCII names alone, got {listed(odd)}. Rename them."
+    lost = [path for path in folder.rglob("*") if path.is_symlink() and not path.exists()]
+    if lost:
+        return f"{len(lost)} links lead to no file: {listed(lost)}. Correct or remove them."
+    if not image_files(folder):
+        return f"its folder {folder} has no images. Add some, or leave the class out."
+    return None
+
+
+def _fault_of_class(folder: Path, datamodule: AnomalibDataModule) -> str | None:
+    """What a class lacks."""
+    normal_dir = getattr(datamodule, "normal_dir", None)
+    if isinstance(normal_dir, str | Path) and not image_files(folder / normal_dir):
+        return f"{folder / normal_dir} has no normal training image. Add some, or leave the class out."
+    pairs = [pair_masks(*folders) for folders in _mask_folders(folder, datamodule)]
+    without = [image for masks in pairs for image, mask in masks.items() if mask is None]
+    if without:
+        return (
+            f"{len(without)} anomalous images have no mask: {listed(without)}. Add their masks, or remove the images. "
+            "If no image of the class has one, give MultiClass the parent folder as root, without dataset."
+        )
+    return None
+
+
+def _mask_folders(folder: Path, datamodule: AnomalibDataModule) -> list[tuple[Path, Path]]:
+    """Get the folders of anomalous images of a class, each with the folder of its masks."""
+    if hasattr(datamodule, "mask_dir"):
+        images, masks = datamodule.abnormal_dir, datamodule.mask_dir
+        both = isinstance(images, str | Path) and isinstance(masks, str | Path)
+        return [(folder / images, folder / masks)] if both else []
+    kinds = [kind for kind in subfolders(folder / "test") if kind.name not in {"good", "ok"}]
+    pairs = [(kind, folder / "ground_truth" / kind.name) for kind in kinds]
+    # Images or masks in deeper folders are paired in another way.
+    return [pair for pair in pairs if not any(map(subfolders, pair))]

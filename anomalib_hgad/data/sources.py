@@ -1,0 +1,266 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Where the classes of a :class:`~anomalib_hgad.MultiClass` come from.
+
+A source is an anomalib datamodule of one class. There are three ways to sources: datamodules that the user made, the
+categories of a dataset that anomalib knows, and the subfolders of a folder.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import anomalib.data
+from anomalib.data import AnomalibDataModule
+from anomalib.data.datamodules.base import AnomalibVideoDataModule
+from anomalib.data.utils import ValSplitMode
+
+from anomalib_hgad.common.checks import check_folder_names
+from anomalib_hgad.data.batch import MEAN, POOLED, UNKNOWN
+from anomalib_hgad.data.class_folder import ClassFolder
+from anomalib_hgad.data.folders import check_permission, image_files, listed, subfolders
+
+# Where a dataset has its categories, if not in its root.
+DEEPER_FOLDERS = {"Visa": ["visa_pytorch"], "RealIAD": ["realiad_256", "realiad_512", "realiad_1024"]}
+
+
+@dataclass(frozen=True)
+class FolderNames:
+    """Names of the folders in a class's folder. Without ``normal_dir``, the classes have MVTec layout.
+
+    MVTec layout is ``train/good``, ``test/good``, ``test/KIND`` and ``ground_truth/KIND``.
+
+    Attributes:
+        normal_dir: Folder of normal training images.
+        normal_test_dir: Folder of normal test images.
+        abnormal_dir: Folder of anomalous test images.
+        mask_dir: Folder of their masks.
+    """
+
+    normal_dir: str | None
+    normal_test_dir: str | None
+    abnormal_dir: str | None
+    mask_dir: str | None
+
+
+@dataclass(frozen=True)
+class ClassSource:
+    """One class and the datamodule of its images.
+
+    Attributes:
+        name: Name of the class.
+        dataset: Name of the dataset that the class is from, put before a class name that another dataset has as well.
+        datamodule: Splits, reads and augments the images.
+    """
+
+    name: str
+    dataset: str
+    datamodule: AnomalibDataModule
+
+
+def sources_of_datamodules(datamodules: Sequence[AnomalibDataModule]) -> list[ClassSource]:
+    """Make a class of each datamodule, in the given order.
+
+    A class is called by its datamodule's category, or else by its name. Where classes of different datasets have one
+    name, each gets its dataset's name before it, as ``MVTecAD_transistor``.
+
+    Args:
+        datamodules: One datamodule a class. The classes of a ``MultiClass`` among them are taken over.
+
+    Returns:
+        The classes.
+
+    Raises:
+        TypeError: If a datamodule is not of images.
+        ValueError: If a class is there twice, or has no name that a folder could have.
+    """
+    sources: list[ClassSource] = []
+    for datamodule in datamodules:
+        if isinstance(datamodule, AnomalibVideoDataModule) or not isinstance(datamodule, AnomalibDataModule):
+            msg = (
+                f"Expected anomalib datamodules of images in datamodules, got {type(datamodule).__name__}. "
+                "Give one image datamodule for each class, such as MVTecAD(category='bottle')."
+            )
+            raise TypeError(msg)
+        taken_over = [source for source in getattr(datamodule, "sources", ()) if isinstance(source, ClassSource)]
+        sources += taken_over or [ClassSource(datamodule.category or datamodule.name, datamodule.name, datamodule)]
+    counts = Counter(source.name for source in sources)
+    sources = [
+        replace(source, name=f"{source.dataset}_{source.name}") if counts[source.name] > 1 else source
+        for source in sources
+    ]
+    _check_names([source.name for source in sources])
+    return sources
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Raise if a class is named twice, or so that its pictures and runs would be outside the folder of the results."""
+    check_folder_names("a class", names)
+    if taken := [name for name in names if name in {MEAN, POOLED, UNKNOWN}]:
+        msg = f"{listed(taken)} cannot be the name of a class: the results have rows or predictions of that name. "
+        msg += "Rename it."
+        raise ValueError(msg)
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        msg = f"Classes named twice: {listed(twice)}. Take one out, or give a Folder datamodule another `name`."
+        raise ValueError(msg)
+
+
+def sources_of_dataset(
+    dataset: str,
+    root: str | Path | None,
+    categories: Sequence[str] | None,
+    **kwargs: Any,  # noqa: ANN401
+) -> list[ClassSource]:
+    """Make a class of each category of a dataset that anomalib knows.
+
+    Args:
+        dataset: Name of an anomalib datamodule that has a ``category``, in any case.
+        root: Folder of the dataset; ``None`` for anomalib's default.
+        categories: The categories; ``None`` for all that are in ``root``, or simply all where ``root`` is missing
+            or empty, as anomalib then downloads the dataset or says how to.
+        **kwargs: Further arguments of the datamodule.
+
+    Returns:
+        The classes, sorted by name.
+
+    Raises:
+        ValueError: If there is no such dataset, category or argument of the dataset, or if a category is named twice.
+        FileNotFoundError: If ``root`` has no category.
+    """
+    known: dict[str, Any] = {
+        name: value
+        for name, value in vars(anomalib.data).items()
+        if isinstance(value, type)
+        and issubclass(value, AnomalibDataModule)
+        and not issubclass(value, AnomalibVideoDataModule)
+        and "category" in inspect.signature(value).parameters
+    }
+    name = next((name for name in known if name.lower() == dataset.lower()), None)
+    if name is None:
+        msg = f"Expected as dataset one of {', '.join(sorted(known))}; got {dataset!r}. Choose one or give datamodules."
+        raise ValueError(msg)
+    refused = sorted(kwargs.keys() - inspect.signature(known[name]).parameters)
+    if refused:
+        msg = f"{name} splits its images itself and does not take {', '.join(refused)}. Leave it out."
+        raise ValueError(msg)
+    if root is not None:
+        kwargs["root"] = root
+    module = import_module(known[name].__module__.replace(".datamodules.", ".datasets."))
+    all_categories: Sequence[str] = getattr(module, "CATEGORIES", ())
+    if categories is None:
+        categories = _categories_there(name, Path(known[name](**kwargs).root), all_categories)
+    names = _chosen(categories, all_categories, name)
+    return [ClassSource(category, name, known[name](category=category, **kwargs)) for category in names]
+
+
+def _categories_there(dataset: str, root: Path, all_categories: Sequence[str]) -> list[str]:
+    """Find the categories of a dataset in its root; see :func:`sources_of_dataset`."""
+    places = [root, *(root / folder for folder in DEEPER_FOLDERS.get(dataset, []))]
+    folders = {folder.name for place in places for folder in subfolders(place)}
+    if not folders and all_categories:
+        return list(all_categories)
+    there = [category for category in all_categories or sorted(folders) if category in folders]
+    if not there:
+        msg = (
+            f"Expected a folder for a category of {dataset} ({', '.join(all_categories)}) in {root}, found none. "
+            "Correct root, or give categories if they are no folders."
+        )
+        raise FileNotFoundError(msg)
+    return there
+
+
+def _chosen(wanted: Sequence[str], there: Sequence[str], where: str) -> list[str]:
+    """Check the wanted classes against those that are there, and sort them."""
+    unknown = [name for name in wanted if there and name not in there]
+    if unknown or not wanted:
+        msg = f"Expected categories of {where} ({', '.join(there)}), got {', '.join(unknown) or 'none'}. Correct them."
+        raise ValueError(msg)
+    _check_names(wanted)
+    return sorted(wanted)
+
+
+def sources_of_folders(
+    root: str | Path,
+    categories: Sequence[str] | None,
+    folders: FolderNames,
+    **kwargs: Any,  # noqa: ANN401
+) -> list[ClassSource]:
+    """Make a class of each subfolder.
+
+    Of all the folders in a class's folder, only that of the normal training images has to be there. A class without
+    anomalous images gets test images as anomalib's ``Folder`` makes them, one without masks is image level only.
+
+    Args:
+        root: Folder whose subfolders are the classes.
+        categories: The subfolders to take; ``None`` for all.
+        folders: Names of the folders in each class's folder.
+        **kwargs: Further arguments of anomalib's ``Folder``.
+
+    Returns:
+        The classes, sorted by name.
+
+    Raises:
+        FileNotFoundError: If the root or a folder of normal images is missing, or if no class has a given folder.
+        ValueError: If a class is unknown or named twice, or if folders are named but not that of normal images.
+        PermissionError: If a folder of a class cannot be read.
+    """
+    root = Path(root)
+    there = [folder.name for folder in subfolders(root)]
+    if not there:
+        found = "has none" if root.is_dir() else "is missing"
+        msg = f"Expected a folder with a subfolder for each class, but {root} {found}. Correct root."
+        raise FileNotFoundError(msg)
+    names = _chosen(there if categories is None else categories, there, str(root))
+    _check_folder_names(root, names, folders)
+    if folders.normal_dir is None:  # MVTecAD's default; Folder's would take half of the test images away
+        kwargs = {"val_split_mode": ValSplitMode.SAME_AS_TEST} | kwargs
+    dataset = root.resolve().name
+    return [ClassSource(name, dataset, _class_folder(root / name, folders, **kwargs)) for name in names]
+
+
+def _check_folder_names(root: Path, names: Sequence[str], folders: FolderNames) -> None:
+    """Check that folder names come with ``normal_dir``, and that each is there in some class."""
+    for argument in ("normal_test_dir", "abnormal_dir", "mask_dir"):
+        folder = getattr(folders, argument)
+        if folder is not None and folders.normal_dir is None:
+            msg = f"Got {argument}={folder!r} without normal_dir. Give normal_dir too, or neither for MVTec layout."
+            raise ValueError(msg)
+        if folder is not None and not any((root / name / folder).is_dir() for name in names):
+            msg = f"Expected a folder {folder!r} in the classes of {root}, but none has it. Correct {argument}."
+            raise FileNotFoundError(msg)
+
+
+def _class_folder(folder: Path, folders: FolderNames, **kwargs: Any) -> ClassFolder:  # noqa: ANN401
+    """Make the datamodule of one class's folder, leaving out folders without images."""
+    check_permission(folder)
+    normal = folder / (folders.normal_dir or "train/good")
+    if not normal.is_dir():
+        msg = (
+            f"Class {folder.name!r}: expected normal training images in {normal}, but there is no such folder. Add it, "
+            f"remove {folder}, choose the classes with categories, or give the name of the folder as normal_dir."
+        )
+        raise FileNotFoundError(msg)
+    normal_test: Path | None = folder / "test" / "good"
+    masks: dict[Path, Path | None] = {
+        kind: folder / "ground_truth" / kind.name for kind in subfolders(folder / "test") if kind != normal_test
+    }
+    if folders.normal_dir is not None:
+        normal_test = folder / folders.normal_test_dir if folders.normal_test_dir else None
+        mask_dir = folder / folders.mask_dir if folders.mask_dir else None
+        masks = {folder / folders.abnormal_dir: mask_dir} if folders.abnormal_dir else {}
+    return ClassFolder(
+        name=folder.name,
+        root=folder,
+        normal_dir=normal.resolve(),
+        normal_test_dir=normal_test.resolve() if normal_test and image_files(normal_test) else None,
+        mask_dirs={images.resolve(): mask for images, mask in masks.items() if image_files(images)},
+        **kwargs,
+    )

@@ -1,0 +1,198 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""anomalib's export, of a model that sees the images of training and test, and says what it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from inspect import signature
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, cast
+
+from anomalib.deploy import CompressionType
+from anomalib.models.components.base.export_mixin import ExportMixin
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from torch import nn
+
+from anomalib_hgad.common.files import move_whole
+from anomalib_hgad.deploy.transforms import exportable, last_size
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OPSET = 18
+"""What PyTorch's exporter writes by itself; it converts to an older one, and prints a traceback where it cannot."""
+
+CALIBRATED = (CompressionType.INT8_PTQ, CompressionType.INT8_ACQ)
+"""Forms that need images."""
+
+IN_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
+"""Setting of OpenVINO without which it computes in bfloat16 on processors that can."""
+
+CLASS_TENSOR = "class_candidates"
+"""Name of the tensor of each image's most probable classes, the inferred one first, int64, shape (B, J)."""
+
+
+class DescribedExport(ExportMixin):
+    """Exports with the antialiased resizing that anomalib's own export leaves out, and with a description."""
+
+    model: nn.Module
+    pre_processor: PreProcessor | None
+    post_processor: PostProcessor | None
+
+    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
+        """Export to a pickled PyTorch module.
+
+        Args:
+            export_root: Folder for the file.
+            model_file_name: Its name without ending.
+
+        Returns:
+            The file.
+        """
+        export = super().to_torch
+        with self._for_inference(self._fixed_size()):
+            return _completed(export_root, lambda folder: export(folder, model_file_name))
+
+    def to_onnx(
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Path:
+        """Export to ONNX, with the description in the metadata of the file.
+
+        Args:
+            export_root: Folder for the file.
+            model_file_name: Its name without ending.
+            input_size: Height and width of the images. Defaults to ``None``, for images of any size.
+            **kwargs: Arguments of :func:`torch.onnx.export`; the opset is 18 unless given.
+
+        Returns:
+            The file.
+
+        Raises:
+            ValueError: If images of any size are asked for and nothing resizes them to one.
+        """
+        import onnx  # noqa: PLC0415 - half a second, with openvino, that a training need not wait for
+
+        size = self._fixed_size() or input_size
+        if size is None:
+            msg = "The pre-processor has no Resize, so that the graph can take images of one size only. Expected this "
+            msg += "size as input_size=(height, width), got None."
+            raise ValueError(msg)
+        kwargs.setdefault("opset_version", OPSET)
+        export = super().to_onnx
+
+        def described(folder: Path) -> Path:
+            path = Path(export(folder, model_file_name, input_size, **kwargs))
+            graph = onnx.load(path, load_external_data=False)
+            onnx.helper.set_model_props(graph, self.description())
+            self._name_tensors(graph)
+            onnx.save(graph, path)
+            return path
+
+        with self._for_inference(size):
+            return _completed(export_root, described)
+
+    def to_openvino(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401
+        """Export to OpenVINO, with the description under ``model_info`` of the file's runtime information.
+
+        Args:
+            export_root: Folder for the files.
+            *args: As in anomalib's export.
+            **kwargs: As there.
+
+        Returns:
+            The .xml file.
+
+        Raises:
+            ValueError: If a calibrated form gets no data.
+        """
+        import openvino  # noqa: PLC0415 - as onnx above
+
+        arguments = signature(super().to_openvino).bind(export_root, *args, **kwargs).arguments
+        compression_type = arguments.get("compression_type")
+        if compression_type in CALIBRATED and arguments.get("datamodule") is None:
+            msg = f"{compression_type.name} takes the ranges of the activations from images: expected a datamodule, "
+            msg += "got None. Give the data that the model was trained on."
+            raise ValueError(msg)
+        with TemporaryDirectory() as bare:
+            path = Path(super().to_openvino(bare, *args, **kwargs))
+
+            def described(folder: Path) -> Path:
+                graph = openvino.Core().read_model(path)
+                for name, value in self.description().items():
+                    graph.set_rt_info(value, ["model_info", name])
+                made = folder / path.relative_to(bare)
+                openvino.save_model(graph, made, compress_to_fp16=False)
+                return made
+
+            return _completed(export_root, described)
+
+    def description(self) -> dict[str, str]:
+        """What an exported model says of itself: its name, thresholds, image size and versions, in JSON each."""
+        thresholds = {
+            f"{kind}_threshold": getattr(self.post_processor, f"normalized_{kind}_threshold", None)
+            for kind in ("image", "pixel")
+        }
+        entries = {
+            "model": f"anomalib_hgad.{type(self).__name__}",
+            **{name: None if value is None else float(value) for name, value in thresholds.items()},
+            "image_size": list(cast("tuple[int, int]", self.model.image_size)),
+            **{f"{package}_version": version(package) for package in ("anomalib", "anomalib-hgad", "torch", "timm")},
+        }
+        return {name: json.dumps(value) for name, value in entries.items()}
+
+    def _model_for_inference(self, image_size: tuple[int, int] | None) -> nn.Module:
+        """The model that is exported for images of a size, or of any size."""
+        del image_size
+        return self.model
+
+    def _name_tensors(self, graph: ModelProto) -> None:
+        """Give tensors of a graph that users may want their names."""
+
+    def _fixed_size(self) -> tuple[int, int] | None:
+        """Height and width that the pre-processor brings all images to, if it does."""
+        return last_size(getattr(self.pre_processor, "transform", None))
+
+    @contextmanager
+    def _for_inference(self, image_size: tuple[int, int] | None) -> Iterator[None]:
+        """With the model as it is exported, and the transform in its exportable form."""
+        model, pre_processor = self.model, self.pre_processor
+        transform = getattr(pre_processor, "export_transform", None)
+        self.model = self._model_for_inference(image_size)
+        if pre_processor is not None:
+            pre_processor.export_transform = exportable(pre_processor.transform)
+        try:
+            yield
+        finally:
+            self.model = model
+            if pre_processor is not None:
+                pre_processor.export_transform = transform
+
+
+def _completed(export_root: Path | str, export: Callable[[Path], Path]) -> Path:
+    """Export into a folder of its own, and move the files from there when they are complete.
+
+    Args:
+        export_root: Folder that anomalib is to export to.
+        export: Exports to a folder; gives the path of the file there.
+
+    Returns:
+        The file.
+    """
+    root = Path(export_root)
+    root.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=root, prefix=".unfinished-") as folder:
+        made = export(Path(folder))
+        place = root / made.relative_to(folder)
+        move_whole(made, place)
+    return place

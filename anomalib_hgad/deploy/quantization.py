@@ -1,0 +1,196 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""INT8 forms of an exported graph, made with NNCF.
+
+Backbone and flows are quantised: their weights are nearly all of the file, and their products nearly all of the work.
+Everything else stays in floating point: the mixture, whose distances are small differences of large numbers, and the
+smoothing of the maps, where 256 levels leave no difference between the scores of most images. With the smoothing
+quantised, images could hardly be told apart; with the mixture too, OpenVINO did not compile the graph.
+
+The rounding of the activations raises the scores of a class's images by about the same amount each, which differs from
+class to class. It is measured on the training images and taken off, or else one threshold would no longer suit all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import nncf
+import numpy as np
+import torch
+from anomalib.deploy import CompressionType
+from anomalib.metrics import F1Score
+from openvino import CompiledModel, Model, Node, Output, compile_model, opset13
+from torch.utils.data import DataLoader, Subset
+
+from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32
+
+if TYPE_CHECKING:
+    from anomalib_hgad.data.batch import ClassImageBatch
+
+CALIBRATION_IMAGES = 300
+"""Images from which the ranges of the activations are taken."""
+
+IMAGE_AXES = 3
+"""Channel, row and column, over which a map's maximum is taken."""
+
+QUANTISED = {"Convolution", "GroupConvolution", "MatMul"}
+"""Operations whose weights, and in a calibrated form inputs, are quantised."""
+
+LARGE_CONSTANT = 1024
+"""Elements from which on a constant that is added, a block's part of the positions, is stored in 8 bits."""
+
+
+def compress(
+    graph: Model,
+    head: Sequence[np.ndarray],
+    compression_type: CompressionType,
+    datamodule: Any,  # noqa: ANN401 - anomalib has no types
+    metric: Any,  # noqa: ANN401
+    max_drop: float,
+) -> Model:
+    """Quantise a graph to INT8.
+
+    Args:
+        graph: Graph in floating point.
+        head: Constants of the mixture and of the smoothing: what is multiplied by one of them stays as it is.
+        compression_type: ``INT8`` for the weights alone; ``INT8_PTQ`` for the activations too, with ranges from
+            training images; ``INT8_ACQ`` for as much of that as the metric on the validation images allows.
+        datamodule: Data for the calibrated forms, or ``None``.
+        metric: Metric for ``INT8_ACQ``, or ``None`` for the F1 of the images' labels.
+        max_drop: How much the metric may fall.
+
+    Returns:
+        The quantised graph.
+    """
+    scope = _ignored(graph, head)
+    if compression_type == CompressionType.INT8:
+        return _with_small_biases(nncf.compress_weights(graph, ignored_scope=scope))
+    before = graph.clone()
+    datamodule.setup("fit")
+    images = _calibration_images(datamodule)
+    subset = nncf.Dataset(images)
+    if compression_type == CompressionType.INT8_PTQ:
+        quantised = nncf.quantize(graph, subset, subset_size=len(images), ignored_scope=scope)
+    else:
+        metric = metric or F1Score(fields=["pred_label", "gt_label"])
+        quantised = nncf.quantize_with_accuracy_control(
+            graph,
+            subset,
+            nncf.Dataset(datamodule.val_dataloader()),
+            lambda model, batches: _measure(model, batches, metric),
+            max_drop=max_drop,
+            subset_size=len(images),
+            ignored_scope=scope,
+        )
+    return _recentred(_with_small_biases(quantised), before, images)
+
+
+def _ignored(graph: Model, head: Sequence[np.ndarray]) -> nncf.IgnoredScope:
+    """All operations but those with weights, and those with weights of the head."""
+    names = [
+        node.get_friendly_name()
+        for node in graph.get_ordered_ops()
+        if node.get_type_name() not in {"Constant", "Parameter", "Result"} and not _is_quantised(node, head)
+    ]
+    return nncf.IgnoredScope(names=names, validate=False)
+
+
+def _is_quantised(node: Node, head: Sequence[np.ndarray]) -> bool:
+    if node.get_type_name() not in QUANTISED:
+        return False
+    weights = [
+        source.data
+        for source in (entry.get_source_output().get_node() for entry in node.inputs())
+        if source.get_type_name() == "Constant"
+    ]
+    return bool(weights) and not any(_same(weights[0], constant) for constant in head)
+
+
+def _same(weight: np.ndarray, constant: np.ndarray) -> bool:
+    weight, constant = weight.squeeze(), constant.squeeze()
+    return any(np.array_equal(weight, other) for other in (constant, constant.T))
+
+
+def _calibration_images(datamodule: Any) -> DataLoader[np.ndarray]:  # noqa: ANN401
+    """Training images, shapes (1, 3, height, width), the same ones in the same order every time."""
+    images = datamodule.train_data
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:CALIBRATION_IMAGES]
+    return DataLoader(
+        Subset(images, chosen.tolist()),
+        collate_fn=lambda items: images.collate_fn(items).image.numpy(),
+    )
+
+
+def _measure(model: CompiledModel, batches: Iterable[ClassImageBatch], metric: Any) -> float:  # noqa: ANN401
+    metric.reset()
+    for batch in batches:
+        outputs = model(batch.image.numpy())
+        names = ("pred_score", "pred_label", "anomaly_map", "pred_mask")
+        batch.update(**{name: torch.from_numpy(outputs[name].copy()) for name in names})
+        metric.update(batch)
+    return float(metric.compute())
+
+
+def _with_small_biases(graph: Model) -> Model:
+    """Store large constants that are added in 8 bits, with a range for each of their channels."""
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() != "Constant" or node.get_output_element_type(0).get_type_name() != "f32":
+            continue
+        users = node.output(0).get_target_inputs()
+        if {entry.get_node().get_type_name() for entry in users} != {"Add"} or node.data.size < LARGE_CONSTANT:
+            continue
+        channels = tuple(range(node.data.ndim - 1))
+        low, high = node.data.min(axis=channels, keepdims=True), node.data.max(axis=channels, keepdims=True)
+        step = np.maximum(high - low, np.finfo(np.float32).tiny) / 255
+        levels = opset13.constant(np.round((node.data - low) / step).astype(np.uint8))
+        values = opset13.convert(levels, "f32")
+        restored = opset13.add(opset13.multiply(values, opset13.constant(step)), opset13.constant(low))
+        for entry in users:
+            entry.replace_source_output(restored.output(0))
+    return graph
+
+
+def _recentred(quantised: Model, before: Model, images: Iterable[np.ndarray]) -> Model:
+    """Take off the mean difference that quantisation makes to the scores of the images inferred to be of a class."""
+    scores, classes = _scores(before, images)
+    new_scores, _ = _scores(quantised, images)
+    counts = np.bincount(classes).clip(min=1)
+    shift = opset13.constant((np.bincount(classes, new_scores - scores) / counts).astype(np.float32))
+    candidates, anomaly_map = _candidates_and_map(quantised)
+    users = anomaly_map.get_target_inputs()
+    if candidates is not None:
+        index = opset13.gather(candidates, opset13.constant(0), opset13.constant(1))
+        shift = opset13.gather(shift, index, opset13.constant(0))
+    shift = opset13.reshape(shift, opset13.constant([-1, 1, 1, 1]), special_zero=False)
+    corrected = opset13.subtract(anomaly_map, shift)
+    for entry in users:
+        entry.replace_source_output(corrected.output(0))
+    return quantised
+
+
+def _scores(graph: Model, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Image scores before post-processing, and inferred classes, shapes (number of images,)."""
+    candidates, anomaly_map = _candidates_and_map(graph)
+    outputs = [anomaly_map] if candidates is None else [anomaly_map, candidates]
+    model = compile_model(Model(outputs, graph.get_parameters(), "scores"), "CPU", IN_FLOAT32)
+    scores, classes = [], []
+    for image in images:
+        result = model(image)
+        scores.append(result[0].max())
+        classes.append(0 if candidates is None else int(result[1][0, 0]))
+    return np.array(scores), np.array(classes)
+
+
+def _candidates_and_map(graph: Model) -> tuple[Output | None, Output]:
+    """The tensors of the candidate classes, if there are several, and of the map whose maximum is the image's score."""
+    nodes = graph.get_ordered_ops()
+    candidates = [output for node in nodes for output in node.outputs() if CLASS_TENSOR in output.get_names()]
+    (maximum,) = [
+        node
+        for node in nodes
+        if node.get_type_name() == "ReduceMax" and node.input_value(1).get_node().data.size == IMAGE_AXES
+    ]
+    return candidates[0] if candidates else None, maximum.input_value(0)

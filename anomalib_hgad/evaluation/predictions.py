@@ -1,0 +1,129 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Decision on every image of a test, kept for reports and for other programs."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import IO, Any
+
+from anomalib.data import ImageBatch
+
+from anomalib_hgad.common.files import write_text
+
+PREDICTIONS_FILE = "predictions.csv"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model said of an image. ``None`` where it is not known.
+
+    Attributes:
+        image_path: Its file.
+        mask_path: File of its mask.
+        class_name: Its true class.
+        pred_class_name: The class that was inferred.
+        gt_label: Whether it is anomalous.
+        pred_label: Whether it was found anomalous.
+        pred_score: Post-processed score.
+        raw_score: Score before that.
+        novelty: How much less typical it is than normal images of its class; above 1 it is called unknown.
+    """
+
+    image_path: str
+    mask_path: str | None
+    class_name: str | None
+    pred_class_name: str | None
+    gt_label: bool | None
+    pred_label: bool | None
+    pred_score: float | None
+    raw_score: float | None
+    novelty: float | None
+
+
+def predictions_of_batch(batch: ImageBatch) -> list[Prediction]:
+    """What a model said of a batch of images whose files are known.
+
+    Args:
+        batch: Batch with predictions.
+
+    Returns:
+        One for each image; none if the files are not known.
+    """
+    paths = batch.image_path or []
+    columns = {
+        # anomalib's batches make a text of every path, also of none.
+        "mask_path": [None if path in {"", "None"} else path for path in batch.mask_path or [""] * len(paths)],
+        "class_name": _column(batch, "class_name", len(paths)),
+        "pred_class_name": _column(batch, "pred_class_name", len(paths)),
+        "gt_label": _column(batch, "gt_label", len(paths)),
+        "pred_label": _column(batch, "pred_label", len(paths)),
+        "pred_score": _column(batch, "pred_score", len(paths)),
+        "raw_score": _column(batch, "raw_score", len(paths)),
+        "novelty": _column(batch, "novelty", len(paths)),
+    }
+    return [
+        Prediction(str(path), **{name: values[row] for name, values in columns.items()})
+        for row, path in enumerate(paths)
+    ]
+
+
+def _column(batch: ImageBatch, name: str, length: int) -> list[Any]:
+    values = getattr(batch, name, None)
+    return [None] * length if values is None else list(values if isinstance(values, list) else values.tolist())
+
+
+def write_predictions(predictions: Iterable[Prediction], folder: Path) -> None:
+    """Write ``predictions.csv``; an interrupted write leaves no half file behind.
+
+    Args:
+        predictions: Rows of the file.
+        folder: Folder of the run.
+    """
+
+    def write(file: IO[str]) -> None:
+        writer = csv.DictWriter(file, [field.name for field in fields(Prediction)])
+        writer.writeheader()
+        writer.writerows(asdict(prediction) for prediction in predictions)
+
+    write_text(folder / PREDICTIONS_FILE, write)
+
+
+def read_predictions(folder: Path) -> list[Prediction]:
+    """Read what :func:`write_predictions` wrote.
+
+    Args:
+        folder: Folder of the run.
+
+    Returns:
+        The rows.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it has other columns.
+    """
+    path = folder / PREDICTIONS_FILE
+    if not path.is_file():
+        msg = f"{path} is missing. `anomalib test` writes it, and the test after `anomalib train`; give the folder of "
+        msg += "such a run."
+        raise FileNotFoundError(msg)
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = csv.DictReader(file)
+        names = [field.name for field in fields(Prediction)]
+        if rows.fieldnames != names:
+            msg = f"{path}: expected the columns {', '.join(names)}, got {rows.fieldnames}."
+            raise ValueError(msg)
+        return [_parsed(row) for row in rows]
+
+
+def _parsed(row: dict[str, str]) -> Prediction:
+    values: dict[str, Any] = {name: text or None for name, text in row.items()}
+    for name in ("gt_label", "pred_label"):
+        values[name] = None if values[name] is None else values[name] == "True"
+    for name in ("pred_score", "raw_score", "novelty"):
+        values[name] = None if values[name] is None else float(values[name])
+    return Prediction(**values)

@@ -1,0 +1,89 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Figures of a test: means over the classes, a table for the terminal, files for other programs."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+from rich.table import Table
+from rich.text import Text
+
+from anomalib_hgad.common.files import write_json, write_text
+from anomalib_hgad.data.batch import MEAN, POOLED
+
+
+@dataclass(frozen=True)
+class Results:
+    """Figures by name, of each class and of all images pooled. ``None`` where one is not defined.
+
+    Attributes:
+        classes: Figures of each class.
+        pooled: Figures of all images at once, whatever their class.
+    """
+
+    classes: dict[str, dict[str, float | None]]
+    pooled: dict[str, float | None]
+
+    @property
+    def mean(self) -> dict[str, float | None]:
+        """Mean of every figure over the classes that have it."""
+        means: dict[str, float | None] = {}
+        for name in self.pooled:
+            values = [value for figures in self.classes.values() if (value := figures.get(name)) is not None]
+            means[name] = sum(values) / len(values) if values else None
+        return means
+
+    @property
+    def rows(self) -> list[tuple[str, dict[str, float | None]]]:
+        """The lines of the table: every class, the mean, and all images pooled."""
+        return [*self.classes.items(), (MEAN, self.mean), (POOLED, self.pooled)]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the figures that are defined somewhere."""
+        return [name for name in self.pooled if any(figures.get(name) is not None for _, figures in self.rows)]
+
+
+def results_table(results: Results, title: str) -> Table:
+    """Lay the figures out for the terminal, in percent.
+
+    Args:
+        results: The figures.
+        title: Line above the table.
+
+    Returns:
+        The table.
+    """
+    table = Table(title=title, caption="In percent. Mean: over the classes. Pooled: all images, whatever their class.")
+    table.add_column("class", no_wrap=True)
+    for column in results.columns:
+        table.add_column(column.replace("_", " ").replace("F1Score", "F1").replace("Class", "class "), justify="right")
+    for name, figures in results.rows:
+        if name == MEAN:
+            table.add_section()
+        cells = (figures.get(column) for column in results.columns)
+        table.add_row(Text(name), *("–" if value is None else f"{100 * value:.1f}" for value in cells))
+    return table
+
+
+def write_results(results: Results, folder: Path) -> None:
+    """Write ``results.csv`` and ``results.json``; an interrupted write leaves no half file behind.
+
+    Args:
+        results: The figures, written as fractions of 1.
+        folder: Folder of the run.
+    """
+
+    def write_csv(file: IO[str]) -> None:
+        writer = csv.writer(file)
+        writer.writerow(["class", *results.columns])
+        for name, figures in results.rows:
+            writer.writerow([name, *("" if (value := figures.get(key)) is None else value for key in results.columns)])
+
+    write_text(folder / "results.csv", write_csv)
+    write_json({"mean": results.mean, **asdict(results)}, folder / "results.json")

@@ -1,0 +1,206 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the models of this package have in common as models of anomalib."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import torch
+from anomalib import LearningType
+from anomalib.data import ImageBatch
+from anomalib.models.components import AnomalibModule
+from anomalib.pre_processing import PreProcessor
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.trainer.states import TrainerFn
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torchvision.transforms.v2 import Compose, Normalize, Resize
+
+from anomalib_hgad.data.images import check_finite
+from anomalib_hgad.deploy.export import DescribedExport
+from anomalib_hgad.evaluation.evaluator import ClassEvaluator
+from anomalib_hgad.models.callbacks import NamedImages, RandomState
+from anomalib_hgad.models.checkpoint import check_versions, check_weights, describe_versions
+from anomalib_hgad.models.checkpoint_io import WholeCheckpoints, explain_checkpoint_errors
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+logger = logging.getLogger(__name__)
+
+EVALUATOR_PREFIX = "evaluator."
+"""How the names of the metrics' constants begin in a checkpoint."""
+
+
+def height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a square of some side, or as they are given."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
+
+
+class PluginModel(DescribedExport):
+    """Base of the models beside :class:`anomalib.models.AnomalibModule`.
+
+    anomalib finds the direct subclasses of its own base alone: this one stands before it, and does not derive from it.
+    """
+
+    default_epochs: ClassVar[int]
+    """Epochs of a training in the paper, where the user sets no end to it."""
+
+    default_image_size: ClassVar[tuple[int, int]]
+    """Height and width of the images in the paper."""
+
+    _resumed_step: int | None = None
+
+    def configure_callbacks(self) -> list[Callback]:
+        """anomalib's components, and what happens around the steps of all models."""
+        return [*super().configure_callbacks(), WholeCheckpoints(), NamedImages(), RandomState()]
+
+    @staticmethod
+    def configure_evaluator() -> ClassEvaluator:
+        """Figures of every class and their means."""
+        return ClassEvaluator()
+
+    @classmethod
+    def configure_pre_processor(
+        cls,
+        image_size: tuple[int, int] | None = None,
+        mean: Sequence[float] = IMAGENET_DEFAULT_MEAN,
+        std: Sequence[float] = IMAGENET_DEFAULT_STD,
+    ) -> PreProcessor:
+        """Resize and normalise.
+
+        Args:
+            image_size: Height and width. Defaults to ``None``, those of the paper.
+            mean: Mean of the channels that the backbone was trained with. Defaults to ImageNet's.
+            std: Their standard deviation. Defaults to ImageNet's.
+
+        Returns:
+            The pre-processor.
+        """
+        size = image_size or cls.default_image_size
+        return PreProcessor(
+            transform=Compose([Resize(size, antialias=True), Normalize(mean=list(mean), std=list(std))])
+        )
+
+    @property
+    def learning_type(self) -> LearningType:
+        """Learns from normal images alone."""
+        return LearningType.ONE_CLASS
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """No sanity check before training: it would validate a model that has seen no image."""
+        return {"num_sanity_val_steps": 0}
+
+    @property
+    def trainer(self) -> Trainer:
+        """The Lightning trainer."""
+        return cast("Trainer", super().trainer)
+
+    @trainer.setter
+    def trainer(self, trainer: Trainer | None) -> None:
+        # Lightning falls back to 1000 epochs where the user sets no end. `trainer_arguments` would override the user's
+        # own number, so the paper's is set here, where it is still known that there is none.
+        loop = getattr(trainer, "fit_loop", None)
+        if loop is not None and loop.max_epochs is None and loop.max_steps == -1:
+            timed = any(isinstance(callback, Timer) for callback in loop.trainer.callbacks)
+            loop.max_epochs = None if timed else self.default_epochs
+        AnomalibModule.trainer.fset(self, trainer)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401
+        """Check the images of a batch.
+
+        Args:
+            batch: Batch in main memory, of images or of features kept of them.
+            dataloader_idx: Unused.
+
+        Returns:
+            The batch.
+
+        Raises:
+            ValueError: If an image has numbers that are not finite.
+        """
+        del dataloader_idx
+        if isinstance(batch, ImageBatch):
+            check_finite(cast("torch.Tensor", batch.image), batch.image_path)
+        return batch
+
+    def on_train_batch_end(self, *_: Any) -> None:  # noqa: ANN401
+        """Stop before an epoch's checkpoint takes the place of the last good one.
+
+        Raises:
+            ArithmeticError: If a weight is not finite any more, as after a loss that was not.
+        """
+        if not self.trainer.is_last_batch:
+            return
+        module = cast("AnomalibModule", self)
+        sums = torch.stack([parameter.detach().sum() for parameter in module.parameters() if parameter.requires_grad])
+        if not sums.isfinite().all():
+            msg = f"Weights are NaN or infinite after epoch {self.trainer.current_epoch}: the loss was, too. Train "
+            msg += "with a smaller lr, or in float32 if it was half precision. The last checkpoint is as it was."
+            raise ArithmeticError(msg)
+
+    @property
+    def stage(self) -> TrainerFn | None:
+        """What the trainer is doing, if there is one."""
+        module = cast("AnomalibModule", self)
+        return None if module._trainer is None else module._trainer.state.fn
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what made the checkpoint."""
+        super().on_save_checkpoint(checkpoint)
+        describe_versions(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the checkpoint fits; test what was trained, not what its training was resumed from.
+
+        Args:
+            checkpoint: The checkpoint.
+
+        Raises:
+            ValueError: If it is of another model, of other settings or of other versions.
+        """
+        check_versions(checkpoint)
+        super().on_load_checkpoint(checkpoint)
+        module = cast("AnomalibModule", self)
+        if self.stage == TrainerFn.FITTING:
+            self._resumed_step = checkpoint["global_step"]
+        elif self.stage == TrainerFn.TESTING and (
+            self._resumed_step == checkpoint["global_step"] < self.trainer.global_step
+        ):
+            # `anomalib train --ckpt_path` resumes from the checkpoint, and then tests that checkpoint, not the result.
+            logger.warning("Testing the model as trained now, not the checkpoint that its training was resumed from.")
+            checkpoint["state_dict"] = module.state_dict()
+            checkpoint["callbacks"] = {}  # among them the post-processor, with the thresholds of then
+        check_weights(checkpoint, module, module.hparams)
+        # Metrics keep constants among the weights (AUPRO its limit), under their numbers: this model may have others.
+        trained = {
+            name: value for name, value in checkpoint["state_dict"].items() if not name.startswith(EVALUATOR_PREFIX)
+        }
+        own = {name: value for name, value in module.state_dict().items() if name.startswith(EVALUATOR_PREFIX)}
+        checkpoint["state_dict"] = trained | own
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401
+        """Load a model from a checkpoint, which holds the backbone's weights: nothing is downloaded, nothing seeded.
+
+        Args:
+            checkpoint_path: The checkpoint.
+            *args: As in :meth:`anomalib.models.AnomalibModule.load_from_checkpoint`.
+            **kwargs: As there.
+
+        Returns:
+            The model.
+
+        Raises:
+            ValueError: If the file is cut short, no checkpoint, or holds more than data.
+        """
+        kwargs = {"pre_trained": False, "backbone_weights": None, "seed": None} | kwargs
+        with explain_checkpoint_errors(checkpoint_path):
+            return cast("Self", super().load_from_checkpoint(checkpoint_path, *args, **kwargs))

@@ -1,0 +1,116 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What made a checkpoint, and whether it can be loaded."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from torch import nn
+
+VERSIONS_KEY = "hgad_versions"
+START_ALONE = ("pre_trained", "backbone_weights", "seed")
+"""Settings of the weights at the start, which those of a checkpoint replace."""
+
+CHECKED_PACKAGES = ("anomalib-hgad", "anomalib")
+
+
+def describe_versions(checkpoint: dict[str, Any]) -> None:
+    """Write into a checkpoint what made it.
+
+    Args:
+        checkpoint: The checkpoint.
+    """
+    checkpoint[VERSIONS_KEY] = _installed_versions()
+
+
+def check_versions(checkpoint: dict[str, Any]) -> None:
+    """Check that this installation can read a checkpoint.
+
+    Args:
+        checkpoint: The checkpoint.
+
+    Raises:
+        ValueError: If it was made by other minor versions of this package or of anomalib, or by neither.
+    """
+    if VERSIONS_KEY not in checkpoint:
+        msg = "Expected a checkpoint of a model of anomalib_hgad; this one does not say that it is one, and may be of "
+        msg += "another model."
+        raise ValueError(msg)
+    made_with = {package: checkpoint[VERSIONS_KEY].get(package, "0.0 (not said)") for package in CHECKED_PACKAGES}
+    here = _installed_versions()
+    if any(_minor(made_with[package]) != _minor(here[package]) for package in CHECKED_PACKAGES):
+        msg = f"The checkpoint was made with {_listed(made_with)}; installed are {_listed(here)}. Install the versions "
+        msg += "of the checkpoint, or train anew."
+        raise ValueError(msg)
+
+
+def check_score(checkpoint: dict[str, Any], score: str) -> None:
+    """Check that the scale and the thresholds of a checkpoint are those of a model's scores.
+
+    Args:
+        checkpoint: The checkpoint.
+        score: What the model's scores are made of.
+
+    Raises:
+        ValueError: If those of the checkpoint are made of something else.
+    """
+    trained = checkpoint.get("hyper_parameters", {}).get("score", score)
+    if trained != score:
+        msg = f"Scale and thresholds of the checkpoint are for score={trained!r}, the model has score={score!r}. Give "
+        msg += f"it score={trained!r}, or train anew."
+        raise ValueError(msg)
+
+
+def check_weights(checkpoint: dict[str, Any], module: nn.Module, settings: dict[str, Any]) -> None:
+    """Check that the weights of a checkpoint are those of a model.
+
+    Args:
+        checkpoint: The checkpoint.
+        module: The model, whose weights have names that begin with ``model.``.
+        settings: The model's settings, to say which of them are others.
+
+    Raises:
+        ValueError: If weights are missing, unknown or of another shape. The message names settings that differ.
+    """
+    here, there = (
+        {name: tuple(tensor.shape) for name, tensor in state.items() if name.startswith("model.")}
+        for state in (module.state_dict(), checkpoint["state_dict"])
+    )
+    wrong = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+    if not wrong:
+        return
+    made_with = checkpoint.get("hyper_parameters", {})
+    others = [
+        f"{name}={made_with[name]!r} there and {value!r} here"
+        for name, value in settings.items()
+        if name in made_with and name not in START_ALONE and _listless(made_with[name]) != _listless(value)
+    ]
+    msg = f"The checkpoint does not fit the model: {len(wrong)} tensors are missing, unknown or of another shape, such "
+    msg += f"as {wrong[0]} ({there.get(wrong[0], 'none')} there, {here.get(wrong[0], 'none')} here). "
+    msg += (
+        f"Settings that differ: {', '.join(others) or 'none known'}. Give the model the checkpoint's settings; if it "
+    )
+    msg += "has them, the checkpoint is damaged or of another model."
+    raise ValueError(msg)
+
+
+def _listless(value: object) -> object:
+    """A setting whose type does not tell whether it, or a part of it, was a list or a tuple."""
+    if isinstance(value, dict):
+        return {name: _listless(part) for name, part in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _installed_versions() -> dict[str, str]:
+    return {package: version(package) for package in CHECKED_PACKAGES}
+
+
+def _minor(number: str) -> list[str]:
+    return number.split(".")[:2]
+
+
+def _listed(versions: dict[str, str]) -> str:
+    return " and ".join(f"{package} {versions[package]}" for package in CHECKED_PACKAGES)

@@ -1,0 +1,93 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""How checkpoints are written and read: as a whole, and as data alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+from zipfile import is_zipfile
+
+from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
+from anomalib.models import AnomalibModule
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.plugins import TorchCheckpointIO
+
+from anomalib_hgad.common.files import atomic_write
+
+
+@contextmanager
+def explain_checkpoint_errors(path: str | Path) -> Iterator[None]:
+    """Let a checkpoint that cannot be read be named; PyTorch says what its reader stumbled over.
+
+    Args:
+        path: The checkpoint. What is no local file is left to Lightning.
+
+    Raises:
+        ValueError: If it is cut short, no checkpoint at all, or holds more than data.
+    """
+    if Path(path).is_file() and not is_zipfile(path):
+        msg = f"{path} ({Path(path).stat().st_size} bytes) is no checkpoint, or was cut short. Copy it anew, or take "
+        msg += "an earlier one."
+        raise ValueError(msg)
+    try:
+        yield
+    except UnpicklingError as error:
+        msg = f"{path} holds more than tensors and plain data, and reading it could run a program. Checkpoints of this "
+        msg += "package hold nothing of that kind: take one that anomalib has written, or train anew."
+        raise ValueError(msg) from error
+
+
+class WholeCheckpointIO(AnomalibCheckpointIO):
+    """Writes a checkpoint beside its place and renames it.
+
+    Lightning writes into the system's folder of temporary files and moves the file from there. From one disk to another
+    that is a copy: a process that is killed meanwhile leaves half a checkpoint where the last whole one was.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ANN401
+        """Write a checkpoint.
+
+        Args:
+            checkpoint: What to write.
+            path: Its place. What is no local path is left to Lightning.
+            storage_options: As in Lightning.
+        """
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        with atomic_write(Path(path)) as unfinished:
+            super().save_checkpoint(checkpoint, unfinished, storage_options)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Read a checkpoint.
+
+        Args:
+            path: The file.
+            *args: As in anomalib.
+            **kwargs: As there.
+
+        Returns:
+            What it holds.
+
+        Raises:
+            ValueError: If it cannot be read.
+        """
+        with explain_checkpoint_errors(path):
+            return super().load_checkpoint(path, *args, **kwargs)
+
+
+class WholeCheckpoints(Callback):
+    """Lets the trainer write and read checkpoints so, unless the user has given it another way."""
+
+    def setup(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:
+        """Comes before any checkpoint is read."""
+        del pl_module, stage
+        given = trainer.strategy.checkpoint_io
+        # anomalib's engine gives the one, a plain Lightning trainer the other.
+        if type(given) in {AnomalibCheckpointIO, TorchCheckpointIO}:
+            trainer.strategy.checkpoint_io = WholeCheckpointIO(getattr(given, "extra_safe_globals", None))

@@ -1,0 +1,113 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What happens around the steps of a training or test of :class:`~anomalib_hgad.Hgad`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from anomalib.models import AnomalibModule
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch.utils.data import Dataset
+
+from anomalib_hgad.models.hgad.calibration import NormalScores
+from anomalib_hgad.models.hgad.normal_pass import feature_statistics, normal_images
+
+logger = logging.getLogger(__name__)
+
+
+class ClassCheck(Callback):
+    """Stops before the first image when the data has classes that the model does not know."""
+
+    def setup(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:
+        """Check the training data; a model that was not trained yet takes its classes from them."""
+        if stage == TrainerFn.FITTING and pl_module.class_names:
+            self._check(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Check the validation data."""
+        self._check(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Check the test data."""
+        self._check(trainer, pl_module)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Check the data to predict on."""
+        self._check(trainer, pl_module)
+
+    @staticmethod
+    def _check(trainer: Trainer, pl_module: AnomalibModule) -> None:
+        pl_module.labels.check(getattr(trainer, "datamodule", None))
+
+
+class NormalConstants(Callback):
+    """Takes the constants of the model from normal images.
+
+    The flows' whitening once, before the first step; the constants of the scores before every validation, whose
+    scores need them, and where there is none before the checkpoint of an epoch. Location and spread of the scores come
+    from normal images that were held out of the training, if there are any.
+    """
+
+    def __init__(self) -> None:
+        self._step_of_constants = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Set the whitening of the flows."""
+        if pl_module.whiten and not pl_module.model.whitened:
+            images = normal_images(trainer, pl_module)
+            flows = pl_module.model.feature_flows
+            statistics = feature_statistics(map(pl_module.features, images), flows, pl_module.device)
+            pl_module.model.set_whitening(statistics)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Set the constants of the scores within a fit."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._calibrate(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Set the constants of the scores where no validation does."""
+        if not trainer.enable_validation:
+            self._calibrate(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Set the constants of the scores where the training went on after the last validation.
+
+        Warns if there was no validation at all: anomalib's post-processor takes its constants from it.
+        """
+        post_processor = pl_module.post_processor
+        if getattr(post_processor, "enable_normalization", False) and post_processor.image_max.isnan():
+            logger.warning(
+                "No validation was run, so anomalib's post-processor has no scale and all its scores will be nan. Give "
+                "the data a validation set, and set trainer.check_val_every_n_epoch to at most trainer.max_epochs; or "
+                "turn post_processor off.",
+            )
+        if self._step_of_constants != trainer.global_step:
+            self._calibrate(trainer, pl_module)
+
+    def _calibrate(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        model = pl_module.model
+        was_training = model.training
+        model.eval()
+        training = self._scores(trainer, pl_module, None)
+        held_out = NormalScores()
+        if (images := pl_module.training_data.held_out) is not None:
+            held_out = self._scores(trainer, pl_module, images)
+        model.calibration.update(training, held_out if pl_module.calibrate else None, model.anomaly_map_generator)
+        model.novelty.update(training, held_out)
+        model.train(was_training)
+        self._step_of_constants = trainer.global_step
+
+    @staticmethod
+    def _scores(trainer: Trainer, pl_module: AnomalibModule, dataset: Dataset[Any] | None) -> NormalScores:
+        scores = NormalScores()
+        with trainer.precision_plugin.val_step_context():
+            for batch in normal_images(trainer, pl_module, dataset):
+                class_index = pl_module.model.mixture_class_index(pl_module.class_index(batch))
+                readings = pl_module.model.read(pl_module.features(batch))
+                scores.add(pl_module.model.level_scores(readings, class_index.unsqueeze(-1)), class_index)
+        scores.gather()
+        return scores

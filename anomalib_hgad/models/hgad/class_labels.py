@@ -1,0 +1,125 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The product classes that a model knows: taken from the data, set in every batch, kept in the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from anomalib.data import ImageBatch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch, FeatureBatch
+from anomalib_hgad.data.class_names import check_known, claimed_class_names, datamodule_class_names, label_batch
+
+CLASS_NAMES_KEY = "hgad_class_names"
+"""Key of the names in a checkpoint."""
+
+_Batch = TypeVar("_Batch", ClassImageBatch, FeatureBatch)
+
+
+class ClassLabels:
+    """Names of the classes of a model.
+
+    Args:
+        num_classes: Expected number of classes. ``None`` takes it from the data.
+
+    Attributes:
+        names: Names of the classes, in the order of the mixture; none before the first training.
+    """
+
+    def __init__(self, num_classes: int | None) -> None:
+        self.num_classes = num_classes
+        self.names: list[str] = []
+
+    def names_of(self, datamodule: LightningDataModule | None) -> list[str]:
+        """Names that a training on some data gives the classes.
+
+        Args:
+            datamodule: The data. ``None`` numbers the classes.
+
+        Returns:
+            The names.
+
+        Raises:
+            ValueError: If the data has another number of classes than expected.
+        """
+        if datamodule is None:
+            return [str(index) for index in range(self.num_classes or 1)]
+        names = datamodule_class_names(datamodule)
+        if self.num_classes not in {None, len(names)}:
+            msg = f"num_classes={self.num_classes}, but the data has {len(names)} classes: {', '.join(names)}. Leave "
+            msg += "num_classes out to take it from the data."
+            raise ValueError(msg)
+        return names
+
+    def check(self, datamodule: LightningDataModule | None) -> None:
+        """Check that the model knows the classes of some data.
+
+        Args:
+            datamodule: The data.
+
+        Raises:
+            ValueError: If it does not know one.
+        """
+        check_known(claimed_class_names(datamodule), self.names)
+
+    def label(self, batch: _Batch, trainer: Trainer) -> _Batch:
+        """Set the class indices of a batch to the model's.
+
+        Args:
+            batch: Batch in main memory.
+            trainer: Trainer that the batch comes from.
+
+        Returns:
+            The same batch. One that says nothing of its class, of data that does not either, stays without.
+
+        Raises:
+            ValueError: If the model does not know a class, or if it is to train on an image of none.
+        """
+        names: Sequence[str] = claimed_class_names(getattr(trainer, "datamodule", None))
+        if trainer.state.fn == TrainerFn.FITTING and len(self.names) == 1:
+            names = self.names
+        batch = label_batch(batch, self.names, only_name=names[0] if len(names) == 1 else None)
+        if trainer.training and batch.class_index is not None and (batch.class_index == NO_CLASS).any():
+            msg = f"Expected training images of the classes {', '.join(self.names)}, got images with class_index "
+            msg += f"{NO_CLASS}, which is for evaluation. Take them out of the training data."
+            raise ValueError(msg)
+        return batch
+
+    def save(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the names in a checkpoint."""
+        checkpoint[CLASS_NAMES_KEY] = list(self.names)
+
+    def names_in(self, checkpoint: dict[str, Any], resumes: bool) -> list[str]:
+        """Names of the classes of a checkpoint.
+
+        Args:
+            checkpoint: The checkpoint.
+            resumes: Whether a training is resumed from it, on the classes of :attr:`names`.
+
+        Returns:
+            The names.
+
+        Raises:
+            ValueError: If the checkpoint is of another model, or if the training would be resumed on other classes.
+        """
+        if CLASS_NAMES_KEY not in checkpoint:
+            msg = "Expected a checkpoint of anomalib_hgad.Hgad; this one is of another model."
+            raise ValueError(msg)
+        names = list(checkpoint[CLASS_NAMES_KEY])
+        if resumes and set(names) != set(self.names):
+            msg = f"The checkpoint was trained on the classes {', '.join(names)}, the data has "
+            msg += f"{', '.join(self.names)}. A training can only be resumed on the classes it began with."
+            raise ValueError(msg)
+        return names
+
+
+def with_class_fields(batch: ImageBatch | FeatureBatch) -> ClassImageBatch | FeatureBatch:
+    """A batch that can carry classes, with the fields of a plain one of anomalib."""
+    if isinstance(batch, ClassImageBatch | FeatureBatch):
+        return batch
+    return ClassImageBatch.from_image_batch(batch)

@@ -1,0 +1,66 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is special to exported graphs of a model of several classes.
+
+anomalib's inferencers refuse a graph with an output that they do not know, so the inferred class is no output. The
+graph computes it all the same, and names it :data:`CLASS_TENSOR`: whoever wants it makes that tensor an output.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from anomalib.data import AnomalibDataModule
+from anomalib.deploy import CompressionType
+
+from anomalib_hgad.deploy.export import CLASS_TENSOR
+from anomalib_hgad.models.hgad.torch_model import HgadModel
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from openvino import Model
+
+
+def name_class_tensor(graph: ModelProto) -> None:
+    """Give the indices of the largest class probabilities their name; with one class there are none.
+
+    Args:
+        graph: Exported graph, which is changed.
+    """
+    indices = [node.output[1] for node in graph.graph.node if node.op_type == "TopK"]
+    for node in graph.graph.node:
+        for names in (node.input, node.output):
+            for position, name in enumerate(names):
+                if name in indices:
+                    names[position] = CLASS_TENSOR
+
+
+def compress_graph(
+    model: HgadModel,
+    graph: Model,
+    compression_type: CompressionType,
+    datamodule: AnomalibDataModule | None = None,
+    metric: Any = None,  # noqa: ANN401
+    task: Any = None,  # noqa: ANN401
+    max_drop: float = 0.01,
+) -> Model:
+    """Quantise a graph to INT8, but for the mixture and the smoothing of the maps.
+
+    Args:
+        model: The model that the graph is of.
+        graph: Graph in floating point.
+        compression_type: Form of INT8.
+        datamodule: Data for the calibrated forms.
+        metric: Metric for ``INT8_ACQ``.
+        task: Unused; anomalib gives it.
+        max_drop: How much the metric may fall.
+
+    Returns:
+        The quantised graph.
+    """
+    from anomalib_hgad.deploy.quantization import compress  # noqa: PLC0415 - nncf takes seconds, and few need it
+
+    del task
+    head = [tensor.detach().cpu().numpy() for tensor in model.head_weights]
+    return compress(graph, head, compression_type, datamodule, metric, max_drop)

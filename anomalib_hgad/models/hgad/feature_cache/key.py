@@ -1,0 +1,100 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""When features may be kept, and what they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from anomalib.data import AnomalibDataset
+from anomalib.data.transforms import ExportableCenterCrop, SquarePad
+from torchvision.transforms.v2 import CenterCrop, Grayscale, Normalize, Resize, Transform
+
+from anomalib_hgad.common.encoder import PyramidEncoder
+from anomalib_hgad.data.dataset import MultiClassDataset
+from anomalib_hgad.deploy.transforms import last_size, steps
+
+CACHE_FORMAT = 1
+"""Counts the formats of the files and the ways in which features are computed."""
+
+LIBRARIES = ("pillow", "timm", "torch", "torchvision")
+"""Libraries whose versions may change features."""
+
+FIXED_TRANSFORMS = (CenterCrop, ExportableCenterCrop, Grayscale, Normalize, Resize, SquarePad)
+"""Transforms that make the same of an image every time."""
+
+
+def readers(images: AnomalibDataset) -> list[AnomalibDataset]:
+    """The datasets that read the images of a dataset."""
+    return [part.dataset for part in images.parts] if isinstance(images, MultiClassDataset) else [images]
+
+
+def image_size(datasets: Sequence[AnomalibDataset], transform: Transform | None) -> tuple[int, int]:
+    """Height and width that all images of some datasets come in.
+
+    Args:
+        datasets: The datasets.
+        transform: What the pre-processor does to their images.
+
+    Returns:
+        Height and width before the pre-processor's transform.
+
+    Raises:
+        ValueError: If images are not the same every time they are read, or not all of one size. The message says why.
+    """
+    augmentations = [reader.augmentations for images in datasets for reader in readers(images)]
+    for kind in (transform, *augmentations):
+        for step in steps(kind):
+            if type(step) not in FIXED_TRANSFORMS:
+                msg = f"{type(step).__name__} may change an image in another way every time"
+                raise ValueError(msg)
+    sizes = {last_size(kind) for kind in augmentations}
+    size = sizes.pop()
+    if sizes or size is None:
+        msg = "the images are not all brought to one height and width before they are batched"
+        raise ValueError(msg)
+    return size
+
+
+def file_digest(path: str | Path) -> str:
+    """Digest of the content of a file."""
+    return hashlib.blake2b(Path(path).read_bytes()).hexdigest()
+
+
+def content_key(
+    datasets: Sequence[AnomalibDataset],
+    digests: Sequence[str],
+    encoder: PyramidEncoder,
+    transform: Transform | None,
+    precision: str,
+) -> str:
+    """Digest of all that features depend on.
+
+    Args:
+        datasets: The images.
+        digests: Digests of their files, in order.
+        encoder: Makes the features.
+        transform: What the pre-processor does to the images.
+        precision: Precision that the encoder computes in.
+
+    Returns:
+        The digest, 32 hexadecimal digits.
+    """
+    settings = [
+        CACHE_FORMAT,
+        [(library, version(library)) for library in LIBRARIES],
+        [(type(reader).__qualname__, repr(reader.augmentations)) for images in datasets for reader in readers(images)],
+        repr(transform),
+        (encoder.extractor.backbone, encoder.extractor.layers, encoder.scales, encoder.tokens, precision),
+        list(digests),
+    ]
+    digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
+    for name, tensor in encoder.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

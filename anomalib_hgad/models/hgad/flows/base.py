@@ -1,0 +1,257 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What all flow families have in common: the whitening of the features, the sum of log-determinants, and the inverse.
+
+docs/add_a_flow.md shows how a family is made.
+
+Dimensions: B images, D channels, H x W grid of the features, n vectors of an image whose density the flow models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+import torch
+from einops import rearrange
+from torch import nn
+from torch.nn import functional as F
+
+from anomalib_hgad.common.precision import full_precision, no_autocast
+
+RELATIVE_RIDGE = 0.01
+"""Variance added to every direction of the features before whitening, relative to their mean variance."""
+
+
+class Latents(NamedTuple):
+    """What a flow makes of the features of some images.
+
+    Attributes:
+        z: Latent vectors, shape (B, n, D).
+        log_det: Part of each of them in log |det J| of the flow of an image in nats, not divided by D, shape (B, n).
+            Their sum over n is log |det J|.
+        grid: Height and width of the grid that the vectors are on, in reading order.
+    """
+
+    z: torch.Tensor
+    log_det: torch.Tensor
+    grid: tuple[int, int]
+
+
+class FeatureFlow(nn.Module):
+    """Flow of one feature level: a whitening, and then what a family makes of the whitened vectors.
+
+    A family is a subclass with :meth:`transform` and :meth:`inverse_transform`; its constructor takes ``dim`` and, by
+    name, the family's options, each with a type and a default. The whitening and its log-determinant are here alone.
+    Until :meth:`set_whitening` is called, features enter the flow as they are.
+
+    Args:
+        dim: D, at least 2.
+
+    Attributes:
+        feature_mean: m, subtracted from the features, shape (D,).
+        whitening: Symmetric W, which then multiplies them, shape (D, D).
+        whitening_log_det: log det W in nats, a part of log |det J| for each vector, scalar.
+        whitened: Whether they were set, bool scalar.
+
+    Raises:
+        ValueError: If ``dim`` is out of range.
+    """
+
+    feature_mean: torch.Tensor
+    whitening: torch.Tensor
+    whitening_log_det: torch.Tensor
+    whitened: torch.Tensor
+
+    of_tokens: ClassVar[bool] = False
+    """Whether the features are the tokens of a Vision Transformer, and no map."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        if dim < 2:  # a coupling needs two halves
+            msg = f"A coupling block splits the channels in two: expected dim >= 2, got {dim}."
+            raise ValueError(msg)
+        self.dim = dim
+        self.register_buffer("feature_mean", torch.zeros(dim))
+        self.register_buffer("whitening", torch.eye(dim))
+        self.register_buffer("whitening_log_det", torch.tensor(0.0))
+        self.register_buffer("whitened", torch.tensor(False))  # noqa: FBT003
+
+    def transform(self, x: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
+        """Map whitened vectors to latents.
+
+        Args:
+            x: Whitened vectors, shape (B, n, D).
+            context: Features that they are of, shape (B, D, H, W). What a family takes of them but the vectors, such as
+                their grid, is what its flow is conditioned on.
+
+        Returns:
+            Latents z, shape (B, n, D), and the parts of log |det J| in nats, one a block, each of a shape that
+            broadcasts to (B, n).
+        """
+        raise NotImplementedError
+
+    def inverse_transform(self, z: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Map latents back to whitened vectors.
+
+        Args:
+            z: Latents, shape (B, n, D).
+            context: As :meth:`transform` takes it; its :meth:`vectors` may be any.
+
+        Returns:
+            Whitened vectors, shape (B, n, D).
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def vectors(features: torch.Tensor) -> torch.Tensor:
+        """The vectors whose density the flow models: those of all positions.
+
+        Args:
+            features: Features of a level, shape (B, D, H, W).
+
+        Returns:
+            Feature vectors, shape (B, n, D).
+        """
+        return rearrange(features, "b d h w -> b (h w) d")
+
+    @staticmethod
+    def with_vectors(features: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        """Features with other :meth:`vectors`, shape (B, n, D), in place of their own, shape (B, D, H, W)."""
+        return rearrange(vectors, "b (h w) d -> b d h w", h=features.shape[2], w=features.shape[3])
+
+    @staticmethod
+    def grid(features: torch.Tensor) -> tuple[int, int]:
+        """Height and width of the grid that the :meth:`vectors` of features, shape (B, D, H, W), are on."""
+        return features.shape[2], features.shape[3]
+
+    def set_whitening(self, mean: torch.Tensor, covariance: torch.Tensor) -> None:
+        """Whiten the features from now on: W = (C + r I)^(-1/2), r a hundredth of the mean variance.
+
+        The r keeps directions in which the training images hardly vary from outweighing all others.
+
+        Args:
+            mean: Mean over the :meth:`vectors` of the training images, shape (D,).
+            covariance: Their covariance C, shape (D, D).
+        """
+        variances, directions = torch.linalg.eigh(covariance.double())
+        variances = variances.clamp(min=0)
+        scales = (variances + RELATIVE_RIDGE * variances.mean().clamp(min=1e-12)).rsqrt()
+        self.feature_mean.copy_(mean)
+        self.whitening.copy_((directions * scales) @ directions.T)
+        self.whitening_log_det.copy_(scales.log().sum())
+        self.whitened.fill_(value=True)
+
+    @property
+    def whitening_bias(self) -> torch.Tensor:
+        """-W m, shape (D,)."""
+        with no_autocast(self.whitening):
+            return -(self.whitening @ self.feature_mean)
+
+    def whiten(self, vectors: torch.Tensor) -> torch.Tensor:
+        """W (x - m) of feature vectors x, shape (B, n, D), in float32 or float64."""
+        with no_autocast(vectors):  # directions of small variance are small differences of the features
+            return F.linear(full_precision(vectors), self.whitening, self.whitening_bias)
+
+    def unwhiten(self, vectors: torch.Tensor) -> torch.Tensor:
+        """W^-1 x + m of whitened vectors x, shape (..., D)."""
+        return torch.linalg.solve(self.whitening, vectors.mT).mT + self.feature_mean
+
+    def total_log_det(self, z: torch.Tensor, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Sum the log-determinants of the whitening and of what follows it.
+
+        Args:
+            z: Latents, shape (B, n, D).
+            parts: The parts that :meth:`transform` gave with them.
+
+        Returns:
+            log |det J| in nats, shape (B, n).
+        """
+        return sum(parts, start=self.whitening_log_det.expand(z.shape[:2]))
+
+    def forward(self, features: torch.Tensor) -> Latents:
+        """Map features to latents.
+
+        Args:
+            features: Features x, shape (B, D, H, W).
+
+        Returns:
+            Latents z and log |det J|.
+        """
+        z, parts = self.transform(self.whiten(self.vectors(features)), features)
+        return Latents(z, self.total_log_det(z, parts), self.grid(features))
+
+    def some_latents(
+        self, features: torch.Tensor, share: float, generator: torch.Generator | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents of some of an image's vectors, for a training step: here all of them, as each depends on the others.
+
+        Args:
+            features: Features x, shape (B, D, H, W).
+            share: Share of the n vectors that a :class:`PointwiseFlow` draws, above 0, at most 1.
+            generator: Random numbers of a CPU; PyTorch's global ones by default.
+
+        Returns:
+            z, shape (B, drawn, D), and their parts of log |det J|, shape (B, drawn).
+        """
+        del share, generator
+        latents = self(features)
+        return latents.z, latents.log_det
+
+    def inverse(self, z: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Map latents back to features.
+
+        Args:
+            z: Latent vectors, shape (B, n, D).
+            context: Features of the same images, shape (B, D, H, W), whose :meth:`vectors` may be any: what else is in
+                them is what the flow is conditioned on.
+
+        Returns:
+            The features with the vectors that the latents are of, shape (B, D, H, W).
+        """
+        return self.with_vectors(context, self.unwhiten(self.inverse_transform(z, context)))
+
+    def folded(self, height: int, width: int) -> FeatureFlow:
+        """The flow for inference on one grid, with all that does not depend on the image computed.
+
+        Args:
+            height: H.
+            width: W.
+
+        Returns:
+            A flow with the same :meth:`forward`: this one, where there is nothing to compute ahead.
+        """
+        del height, width
+        return self
+
+
+class PointwiseFlow(FeatureFlow):
+    """A flow that maps each vector by itself, so that a training step can do with some of an image's vectors."""
+
+    def transform(
+        self, x: torch.Tensor, context: torch.Tensor, positions: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
+        """Map whitened vectors to latents, as :meth:`FeatureFlow.transform`.
+
+        Args:
+            x: Whitened vectors, shape (B, n, D).
+            context: Features that they are of, shape (B, D, H, W).
+            positions: Which of the features' vectors they are, int64, shape (n,); ``None`` if they are all.
+
+        Returns:
+            Latents z, and the parts of log |det J|.
+        """
+        raise NotImplementedError
+
+    def some_latents(
+        self, features: torch.Tensor, share: float, generator: torch.Generator | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents of some vectors, as :meth:`FeatureFlow.some_latents`; they are drawn, the same ones of all images."""
+        vectors, positions = self.vectors(features), None
+        drawn = max(1, round(share * vectors.shape[1]))
+        if drawn < vectors.shape[1]:
+            positions = torch.randperm(vectors.shape[1], generator=generator)[:drawn].to(vectors.device)
+            vectors = vectors[:, positions]
+        z, parts = self.transform(self.whiten(vectors), features, positions)
+        return z, self.total_log_det(z, parts)

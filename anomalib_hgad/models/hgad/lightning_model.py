@@ -1,0 +1,424 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""HGAD as an anomalib model: training, validation, test and prediction.
+
+Paper: Hierarchical Gaussian Mixture Normalizing Flow Modeling for Unified Anomaly Detection, ECCV 2024,
+https://arxiv.org/abs/2403.13349
+"""
+
+# No `from __future__ import annotations`: jsonargparse reads the types of the arguments for the config schema.
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from anomalib.data import ImageBatch
+from anomalib.metrics import Evaluator
+from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch.optim.lr_scheduler import LambdaLR
+
+from anomalib_hgad.common.checks import check_choice, check_not_negative, check_part, check_positive, check_share
+from anomalib_hgad.common.encoder import image_statistics
+from anomalib_hgad.data.batch import ClassImageBatch, FeatureBatch
+from anomalib_hgad.deploy.export import CLASS_TENSOR
+from anomalib_hgad.models.base import PluginModel, height_and_width
+from anomalib_hgad.models.checkpoint import check_score
+from anomalib_hgad.models.hgad.anomaly_map import ScoreKind
+from anomalib_hgad.models.hgad.callbacks import ClassCheck, NormalConstants
+from anomalib_hgad.models.hgad.class_labels import ClassLabels, with_class_fields
+from anomalib_hgad.models.hgad.export import compress_graph, name_class_tensor
+from anomalib_hgad.models.hgad.feature_cache.cache import FeatureCache
+from anomalib_hgad.models.hgad.folding import fold
+from anomalib_hgad.models.hgad.loss import checked_loss_weights, total_loss
+from anomalib_hgad.models.hgad.prediction import ScoredClass, predict_batch
+from anomalib_hgad.models.hgad.torch_model import HgadModel, PriorKind
+from anomalib_hgad.models.hgad.training_data import TrainingData
+from anomalib_hgad.models.schedule import TrainingCourse, make_optimizer, total_steps
+
+
+class Hgad(PluginModel, AnomalibModule):
+    """HGAD: one model that inspects many product classes.
+
+    A frozen backbone gives features of several levels. For each level a normalizing flow maps them to latents; their
+    prior is a mixture of classes, each of them a mixture of Gaussians. Train
+    it on :class:`~anomalib_hgad.MultiClass`, or on any other anomalib datamodule, which is one class.
+
+    The classes come from the datamodule when training starts, and are kept in the checkpoint.
+
+    Args:
+        backbone: timm model name.
+            Defaults to ``"tf_efficientnet_b6"``.
+        layers: Layers of the backbone whose features are taken. With ``scales`` they make the levels: every layer at
+            every scale.
+            Defaults to ``("blocks.4",)``, the stage of stride 16.
+        scales: Sizes of the image pyramid relative to ``image_size``.
+            Defaults to ``(1.0, 0.5, 0.25)``.
+        image_size: Size that images are resized to, a side of a square or height and width.
+            Defaults to ``1024``.
+        pre_trained: Download pre-trained weights for the backbone.
+            Defaults to ``True``.
+        backbone_weights: Local file (.safetensors, .pth) with the weights of the backbone, for machines without
+            internet; nothing is downloaded then. It may hold the stages that are used alone.
+            Defaults to ``None``.
+        num_classes: Expected number of product classes. ``None`` takes it from the data.
+            Defaults to ``None``.
+        num_centers: Gaussian centres of a class (M).
+            Defaults to ``10``.
+        flow: Family of the flows: ``"cflow"``, position by position with a code of the position, as in the paper;
+            ``"fastflow"``, convolutions over the feature maps; ``"semantic"``, of the class token of a Vision
+            Transformer, for anomalies of what an image shows: its anomaly maps have one value everywhere; or a family
+            of your own, see docs/add_a_flow.md.
+            Defaults to ``"cflow"``.
+        flow_arguments: Options of the family by name, such as ``{"coupling_blocks": 8}``. Its class documents them:
+            :class:`~anomalib_hgad.models.hgad.flows.ConditionalFlow`,
+            :class:`~anomalib_hgad.models.hgad.flows.FastFlow`,
+            :class:`~anomalib_hgad.models.hgad.flows.SemanticFlow`; docs/flows.md lists them.
+            Defaults to ``None``, the family's own defaults.
+        whiten: Whiten the features, as a part of the flow, by constants from the training images. The paper does not,
+            and learns slower.
+            Defaults to ``True``.
+        prior: ``"hierarchical"``; ``"fixed_centers"`` does not train the main class centres; ``"single_gaussian"`` is
+            one standard Gaussian for all classes, as in CFLOW-AD.
+            Defaults to ``"hierarchical"``.
+        loss_weights: Weights of losses by their names, where they are not those of the paper: ``inter``, the likelihood
+            under all classes (lambda_1, Eq. 6), 1; ``mutual_information`` of latent and class (lambda_2, Eq. 8), 100;
+            ``entropy`` of the classes (Eq. 9), 1; ``intra``, the likelihood within a class (Eq. 10), 1;
+            ``likelihood``, its log-sigmoid (CFLOW-AD's form), 1.
+            Defaults to ``None``, the paper's.
+        label_smoothing: Share of the label spread over all classes in the mutual information.
+            Defaults to ``0.02``.
+        first_stage: Share of the training with the inter-class losses alone (Eq. 6, 8 and 9); 0 trains in one stage.
+            Defaults to ``0.08``.
+        position_share: Share of the positions of the feature maps that a training step takes, drawn anew for each step,
+            the same ones of all images. Neighbours tell nearly the same, so that less than all of them trains faster.
+            Flows of the families other than ``"cflow"`` need whole maps, and take all.
+            Defaults to ``0.25``.
+        lr: Learning rate of Adam.
+            Defaults to ``2e-4``.
+        weight_decay: Weight decay of the flows; centres and logits have none.
+            Defaults to ``1e-4``.
+        warmup: Share of the training in which the learning rate rises from a tenth; then it falls along a cosine.
+            Defaults to ``0.08``.
+        score: What anomaly maps are made of: the map of the ``"log_likelihood"``, that of the ``"entropy"``, their
+            ``"sum"``, or their ``"product"`` as in the paper.
+            Defaults to ``"sum"``.
+        class_source: ``"inferred"`` scores an image without its label; ``"given"`` uses the label where the batch has
+            one. The test reports both.
+            Defaults to ``"inferred"``.
+        calibrate: Put the scores of all classes on one scale, so that one threshold serves all.
+            Defaults to ``True``.
+        calibration_share: Share of every class's training images that is held out of the training for that scale, if
+            the data is :class:`~anomalib_hgad.MultiClass` with several classes; 0 takes the training images
+            themselves, whose scores are lower than those of unseen normal images.
+            Defaults to ``0.1``.
+        feature_cache: Compute the features of the training images once, not in every epoch. They are kept in main
+            memory if they take at most half of what is free, else in files in float16, which later trainings with the
+            same images, backbone and pre-processing use again. A path is the folder of these files; ``True`` is the
+            user's cache folder. Augmentation turns it off.
+            Defaults to ``True``.
+        seed: Seed of all random numbers, set before the weights are drawn. anomalib 2.7's command line takes
+            ``--seed_everything`` and does nothing with it.
+            Defaults to ``None``, no seed.
+        pre_processor: Pre-processor, or whether to use the default one.
+            Defaults to ``True``.
+        post_processor: Post-processor, or whether to use the default one.
+            Defaults to ``True``.
+        evaluator: Evaluator, or whether to use the default one.
+            Defaults to ``True``.
+        visualizer: Visualizer, or whether to use the default one.
+            Defaults to ``True``.
+
+    Raises:
+        ValueError: If an argument is out of range, or if there is no such backbone, layer, flow or option of it.
+        TypeError: If an option of the flow is of another type.
+        FileNotFoundError: If there is no file of weights at the given path.
+        RuntimeError: If the backbone's weights cannot be downloaded.
+
+    Example:
+        >>> from anomalib.engine import Engine
+        >>> from anomalib_hgad import Hgad, MultiClass
+        >>> datamodule = MultiClass(dataset="MVTecAD", root="./datasets/MVTecAD")
+        >>> Engine(max_epochs=100).train(Hgad(), datamodule=datamodule)  # doctest: +SKIP
+    """
+
+    model: HgadModel
+    default_epochs = 100
+    default_image_size = (1024, 1024)
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnet_b6",
+        layers: Sequence[str] = ("blocks.4",),
+        scales: Sequence[float] = (1.0, 0.5, 0.25),
+        image_size: int | tuple[int, int] = 1024,
+        pre_trained: bool = True,
+        backbone_weights: str | Path | None = None,
+        num_classes: int | None = None,
+        num_centers: int = 10,
+        flow: str = "cflow",
+        flow_arguments: dict[str, Any] | None = None,
+        whiten: bool = True,
+        prior: PriorKind = "hierarchical",
+        loss_weights: dict[str, float] | None = None,
+        label_smoothing: float = 0.02,
+        first_stage: float = 0.08,
+        position_share: float = 0.25,
+        lr: float = 2e-4,
+        weight_decay: float = 1e-4,
+        warmup: float = 0.08,
+        score: ScoreKind = "sum",
+        class_source: ScoredClass = "inferred",
+        calibrate: bool = True,
+        calibration_share: float = 0.1,
+        feature_cache: bool | str | Path = True,
+        seed: int | None = None,
+        pre_processor: PreProcessor | bool = True,
+        post_processor: PostProcessor | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        if seed is not None:
+            seed_everything(seed, workers=True)
+        size = height_and_width(image_size)
+        if pre_processor is True:
+            pre_processor = self.configure_pre_processor(size, *image_statistics(backbone))
+        super().__init__(pre_processor, post_processor, evaluator, visualizer)
+        check_positive(num_classes=1 if num_classes is None else num_classes, lr=lr)
+        check_part(position_share=position_share)
+        check_not_negative(weight_decay=weight_decay)
+        self.loss_weights = checked_loss_weights(loss_weights)
+        check_share(first_stage=first_stage, warmup=warmup)
+        check_share(label_smoothing=label_smoothing, calibration_share=calibration_share)
+        check_choice(ScoredClass, class_source=class_source)
+        check_choice(PriorKind, prior=prior)
+        check_choice(ScoreKind, score=score)
+        self.whiten = whiten
+        self.label_smoothing = label_smoothing
+        self.first_stage = first_stage
+        self.position_share = position_share
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.class_source = class_source
+        self.calibrate = calibrate
+        self.calibration_share = calibration_share
+        self.model = HgadModel(
+            backbone=backbone,
+            layers=layers,
+            scales=scales,
+            image_size=size,
+            pre_trained=pre_trained,
+            backbone_weights=backbone_weights,
+            num_classes=num_classes or 1,
+            num_centers=num_centers,
+            flow=flow,
+            flow_arguments=flow_arguments,
+            prior=prior,
+            score=score,
+        )
+        self.labels = ClassLabels(num_classes)
+        self.training_data = TrainingData()
+        self.feature_cache = FeatureCache(feature_cache)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of the mixture; none before the first training."""
+        return self.labels.names
+
+    def set_class_names(self, names: Sequence[str]) -> None:
+        """Name the classes; a mixture of another number of classes starts anew.
+
+        Args:
+            names: Names of the classes, in the order of ``class_index``.
+        """
+        self.labels.names = list(names)
+        if names and self.model.num_classes != len(names):  # there are none before the first training
+            self.model.set_num_classes(len(names))
+
+    def configure_callbacks(self) -> list[Callback]:
+        """anomalib's components, and what happens around the steps."""
+        return [*super().configure_callbacks(), ClassCheck(), NormalConstants(), self.training_data]
+
+    def setup(self, stage: str) -> None:
+        """Take the classes from the data when training starts, and hold out images for the calibration.
+
+        Args:
+            stage: What the trainer is about to do.
+
+        Raises:
+            ValueError: If the data has another number of classes than ``num_classes``, or if the score needs more.
+        """
+        if stage != TrainerFn.FITTING:
+            return
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if not self.class_names:
+            self.set_class_names(self.labels.names_of(datamodule))
+        if self.model.num_classes == 1 and self.model.score == "entropy":
+            msg = "With one class the entropy of the classes is always 0: expected score='sum', 'product' or "
+            msg += "'log_likelihood', got 'entropy'."
+            raise ValueError(msg)
+        several = self.calibrate and self.model.num_classes > 1
+        self.training_data.start(datamodule, self.calibration_share if several else 0.0)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam, with warm-up and cosine by step; before that, features take the place of the training images.
+
+        There is no later place for that. The features need the weights of a checkpoint that is resumed, and the model
+        on its device, which Lightning does right before it asks for the optimiser; and the number of steps, which the
+        schedule needs, makes the trainer build the loader of the training data.
+        """
+        self._use_features()
+        optimizer = make_optimizer(
+            self.model.flows.parameters(),
+            self.model.priors.parameters(),
+            self.lr,
+            self.weight_decay,
+            fused=not self.trainer.gradient_clip_val,
+        )
+        scheduler = LambdaLR(optimizer, self._course().learning_rate_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _use_features(self) -> None:
+        if self.training_data.has_features:  # Lightning may ask for the optimiser again, as to find a learning rate
+            return
+        features = self.feature_cache.features(self.trainer, self, self.training_data.held_out)
+        if features is not None:
+            self.training_data.use_features(cast("Any", self.trainer).datamodule, *features)
+
+    def _course(self) -> TrainingCourse:
+        return TrainingCourse(total_steps(self.trainer), self.warmup, self.first_stage)
+
+    def features(self, batch: ClassImageBatch | FeatureBatch) -> list[torch.Tensor]:
+        """Feature maps of the levels, shapes (B, D, H, W), of a batch of images or of features kept of them."""
+        return batch.features if isinstance(batch, FeatureBatch) else self.model.encoder(batch.image)
+
+    def on_before_batch_transfer(
+        self, batch: ImageBatch | FeatureBatch, dataloader_idx: int
+    ) -> ClassImageBatch | FeatureBatch:
+        """Give every batch the class fields, with the model's class indices.
+
+        Args:
+            batch: Batch in main memory.
+            dataloader_idx: Unused.
+
+        Returns:
+            The batch.
+
+        Raises:
+            ValueError: If the model does not know a class, if it is to train on an image of none, or if an image has
+                numbers that are not finite.
+        """
+        batch = super().on_before_batch_transfer(batch, dataloader_idx)
+        return self.labels.label(with_class_fields(batch), self.trainer)
+
+    def class_index(self, batch: ClassImageBatch | FeatureBatch) -> torch.Tensor:
+        """True classes of a batch; a model of one class takes all images for that one.
+
+        Args:
+            batch: Batch of images.
+
+        Returns:
+            Class indices, int64, shape (B,).
+
+        Raises:
+            ValueError: If the batch has no classes though the model has several.
+        """
+        if batch.class_index is not None:
+            return batch.class_index
+        if self.model.num_classes > 1:
+            msg = f"The model has the classes {', '.join(self.class_names)}, but the batch carries no class_index. "
+            msg += "Load the images with anomalib_hgad.MultiClass."
+            raise ValueError(msg)
+        return torch.zeros(batch.batch_size, dtype=torch.int64, device=self.device)
+
+    def training_step(self, batch: ClassImageBatch | FeatureBatch, *args: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ANN401
+        """Loss of a batch, Eq. 11 summed over the levels.
+
+        Args:
+            batch: Batch of normal images with their classes.
+            *args: Unused.
+            **kwargs: Unused.
+
+        Returns:
+            The loss.
+        """
+        del args, kwargs
+        class_index = self.class_index(batch)
+        # All processes draw the same positions, and so does a resumed training.
+        generator = torch.Generator().manual_seed(self.global_step)
+        losses = self.model.losses(
+            self.features(batch), class_index, self.label_smoothing, self.position_share, generator
+        )
+        stage = self._course().stage(self.global_step)
+        loss = total_loss(losses, self.loss_weights, stage)
+        size = batch.batch_size
+        terms = {f"train_{name}": value.detach() for name, value in losses._asdict().items()}
+        self.log_dict(terms, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
+        self.log(
+            "train_loss", loss.detach(), on_step=True, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True
+        )
+        self.log("stage", float(stage), on_step=True, on_epoch=False, prog_bar=True, batch_size=size)
+        return loss
+
+    def validation_step(self, batch: ClassImageBatch, *args: Any, **kwargs: Any) -> ClassImageBatch:  # noqa: ANN401
+        """Predict a batch; the same in validation, test and prediction.
+
+        Args:
+            batch: Batch of images.
+            *args: Unused.
+            **kwargs: Unused.
+
+        Returns:
+            The same batch with predictions.
+        """
+        del args, kwargs
+        predict_batch(self.model, batch, batch.class_index, self.class_names, self.class_source)
+        return batch
+
+    test_step = validation_step
+    predict_step = validation_step
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the class names, and what made the checkpoint."""
+        super().on_save_checkpoint(checkpoint)
+        self.labels.save(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the classes.
+
+        Args:
+            checkpoint: The checkpoint.
+
+        Raises:
+            ValueError: If the checkpoint is not of this model, of other settings or of other versions, or if a training
+                is resumed on other classes.
+        """
+        self.set_class_names(self.labels.names_in(checkpoint, resumes=self.stage == TrainerFn.FITTING))
+        super().on_load_checkpoint(checkpoint)
+        check_score(checkpoint, self.model.score)
+
+    def description(self) -> dict[str, str]:
+        """What an exported model says of itself: classes, thresholds, image size and versions, in JSON each."""
+        class_tensor = CLASS_TENSOR if self.model.num_classes > 1 else None
+        classes = {"class_names": json.dumps(self.class_names), "class_tensor": json.dumps(class_tensor)}
+        return super().description() | classes
+
+    def _model_for_inference(self, image_size: tuple[int, int] | None) -> HgadModel:
+        """The model, folded if all images come to it in one size."""
+        return self.model if image_size is None else fold(self.model, image_size)
+
+    def _name_tensors(self, graph: Any) -> None:  # noqa: ANN401 - an onnx.ModelProto, see the base
+        name_class_tensor(graph)
+
+    def _compress_ov_model(self, model: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """INT8 in place of anomalib's, which quantises the mixture too, on test images."""
+        return compress_graph(self.model, model, *args, **kwargs)

@@ -1,0 +1,65 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the torch model says of a batch, in the fields of the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, cast
+
+import torch
+
+from anomalib_hgad.data.batch import NO_CLASS, UNKNOWN, ClassImageBatch
+from anomalib_hgad.models.hgad.novelty import NOVELTY_LIMIT
+from anomalib_hgad.models.hgad.torch_model import HgadModel, HgadPrediction
+
+ScoredClass = Literal["inferred", "given"]
+"""Class that an image is scored under."""
+
+
+def predict_batch(
+    model: HgadModel,
+    batch: ClassImageBatch,
+    class_index: torch.Tensor | None,
+    class_names: Sequence[str],
+    class_source: ScoredClass,
+) -> None:
+    """Predict a batch with the class inferred and, where it is known, with it given.
+
+    Args:
+        model: The model.
+        batch: Batch of normalised images on the model's device; its fields of predictions are set.
+        class_index: True classes, int64, shape (B,), or ``None``.
+        class_names: Names of the classes. A mixture of another number of classes names none.
+        class_source: Which of the two is the decision; where the class is not known it is the inferred one.
+    """
+    inferred, given = _predictions(model, cast("torch.Tensor", batch.image), class_index)
+    chosen = given if given is not None and class_source == "given" else inferred
+    batch.update(pred_score=chosen.pred_score, raw_score=chosen.pred_score, anomaly_map=chosen.anomaly_map)
+    batch.update(class_inferred_score=inferred.pred_score, class_inferred_map=inferred.anomaly_map.squeeze(1))
+    batch.update(novelty=inferred.novelty)
+    if given is not None:
+        batch.update(class_given_score=given.pred_score, class_given_map=given.anomaly_map.squeeze(1))
+    if model.num_classes == len(class_names):
+        pred_class_index = inferred.class_posterior.argmax(dim=-1)
+        names = [
+            UNKNOWN if novelty > NOVELTY_LIMIT else class_names[index]
+            for index, novelty in zip(pred_class_index.tolist(), inferred.novelty.tolist(), strict=True)
+        ]
+        batch.update(pred_class_index=pred_class_index, pred_class_name=names)
+
+
+def _predictions(
+    model: HgadModel, images: torch.Tensor, class_index: torch.Tensor | None
+) -> tuple[HgadPrediction, HgadPrediction | None]:
+    """Predict with the class inferred and with it given, which is the same for an image of none."""
+    if class_index is None:
+        return model.predict(images)
+    inferred, given = model.predict(images, class_index.clamp(min=0))
+    rows = (class_index == NO_CLASS).nonzero().squeeze(-1)
+    if given is not None and len(rows):
+        given = HgadPrediction(
+            *(mine.index_copy(0, rows, other[rows]) for mine, other in zip(given, inferred, strict=True))
+        )
+    return inferred, given

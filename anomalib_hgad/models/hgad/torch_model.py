@@ -1,0 +1,312 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""HGAD as a torch module: images -> features -> flow -> mixture -> losses or scores.
+
+Dimensions: B images, H x W grid of a level, D its channels, n its latent vectors (H*W where each position has one), K
+classes, J of them, L levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+from anomalib.data import InferenceBatch
+from torch import nn
+
+from anomalib_hgad.common.checks import check_positive
+from anomalib_hgad.common.encoder import PyramidEncoder
+from anomalib_hgad.models.hgad.anomaly_map import AnomalyMapGenerator, LevelScores, ScoreKind, class_posterior
+from anomalib_hgad.models.hgad.calibration import ScoreCalibration
+from anomalib_hgad.models.hgad.flows import FAMILIES, FeatureFlow, Latents, check_flow_arguments
+from anomalib_hgad.models.hgad.loss import HgadLosses, class_log_likelihood, hgad_losses, negative_entropy
+from anomalib_hgad.models.hgad.novelty import NoveltyScale
+from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
+
+PriorKind = Literal["hierarchical", "fixed_centers", "single_gaussian"]
+
+CANDIDATE_CLASSES = 5
+"""Most classes that an image is scored under when its class is inferred: the most probable ones.
+
+The posterior is sharp, as it sums over all positions; with this bound the time per image hardly grows with K.
+"""
+
+
+class HgadPrediction(NamedTuple):
+    """Predictions for a batch of images.
+
+    Attributes:
+        pred_score: Image scores, higher is more anomalous, shape (B,).
+        anomaly_map: Scores of the pixels on the same scale, shape (B, 1, height, width). The image score is their
+            largest.
+        class_posterior: Probabilities of the classes as the model infers them, shape (B, K).
+        novelty: How much less typical the images are than normal ones of their class, 1 is the most that is taken
+            for one of its products, shape (B,).
+    """
+
+    pred_score: torch.Tensor
+    anomaly_map: torch.Tensor
+    class_posterior: torch.Tensor
+    novelty: torch.Tensor
+
+
+class LevelReading(NamedTuple):
+    """What a level says about some images before a class is chosen.
+
+    Attributes:
+        latents: z, shape (B, n, D), log |det J|, shape (B, n), and their grid.
+        negative_entropy: e, in nats, at most 0, shape (B, n).
+        class_logits: Logits of the image's class, those of the positions summed, shape (B, K).
+    """
+
+    latents: Latents
+    negative_entropy: torch.Tensor
+    class_logits: torch.Tensor
+
+
+class HgadModel(nn.Module):
+    """One anomaly detector for many product classes.
+
+    Args:
+        backbone: timm model name.
+        layers: Layers of the backbone whose features are taken.
+        scales: Sizes of the image pyramid relative to the input.
+        image_size: Height and width of the images.
+        pre_trained: Download the weights of the backbone.
+        backbone_weights: Local file with the weights of the backbone, instead of a download.
+        num_classes: K.
+        num_centers: M, centres of a class.
+        flow: Family of the flows: ``"cflow"``, position by position with a position code; ``"fastflow"``, convolutions;
+            ``"semantic"``, of the class token of a Vision Transformer; or another one of
+            :data:`~anomalib_hgad.models.hgad.flows.FAMILIES`.
+        flow_arguments: Options of the family by name, as its class has them. ``None`` leaves all at their defaults.
+        prior: ``"hierarchical"``; ``"fixed_centers"`` keeps the main centres where they start; ``"single_gaussian"``
+            is one standard Gaussian for all classes, as in CFLOW-AD, and knows no classes.
+        score: What the map is made of, see :class:`~anomalib_hgad.models.hgad.anomaly_map.AnomalyMapGenerator`. With
+            one class the entropy is identically 0, and sum and product are the log-likelihood's map.
+
+    Raises:
+        ValueError: If an argument is out of range, or if there is no such flow or option of it.
+        TypeError: If an option of the flow is of another type.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnet_b6",
+        layers: Sequence[str] = ("blocks.4",),
+        scales: Sequence[float] = (1.0, 0.5, 0.25),
+        image_size: tuple[int, int] = (1024, 1024),
+        pre_trained: bool = True,
+        backbone_weights: str | Path | None = None,
+        num_classes: int = 1,
+        num_centers: int = 10,
+        flow: str = "cflow",
+        flow_arguments: dict[str, Any] | None = None,
+        prior: PriorKind = "hierarchical",
+        score: ScoreKind = "sum",
+    ) -> None:
+        super().__init__()
+        options = check_flow_arguments(flow, flow_arguments or {})  # before the backbone is loaded
+        family = FAMILIES[flow]
+        self.prior_kind = prior
+        self.num_centers = num_centers
+        self.score = score
+        check_positive(**{"height of image_size": image_size[0], "width of image_size": image_size[1]})
+        self.image_size = image_size
+        self.encoder = PyramidEncoder(backbone, layers, scales, pre_trained, backbone_weights, tokens=family.of_tokens)
+        self.encoder.check_image_size(image_size)
+        self.flows = nn.ModuleList(family(dim, **options) for dim in self.encoder.out_dims)
+        self.priors: nn.ModuleList
+        self.calibration: ScoreCalibration
+        self.novelty: NoveltyScale
+        self.anomaly_map_generator: AnomalyMapGenerator
+        self.set_num_classes(num_classes)
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.calibration.num_classes
+
+    def set_num_classes(self, num_classes: int) -> None:
+        """Start the mixtures and the score constants anew for another number of classes.
+
+        Args:
+            num_classes: K. A single Gaussian knows only one.
+        """
+        if self.prior_kind == "single_gaussian":
+            num_classes = 1
+        self.priors = nn.ModuleList(self._new_prior(num_classes, dim) for dim in self.encoder.out_dims)
+        self.calibration = ScoreCalibration(num_classes, len(self.flows))
+        self.novelty = NoveltyScale(num_classes)
+        score: ScoreKind = "log_likelihood" if num_classes == 1 and self.score != "entropy" else self.score
+        self.anomaly_map_generator = AnomalyMapGenerator(score, self.image_size)
+
+    def mixture_class_index(self, class_index: torch.Tensor) -> torch.Tensor:
+        """Classes as the mixture counts them: one that knows a single class takes all images for that one."""
+        return class_index if self.num_classes > 1 else torch.zeros_like(class_index)
+
+    @property
+    def whitened(self) -> bool:
+        """Whether the flows whiten the features."""
+        return all(bool(flow.whitened) for flow in self.feature_flows)
+
+    def set_whitening(self, statistics: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Let the flows whiten the features.
+
+        Args:
+            statistics: Mean of the vectors of every level, shape (D,), and their covariance, shape (D, D).
+        """
+        for flow, (mean, covariance) in zip(self.feature_flows, statistics, strict=True):
+            flow.set_whitening(mean, covariance)
+
+    @property
+    def feature_flows(self) -> list[FeatureFlow]:
+        """The flows of the levels."""
+        return [cast("FeatureFlow", flow) for flow in self.flows]
+
+    @property
+    def _priors(self) -> list[HierarchicalGaussianMixture]:
+        return [cast("HierarchicalGaussianMixture", prior) for prior in self.priors]
+
+    @property
+    def head_weights(self) -> list[torch.Tensor]:
+        """What mixture and smoothing multiply with: main centres of the levels, and kernels."""
+        kernels = [cast("torch.Tensor", blur.kernel) for blur in self.anomaly_map_generator.blur]
+        return [prior.class_centers for prior in self._priors] + kernels
+
+    def _new_prior(self, num_classes: int, dim: int) -> HierarchicalGaussianMixture:
+        if self.prior_kind == "single_gaussian":
+            prior = HierarchicalGaussianMixture(1, 1, dim)
+            nn.init.zeros_(prior.class_centers)
+        else:
+            prior = HierarchicalGaussianMixture(num_classes, self.num_centers, dim)
+        prior.class_centers.requires_grad_(self.prior_kind == "hierarchical")
+        return prior
+
+    def losses(
+        self,
+        features: Sequence[torch.Tensor],
+        class_index: torch.Tensor,
+        label_smoothing: float = 0.02,
+        position_share: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> HgadLosses:
+        """Loss terms summed over the levels.
+
+        Args:
+            features: Feature maps of the levels, as the encoder gives them, shapes (B, D, H, W).
+            class_index: True classes, int64, shape (B,).
+            label_smoothing: Share of the label spread over all classes in the mutual information.
+            position_share: Share of the positions that are drawn, by flows that map each one by itself.
+            generator: Random numbers that they are drawn by, of a CPU; PyTorch's global ones by default.
+
+        Returns:
+            The terms, unweighted. Levels share no parameters: a step on the sum equals a step per level.
+        """
+        class_index = self.mixture_class_index(class_index)
+        levels = []
+        for level, flow, prior in zip(features, self.feature_flows, self._priors, strict=True):
+            z, log_det = flow.some_latents(level, position_share, generator)
+            levels.append(hgad_losses(prior, z, log_det, class_index, label_smoothing))
+        return HgadLosses(*(torch.stack(terms).sum() for terms in zip(*levels, strict=True)))
+
+    @torch.no_grad()
+    def read(self, features: Sequence[torch.Tensor]) -> list[LevelReading]:
+        """All about the levels of some images that does not depend on their class.
+
+        Args:
+            features: Feature maps of the levels, shapes (B, D, H, W).
+
+        Returns:
+            What each level says.
+        """
+        readings = []
+        for level, flow, prior in zip(features, self.feature_flows, self._priors, strict=True):
+            latents = flow(level)
+            energies = prior.class_energies(latents.z)
+            class_logits = (energies + prior.class_log_priors()).log_softmax(dim=-1).sum(dim=1)
+            readings.append(LevelReading(latents, negative_entropy(energies), class_logits))
+        return readings
+
+    @torch.no_grad()
+    def level_scores(self, readings: Sequence[LevelReading], class_index: torch.Tensor) -> list[LevelScores]:
+        """Scores of all positions of all levels under some classes of each image.
+
+        Args:
+            readings: What the levels say.
+            class_index: Classes, as the mixture counts them, int64, shape (B, J).
+
+        Returns:
+            Scores of the levels.
+        """
+        levels = []
+        for reading, prior in zip(readings, self._priors, strict=True):
+            z, log_det, grid = reading.latents
+            log_densities = prior.intra_class_log_density(z, class_index)
+            log_likelihoods = class_log_likelihood(log_densities, log_det.unsqueeze(-1), dim=z.shape[-1])
+            levels.append(LevelScores(log_likelihoods, reading.negative_entropy, grid))
+        return levels
+
+    @torch.no_grad()
+    def predict(
+        self,
+        images: torch.Tensor,
+        class_index: torch.Tensor | None = None,
+    ) -> tuple[HgadPrediction, HgadPrediction | None]:
+        """Predict with the inferred and, where it is known, with the true class.
+
+        Args:
+            images: Normalised images, shape (B, 3, height, width).
+            class_index: True classes, int64, shape (B,), or ``None``.
+
+        Returns:
+            The prediction with the inferred class, and that with the true one if it is given.
+        """
+        readings = self.read(self.encoder(images))
+        posterior = class_posterior([reading.class_logits for reading in readings])
+        weights, candidates = posterior.topk(min(CANDIDATE_CLASSES, self.num_classes), dim=-1)
+        weights = weights / weights.sum(dim=-1, keepdim=True)
+        size = images.shape[-2:]
+        inferred = self._prediction(readings, candidates, weights, posterior, size)
+        if class_index is None:
+            return inferred, None
+        true_class = self.mixture_class_index(class_index).unsqueeze(-1)
+        certain = torch.ones_like(true_class, dtype=posterior.dtype)
+        return inferred, self._prediction(readings, true_class, certain, posterior, size)
+
+    def _prediction(
+        self,
+        readings: Sequence[LevelReading],
+        class_index: torch.Tensor,
+        class_weights: torch.Tensor,
+        posterior: torch.Tensor,
+        size: Sequence[int],
+    ) -> HgadPrediction:
+        """Predict under the classes that an image may show, shape (B, J), most probable first, and their weights."""
+        levels = self.level_scores(readings, class_index)
+        anomaly_map = self.anomaly_map_generator(
+            levels,
+            self.calibration.max_log_likelihood[class_index],
+            self.calibration.max_negative_entropy[class_index],
+            class_weights,
+            size,
+        )
+        anomaly_map = self.calibration(anomaly_map, class_index, class_weights)
+        pred_score = anomaly_map.amax(dim=(-3, -2, -1))
+        return HgadPrediction(pred_score, anomaly_map, posterior, self.novelty(levels, class_index))
+
+    @torch.no_grad()
+    def forward(self, images: torch.Tensor) -> InferenceBatch:
+        """Predict with the inferred class.
+
+        Args:
+            images: Normalised images, shape (B, 3, height, width).
+
+        Returns:
+            Image scores, shape (B,), and anomaly maps, shape (B, 1, height, width).
+        """
+        prediction, _ = self.predict(images)
+        return InferenceBatch(pred_score=prediction.pred_score, anomaly_map=prediction.anomaly_map)

@@ -1,0 +1,110 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a training sees in place of all images of its datamodule."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from anomalib.data import AnomalibDataModule
+from anomalib.models import AnomalibModule
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from torch.utils.data import Dataset
+
+from anomalib_hgad.data.hold_out import hold_out
+from anomalib_hgad.models.hgad.feature_cache.dataset import FeatureDataset
+
+
+class TrainingData(Callback):
+    """Changes the training data of a datamodule, and takes the changes back when the training is over.
+
+    Nothing else sets them: images are held out at the start, and features may take the place of images after that.
+
+    Attributes:
+        held_out: Normal images that are not trained on, or their features; ``None`` if there are none.
+        has_features: Whether features have taken the place of the images.
+    """
+
+    def __init__(self) -> None:
+        self.held_out: Dataset[Any] | None = None
+        self.has_features = False
+        self._undo = ExitStack()
+
+    def start(self, datamodule: LightningDataModule | None, share: float) -> None:
+        """Hold images out, if the data says which class each image is of.
+
+        Args:
+            datamodule: Data of the training.
+            share: Share of the images of each class.
+        """
+        self.restore()
+        self.held_out = None
+        images = getattr(datamodule, "train_data", None)
+        if share and "class_index" in getattr(images, "samples", ()):
+            kept, self.held_out = hold_out(images, share)
+            self._replace(datamodule, "train_data", kept)
+
+    def use_features(
+        self, datamodule: AnomalibDataModule, training: FeatureDataset, held_out: FeatureDataset | None
+    ) -> None:
+        """Put features in the place of the images.
+
+        Args:
+            datamodule: Data of the training.
+            training: Features of the images to train on.
+            held_out: Features of the images that are held out.
+        """
+        self.has_features = True
+        # Lightning advises more workers, which would slow these loaders down.
+        self._undo.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", message="The 'train_dataloader' does not have many workers")
+        self._replace(datamodule, "train_data", training)
+        self._replace(datamodule, "train_dataloader", _without_workers(datamodule))
+        self._undo.callback(training.close)
+        if held_out is not None:
+            self._replace(self, "held_out", held_out)
+            self._undo.callback(held_out.close)
+
+    def restore(self) -> None:
+        """Take all changes back. The images held out stay known until the next training."""
+        self._undo.close()
+        self.has_features = False
+
+    def _replace(self, owner: Any, name: str, value: Any) -> None:  # noqa: ANN401
+        """Set an attribute until the training is over."""
+        if name in vars(owner):
+            self._undo.callback(setattr, owner, name, vars(owner)[name])
+        else:
+            self._undo.callback(delattr, owner, name)
+        setattr(owner, name, value)
+
+    def teardown(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:
+        """Leave the datamodule as it was."""
+        del trainer, pl_module, stage
+        self.restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: AnomalibModule, exception: BaseException) -> None:
+        """Leave the datamodule as it was."""
+        del trainer, pl_module, exception
+        self.restore()
+
+
+def _without_workers(datamodule: AnomalibDataModule) -> Callable[[], Any]:
+    """The datamodule's method that makes training batches, with no worker processes for them.
+
+    Features need no decoding, and to send them from a worker takes ten times as long as to read them here.
+    """
+    make = datamodule.train_dataloader
+
+    def train_dataloader() -> Any:  # noqa: ANN401
+        workers, datamodule.num_workers = datamodule.num_workers, 0
+        try:
+            return make()
+        finally:
+            datamodule.num_workers = workers
+
+    return train_dataloader

@@ -1,0 +1,185 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""UniAD as a torch module: images -> features -> transformer -> reconstruction -> loss or scores (Sec. 3).
+
+Dimensions: B images, C channels of all layers, H x W grid of tokens, n = H*W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from anomalib.data import InferenceBatch
+from torch import nn
+from torch.nn import functional as F
+
+from anomalib_hgad.common.checks import check_positive
+from anomalib_hgad.common.encoder import PyramidEncoder
+from anomalib_hgad.common.precision import full_precision
+from anomalib_hgad.models.uniad.transformer import NeighborMaskedTransformer
+
+
+class FeatureJitter(nn.Module):
+    """Noise on the tokens in training, so that the model learns to take it off (Sec. 3.4).
+
+    A token f of C channels gets Gaussian noise of standard deviation scale * ||f|| / C in every channel.
+
+    Args:
+        scale: alpha; 0 adds none.
+        probability: Probability that an image gets noise.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(self, scale: float = 20.0, probability: float = 1.0) -> None:
+        super().__init__()
+        if scale < 0 or not 0 <= probability <= 1:
+            msg = f"Expected jitter_scale >= 0 and 0 <= jitter_probability <= 1, got {scale} and {probability}."
+            raise ValueError(msg)
+        self.scale = scale
+        self.probability = probability
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Add noise in training; give the tokens as they are else.
+
+        Args:
+            tokens: Shape (B, n, C).
+
+        Returns:
+            Shape (B, n, C).
+        """
+        if not self.training:
+            return tokens
+        deviation = self.scale * tokens.norm(dim=-1, keepdim=True) / tokens.shape[-1]
+        chosen = torch.rand(len(tokens), 1, 1, device=tokens.device) < self.probability
+        return tokens + chosen * deviation * torch.randn_like(tokens)
+
+
+class UniAdModel(nn.Module):
+    """One anomaly detector for many product classes: what it cannot reconstruct is an anomaly.
+
+    Args:
+        backbone: timm model name.
+        layers: Layers of the backbone whose features are taken.
+        image_size: Height and width of the images.
+        pre_trained: Download the weights of the backbone.
+        backbone_weights: Local file with the weights of the backbone, instead of a download.
+        grid_size: (H, W), which the features are resized to.
+        hidden_dim: Embedding of a token in the transformer.
+        encoder_layers: Layers of the encoder.
+        decoder_layers: Layers of the decoder.
+        num_heads: Heads of every attention.
+        feedforward_dim: Hidden size of the feed-forward networks.
+        dropout: Share that is dropped in training.
+        neighborhood: Height and width of the window around a token that it does not attend to, in tokens.
+        jitter_scale: See :class:`FeatureJitter`.
+        jitter_probability: See there.
+
+    Raises:
+        ValueError: If an argument is out of range, or if there is no such backbone or layer.
+        FileNotFoundError: If there is no file of weights at the given path.
+        RuntimeError: If the weights cannot be downloaded.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnet_b4",
+        layers: Sequence[str] = ("blocks.0", "blocks.1", "blocks.2", "blocks.4"),
+        image_size: tuple[int, int] = (224, 224),
+        pre_trained: bool = True,
+        backbone_weights: str | Path | None = None,
+        grid_size: tuple[int, int] = (14, 14),
+        hidden_dim: int = 256,
+        encoder_layers: int = 4,
+        decoder_layers: int = 4,
+        num_heads: int = 8,
+        feedforward_dim: int = 1024,
+        dropout: float = 0.1,
+        neighborhood: tuple[int, int] = (7, 7),
+        jitter_scale: float = 20.0,
+        jitter_probability: float = 1.0,
+    ) -> None:
+        super().__init__()
+        check_positive(**{"height of image_size": image_size[0], "width of image_size": image_size[1]})
+        check_positive(**{"height of grid_size": grid_size[0], "width of grid_size": grid_size[1]})
+        self.image_size = image_size
+        self.grid_size = grid_size
+        self.jitter = FeatureJitter(jitter_scale, jitter_probability)
+        self.transformer = NeighborMaskedTransformer(
+            grid_size, hidden_dim, encoder_layers, decoder_layers, num_heads, feedforward_dim, dropout, neighborhood
+        )
+        self.encoder = PyramidEncoder(backbone, layers, (1.0,), pre_trained, backbone_weights)
+        dim = sum(self.encoder.out_dims)
+        self.input_projection = nn.Linear(dim, hidden_dim)
+        self.output_projection = nn.Linear(hidden_dim, dim)
+
+    @property
+    def score_window(self) -> tuple[int, int]:
+        """Height and width of the window that image scores are averaged over: a token's share of the image.
+
+        At the paper's 224 pixels and 14 x 14 tokens it is the paper's 16 x 16.
+        """
+        height, width = (
+            max(1, round(size / tokens)) for size, tokens in zip(self.image_size, self.grid_size, strict=True)
+        )
+        return height, width
+
+    def tokens(self, images: torch.Tensor) -> torch.Tensor:
+        """Features of all layers on one grid, the target of the reconstruction.
+
+        Args:
+            images: Normalised images, shape (B, 3, height, width).
+
+        Returns:
+            Shape (B, n, C).
+        """
+        levels = [
+            F.interpolate(full_precision(level), size=self.grid_size, mode="bilinear", align_corners=True)
+            for level in self.encoder(images)
+        ]
+        return torch.cat(levels, dim=1).flatten(2).transpose(1, 2)
+
+    def reconstruct(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Reconstruct the features of normal images, in training from noisy ones.
+
+        Args:
+            tokens: Shape (B, n, C).
+
+        Returns:
+            Shape (B, n, C).
+        """
+        return self.output_projection(self.transformer(self.input_projection(self.jitter(tokens))))
+
+    def loss(self, images: torch.Tensor) -> torch.Tensor:
+        """Mean squared error of the reconstruction from the features without noise (Eq. 1).
+
+        Args:
+            images: Normalised images of normal products, shape (B, 3, height, width).
+
+        Returns:
+            The loss, scalar.
+        """
+        tokens = self.tokens(images)
+        return F.mse_loss(self.reconstruct(tokens), tokens)
+
+    @torch.no_grad()
+    def forward(self, images: torch.Tensor) -> InferenceBatch:
+        """Predict.
+
+        Args:
+            images: Normalised images, shape (B, 3, height, width).
+
+        Returns:
+            Anomaly maps, the norms of the differences of features and reconstruction, shape (B, 1, height, width), and
+            image scores, the largest mean of a window of the map, shape (B,). Higher is more anomalous.
+        """
+        tokens = self.tokens(images)
+        distances = (self.reconstruct(tokens) - tokens).norm(dim=-1).unflatten(-1, self.grid_size).unsqueeze(1)
+        # With aligned corners, as the features were brought to the grid: each token stays where it was in the image.
+        anomaly_map = F.interpolate(distances, size=images.shape[-2:], mode="bilinear", align_corners=True)
+        pred_score = F.avg_pool2d(anomaly_map, self.score_window, stride=1).amax(dim=(-3, -2, -1))
+        return InferenceBatch(pred_score=pred_score, anomaly_map=anomaly_map)

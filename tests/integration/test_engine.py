@@ -1,0 +1,328 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Hgad inside anomalib: what the host expects of every model, through Engine and the inferencers."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import MVTecAD
+from anomalib.engine import Engine
+from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from sklearn.metrics import roc_auc_score
+
+from anomalib_hgad import Hgad, MultiClass
+from tests.helpers import trees
+from tests.helpers.engines import engine
+from tests.helpers.light import LIGHT
+
+
+def light_model(**settings: Any) -> Hgad:
+    return Hgad(**LIGHT | settings)
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("engine") / "data"
+    trees.mvtec_class(folder / "bolt", train=6, good=4, bad=4)
+    trees.mvtec_class(folder / "nut", train=5, good=3, bad=3, size=(48, 40), suffix=".jpg")
+    trees.mvtec_class(folder / "washer", train=4, masks=False, mode="L")
+    return folder
+
+
+def multi_class(root: Path, **settings: Any) -> MultiClass:
+    return MultiClass(
+        **{
+            "root": root,
+            "train_batch_size": 4,
+            "eval_batch_size": 4,
+            "num_workers": 0,
+            "val_split_mode": "same_as_test",
+        }
+        | settings,
+    )
+
+
+class Collect(Callback):
+    """Keeps the batches of a test after all predictions."""
+
+    def __init__(self) -> None:
+        self.batches: list[Any] = []
+
+    def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
+        self.batches.append(outputs)
+
+
+@pytest.fixture(scope="module")
+def trained(
+    data_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Engine, Hgad, list[dict[str, float]], list]:
+    seed_everything(0)
+    collect = Collect()
+    run = engine(tmp_path_factory.mktemp("run"), collect, max_epochs=3, logger=True)
+    model = light_model(lr=1e-3)
+    figures = run.train(model, datamodule=multi_class(data_root))
+    return run, model, figures, collect.batches
+
+
+@pytest.mark.slow
+def test_figures_are_those_of_scikit_learn(trained: Any) -> None:
+    _, _, figures, batches = trained
+    names = [name for batch in batches for name in batch.class_name]
+    scores, labels = (torch.cat([getattr(batch, field) for batch in batches]) for field in ("pred_score", "gt_label"))
+    of_class = {}
+    for name in ("bolt", "nut", "washer"):
+        rows = [index for index, other in enumerate(names) if other == name]
+        of_class[name] = roc_auc_score(labels[rows].int(), scores[rows])
+        assert figures[0][f"image_AUROC_{name}"] == pytest.approx(of_class[name], abs=1e-6)
+    assert figures[0]["image_AUROC"] == pytest.approx(np.mean(list(of_class.values())), abs=1e-6)
+    assert figures[0]["image_AUROC_pooled"] == pytest.approx(roc_auc_score(labels.int(), scores), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_pixel_figures_are_over_the_classes_with_masks(trained: Any) -> None:
+    _, _, figures, batches = trained
+    of_class = []
+    for name in ("bolt", "nut"):
+        maps, masks = [], []
+        for batch in batches:
+            rows = [index for index, other in enumerate(batch.class_name) if other == name]
+            if rows:
+                maps.append(batch.anomaly_map[rows].flatten())
+                masks.append(batch.gt_mask[rows].flatten())
+        of_class.append(roc_auc_score(torch.cat(masks).int(), torch.cat(maps)))
+        assert figures[0][f"pixel_AUROC_{name}"] == pytest.approx(of_class[-1], abs=1e-5)
+    assert figures[0]["pixel_AUROC"] == pytest.approx(np.mean(of_class), abs=1e-5)
+    assert "pixel_AUROC_washer" not in figures[0]
+
+
+@pytest.mark.slow
+def test_both_sources_of_the_class_are_reported(trained: Any) -> None:
+    _, _, figures, _ = trained
+    for source in ("given", "inferred"):
+        assert {f"class_{source}_image_AUROC", f"class_{source}_pixel_AUROC"} <= set(figures[0])
+    assert "ClassAccuracy" in figures[0]
+
+
+@pytest.mark.slow
+def test_given_class_is_used_on_request(trained: Any, data_root: Path, tmp_path: Path) -> None:
+    _, model, figures, _ = trained
+    model.class_source, model.post_processor.enable_normalization = "given", False
+    given = engine(tmp_path).test(model, datamodule=multi_class(data_root))[0]
+    model.class_source, model.post_processor.enable_normalization = "inferred", True
+    assert given["class_inferred_image_AUROC"] == pytest.approx(figures[0]["class_inferred_image_AUROC"], abs=1e-6)
+    assert given["image_AUROC"] == pytest.approx(figures[0]["class_given_image_AUROC"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_predictions_name_the_inferred_class(trained: Any) -> None:
+    _, model, _, batches = trained
+    for batch in batches:
+        assert batch.pred_class_name == [model.class_names[index] for index in batch.pred_class_index]
+
+
+@pytest.mark.slow
+def test_losses_are_logged_by_name(data_root: Path, tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path)
+    engine(tmp_path, max_epochs=2, logger=logger, log_every_n_steps=1).fit(
+        light_model(first_stage=0.5),
+        datamodule=multi_class(data_root),
+    )
+    with (Path(logger.log_dir) / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    terms = ("inter", "mutual_information", "entropy", "intra", "likelihood", "loss")
+    assert {f"train_{term}_{when}" for term in terms for when in ("step", "epoch")} <= set(rows[0])
+    steps = [row for row in rows if row["train_loss_step"]]
+    assert [float(row["stage"]) for row in steps] == [1.0] * (len(steps) // 2) + [2.0] * (len(steps) // 2)
+    weights = {"inter": 1.0, "mutual_information": 100.0, "entropy": 1.0, "intra": 1.0, "likelihood": 1.0}
+    for row in steps:
+        trained = weights if float(row["stage"]) == 2 else ("inter", "mutual_information", "entropy")
+        total = sum(weights[term] * float(row[f"train_{term}_step"]) for term in trained)
+        assert float(row["train_loss_step"]) == pytest.approx(total, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_checkpoint_and_early_stopping_on_validation_figures(data_root: Path, tmp_path: Path) -> None:
+    best = ModelCheckpoint(dirpath=tmp_path, monitor="val_image_AUROC", mode="max")
+    stop = EarlyStopping(monitor="val_pixel_AUROC", mode="max", patience=1)
+    engine(tmp_path, best, stop, max_epochs=2).fit(light_model(), datamodule=multi_class(data_root))
+    assert best.best_model_score is not None
+
+
+@pytest.mark.slow
+def test_plain_datamodule_is_one_class(data_root: Path, tmp_path: Path) -> None:
+    model = light_model()
+    datamodule = MVTecAD(data_root, "bolt", train_batch_size=4, eval_batch_size=4, num_workers=0)
+    figures = engine(tmp_path).train(model, datamodule=datamodule)[0]
+    assert model.class_names == ["bolt"]
+    assert {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_AUPRO", "pixel_F1Score"} <= set(figures)
+
+
+@pytest.mark.slow
+def test_checkpoint_tests_a_choice_of_its_classes(trained: Any, data_root: Path, tmp_path: Path) -> None:
+    run, _, figures, _ = trained
+    datamodule = MultiClass([multi_class(data_root, categories=[name]) for name in ("nut", "bolt")], num_workers=0)
+    again = engine(tmp_path).test(light_model(), datamodule=datamodule, ckpt_path=run.best_model_path)[0]
+    for name in ("bolt", "nut"):
+        key = f"class_given_image_AUROC_{name}"
+        assert again[key] == pytest.approx(figures[0][key], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_unknown_classes_are_named(trained: Any, tmp_path: Path) -> None:
+    run, *_ = trained
+    trees.mvtec_class(tmp_path / "data/bolt")
+    trees.mvtec_class(tmp_path / "data/gear")
+    with pytest.raises(
+        ValueError, match=r"not trained on these classes of the data: gear\. It knows bolt, nut, washer"
+    ):
+        engine(tmp_path).test(light_model(), datamodule=multi_class(tmp_path / "data"), ckpt_path=run.best_model_path)
+
+
+@pytest.mark.slow
+def test_training_resumes_only_on_its_classes(trained: Any, tmp_path: Path) -> None:
+    run, *_ = trained
+    trees.mvtec_class(tmp_path / "data/gear")
+    with pytest.raises(ValueError, match="only be resumed on the classes it began with"):
+        engine(tmp_path, max_epochs=5).fit(
+            light_model(),
+            datamodule=multi_class(tmp_path / "data"),
+            ckpt_path=run.best_model_path,
+        )
+
+
+def test_wrong_number_of_classes_is_an_error(data_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="num_classes=7, but the data has 3 classes: bolt, nut, washer"):
+        engine(tmp_path).fit(light_model(num_classes=7), datamodule=multi_class(data_root))
+
+
+def test_entropy_of_one_class_is_an_error(data_root: Path, tmp_path: Path) -> None:
+    datamodule = MVTecAD(data_root, "bolt", train_batch_size=4, num_workers=0)
+    with pytest.raises(ValueError, match="With one class the entropy"):
+        engine(tmp_path).fit(light_model(score="entropy"), datamodule=datamodule)
+
+
+def test_several_classes_need_labels(data_root: Path, tmp_path: Path) -> None:
+    plain = MVTecAD(data_root, "bolt", train_batch_size=4, num_workers=0)
+    plain.setup()
+    with pytest.raises(ValueError, match=r"no class_index. Load the images with anomalib_hgad.MultiClass"):
+        engine(tmp_path).fit(light_model(num_classes=2), train_dataloaders=plain.train_dataloader())
+
+
+@pytest.mark.parametrize(("given", "epochs"), [({}, 100), ({"max_epochs": 1000}, 1000), ({"max_steps": 5}, -1)])
+def test_default_number_of_epochs_yields_to_the_users(given: dict[str, int], epochs: int, tmp_path: Path) -> None:
+    class Stop(Callback):
+        def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+            assert trainer.max_epochs == epochs
+            trainer.should_stop = True
+
+    trees.mvtec_class(tmp_path / "data/bolt", train=2)
+    run = engine(tmp_path, Stop(), **{"max_epochs": None} | given, limit_train_batches=1)
+    run.fit(light_model(), datamodule=multi_class(tmp_path / "data"))
+    assert run.trainer.max_epochs == epochs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"prior": "fixed_centers", "num_centers": 1, "loss_weights": {"inter": 0.0, "mutual_information": 0.0}},
+        {"prior": "single_gaussian", "first_stage": 0.0},
+        {"num_centers": 1, "whiten": False, "score": "log_likelihood", "calibrate": False},
+        {"layers": ["layer1", "layer2"], "scales": [1.0], "score": "entropy"},
+    ],
+    ids=["fixed centres", "single Gaussian", "literal features", "stages of one image"],
+)
+def test_settings_of_the_ablation_train(settings: dict[str, Any], data_root: Path, tmp_path: Path) -> None:
+    figures = engine(tmp_path).train(light_model(**settings), datamodule=multi_class(data_root))[0]
+    assert {"image_AUROC_bolt", "image_AUROC_nut", "image_AUROC_washer"} <= set(figures)
+
+
+@pytest.mark.slow
+def test_without_validation_the_checkpoint_has_the_constants(data_root: Path, tmp_path: Path) -> None:
+    run = engine(tmp_path, limit_val_batches=0)
+    run.fit(light_model(), datamodule=multi_class(data_root))
+    model = Hgad.load_from_checkpoint(run.best_model_path)
+    assert (model.model.calibration.max_log_likelihood != 0).all()
+    assert (model.model.calibration.spread != 1).all()
+
+
+@pytest.mark.slow
+def test_score_of_an_image_does_not_depend_on_its_batch(trained: Any, data_root: Path, tmp_path: Path) -> None:
+    _, model, *_ = trained
+    by_batch_size = []
+    for size in (1, 2, 32):
+        collect = Collect()
+        engine(tmp_path, collect).test(model, datamodule=multi_class(data_root, eval_batch_size=size))
+        paths = [path for batch in collect.batches for path in batch.image_path]
+        by_batch_size.append(dict(zip(paths, torch.cat([batch.pred_score for batch in collect.batches]), strict=True)))
+    alone, *others = by_batch_size
+    for other in others:
+        assert {path: score.item() for path, score in other.items()} == pytest.approx(
+            {path: score.item() for path, score in alone.items()},
+            abs=1e-4,
+        )
+
+
+@pytest.mark.slow
+def test_calibration_keeps_the_order_within_a_class(trained: Any, data_root: Path, tmp_path: Path) -> None:
+    _, model, figures, _ = trained
+    constants = model.model.calibration
+    location, spread = constants.location.clone(), constants.spread.clone()
+    constants.location.zero_()
+    constants.spread.fill_(1)
+    model.post_processor.enable_normalization, normalization = False, model.post_processor.enable_normalization
+    plain = engine(tmp_path).test(model, datamodule=multi_class(data_root))[0]
+    model.post_processor.enable_normalization = normalization
+    constants.location.copy_(location)
+    constants.spread.copy_(spread)
+    for name in ("bolt", "nut", "washer"):
+        key = f"class_given_image_AUROC_{name}"
+        assert plain[key] == pytest.approx(figures[0][key], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_training_without_validation_warns(data_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    engine(tmp_path, check_val_every_n_epoch=2).fit(light_model(), datamodule=multi_class(data_root))
+    assert "No validation was run, so anomalib's post-processor has no scale" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"class_source": "guess"}, "Expected class_source to be one of 'inferred', 'given'; got 'guess'"),
+        ({"prior": "cauchy"}, "Expected prior to be one of 'hierarchical', 'fixed_centers', 'single_gaussian'"),
+        ({"score": "mean"}, "Expected score to be one of 'sum', 'product', 'log_likelihood', 'entropy'"),
+        ({"first_stage": 1.5}, "expected 0 <= first_stage < 1, got 1.5"),
+        ({"position_share": 0.0}, "expected 0 < position_share <= 1, got 0.0"),
+        ({"position_share": 1.1}, "expected 0 < position_share <= 1, got 1.1"),
+        ({"flow_arguments": {"condition_dim": 10}}, "positive multiple of 4, got 10"),
+        ({"num_classes": 0}, "Expected num_classes > 0, got 0"),
+        ({"num_centers": 0}, "Expected num_centers >= 1, got 0"),
+        ({"loss_weights": {"inter": -1.0}}, r"Expected loss_weights\['inter'\] >= 0 and finite, got -1.0"),
+        (
+            {"loss_weights": {"mutual": 1.0}},
+            "there is no loss mutual. Expected some of inter, mutual_information, entropy",
+        ),
+        ({"loss_weights": {"entropy": float("nan")}}, "Expected .*entropy.* >= 0 and finite, got nan"),
+        ({"loss_weights": {"intra": float("inf")}}, "Expected .*intra.* >= 0 and finite, got inf"),
+        ({"weight_decay": -1e-4}, "Expected weight_decay >= 0 and finite, got -0.0001"),
+        ({"lr": 0.0}, "Expected lr > 0, got 0.0"),
+        ({"lr": float("inf")}, "Expected lr > 0 and finite, got inf"),
+        ({"flow_arguments": {"clamp_alpha": 0.0}}, "Expected clamp_alpha > 0, got 0.0"),
+        ({"image_size": 0}, "Expected height of image_size > 0, got 0"),
+        ({"image_size": (32, -32)}, "Expected width of image_size > 0, got -32"),
+        ({"image_size": 8, "scales": [1.0, 0.1]}, r"image_size=\(8, 8\) at scale 0.1 leaves no pixel. Take a larger"),
+    ],
+)
+def test_settings_out_of_range_are_errors(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        light_model(**settings)

@@ -1,0 +1,168 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tests of exported files: that they compute what PyTorch computes, and say what they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+import pytest
+import torch
+from anomalib.data import InferenceBatch
+from anomalib.pre_processing import PreProcessor
+from torchvision.transforms.v2 import CenterCrop, Compose, Resize
+
+from anomalib_hgad import Hgad
+from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32
+from anomalib_hgad.models.hgad.flows.conditional import ConditionalFlow, FoldedFlow
+from tests.helpers.exports import from_openvino
+from tests.helpers.light import LIGHT
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("seeded")]
+
+CLASSES = ["bolt", "gear wheel", "nut"]
+ONE_LEVEL = LIGHT | {"scales": [1.0], "flow_arguments": {"coupling_blocks": 1, "condition_dim": 16}}
+
+
+@pytest.fixture(scope="module")
+def module() -> Hgad:
+    """A model of three classes, as a checkpoint would restore it."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    module = Hgad(**LIGHT | {"image_size": (32, 48)})
+    module.set_class_names(CLASSES)
+    for name in ("image", "pixel"):
+        for constant, value in (("min", -3.0), ("max", 9.0), ("threshold", 2.0)):
+            setattr(module.post_processor, f"_{name}_{constant}", torch.tensor(value))
+    return module.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(module: Hgad, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("exported")
+    return {"onnx": module.to_onnx(folder), "openvino": module.to_openvino(folder)}
+
+
+def as_in_a_test(module: Hgad, images: torch.Tensor) -> InferenceBatch:
+    """What the callbacks and steps of a test make of images."""
+    return module.post_processor(module.model(module.pre_processor.transform(images)))
+
+
+def test_plain_onnxruntime_computes_it_too(exported: dict[str, Path], module: Hgad) -> None:
+    images = torch.rand(3, 3, 60, 50)
+    session = onnxruntime.InferenceSession(exported["onnx"])
+    names = [output.name for output in session.get_outputs()]
+    outputs = dict(zip(names, session.run(names, {"input": images.numpy()}), strict=True))
+    expected = as_in_a_test(module, images)
+    assert set(names) == {"pred_score", "pred_label", "anomaly_map", "pred_mask"}
+    for name in names:
+        np.testing.assert_allclose(outputs[name], getattr(expected, name).numpy(), rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+@pytest.mark.parametrize("shape", [(1, 3, 32, 48), (2, 3, 60, 50), (5, 3, 21, 100)])
+def test_graph_computes_what_pytorch_computes(
+    exported: dict[str, Path], module: Hgad, kind: str, shape: tuple[int, ...]
+) -> None:
+    """Batches and images of any size; the class is the one that the model infers."""
+    images = torch.rand(*shape)
+    outputs = from_openvino(exported[kind])(images.numpy())
+    with torch.no_grad():
+        expected = as_in_a_test(module, images)
+        prediction, _ = module.model.predict(module.pre_processor.transform(images))
+    for name, value in expected._asdict().items():
+        np.testing.assert_allclose(outputs[name], value.numpy(), rtol=1e-3, atol=1e-4, err_msg=name)
+    assert outputs[CLASS_TENSOR][:, 0].tolist() == prediction.class_posterior.argmax(dim=-1).tolist()
+
+
+def test_files_say_what_they_are(exported: dict[str, Path], module: Hgad) -> None:
+    properties = {
+        entry.key: entry.value for entry in onnx.load(exported["onnx"], load_external_data=False).metadata_props
+    }
+    graph = openvino.Core().read_model(exported["openvino"])
+    information = {name: graph.get_rt_info(["model_info", name]).value for name in properties}
+    for said in (properties, information):
+        entries = {name: json.loads(value) for name, value in said.items()}
+        assert entries["class_names"] == CLASSES
+        assert entries["class_tensor"] == CLASS_TENSOR
+        assert entries["image_threshold"] == entries["pixel_threshold"] == 0.5
+        assert entries["image_size"] == [32, 48]
+        assert {"anomalib_version", "anomalib-hgad_version", "torch_version"} <= set(entries)
+
+
+def test_graph_is_folded_and_has_no_loop_and_no_random_number(exported: dict[str, Path]) -> None:
+    """No sine of a position code, no softplus of a scale; as many matrix products as the flow has matrices."""
+    graph = onnx.load(exported["onnx"], load_external_data=False)
+    assert graph.opset_import[0].version == 18
+    kinds = [node.op_type for node in graph.graph.node]
+    assert not {"Sin", "Cos", "Softplus", "Loop", "If", "RandomNormal", "RandomUniform"} & set(kinds)
+    levels, blocks = 2, LIGHT["flow_arguments"]["coupling_blocks"]
+    mixture = 2 + 2  # distances to the classes and to the centres, weights of the classes for both normalities
+    resizing = 2
+    assert kinds.count("MatMul") + kinds.count("Gemm") == resizing + levels * (1 + 3 * blocks + mixture)
+
+
+def test_model_is_as_it_was_after_an_export(exported: dict[str, Path], module: Hgad, tmp_path: Path) -> None:
+    assert all(isinstance(flow, ConditionalFlow) for flow in module.model.flows)
+    assert any(parameter.requires_grad for parameter in module.parameters())
+    before = module.model
+    with pytest.raises(TypeError):
+        module.to_onnx(tmp_path, nonsense=1)
+    assert module.model is before
+
+
+def test_torch_export_is_folded(module: Hgad, tmp_path: Path) -> None:
+    path = module.to_torch(tmp_path)
+    restored = torch.load(path, weights_only=False)["model"]
+    assert all(isinstance(flow, FoldedFlow) for flow in restored.model.flows)
+    images = torch.rand(2, 3, 40, 40)
+    with torch.no_grad():
+        expected = as_in_a_test(module, images).pred_score
+        torch.testing.assert_close(restored(images).pred_score, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_export_prints_no_traceback_and_no_warning(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    Hgad(**ONE_LEVEL).eval().to_openvino(tmp_path)
+    printed = "".join(capfd.readouterr())
+    assert "Traceback" not in printed
+    assert "Error" not in printed
+    assert not [str(warning.message) for warning in recwarn if issubclass(warning.category, UserWarning)]
+
+
+def test_model_of_one_class_exports_without_a_class(tmp_path: Path) -> None:
+    single = Hgad(**ONE_LEVEL).eval()
+    path = single.to_onnx(tmp_path)
+    properties = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+    assert json.loads(properties["class_tensor"]) is None
+
+
+def test_graph_is_folded_for_the_size_that_the_pre_processor_ends_with(tmp_path: Path) -> None:
+    """A resized image may be cropped."""
+    transform = Compose([Resize((40, 40)), CenterCrop((32, 32))])
+    module = Hgad(**ONE_LEVEL, pre_processor=PreProcessor(transform=transform)).eval()
+    path = module.to_onnx(tmp_path)
+    images = torch.rand(2, 3, 50, 60)
+    outputs = openvino.compile_model(openvino.Core().read_model(path), "CPU", IN_FLOAT32)(images.numpy())
+    with torch.no_grad():
+        expected = as_in_a_test(module, images).anomaly_map
+        np.testing.assert_allclose(outputs["anomaly_map"], expected, rtol=1e-3, atol=1e-4)
+    assert outputs["anomaly_map"].shape == (2, 1, 32, 32)
+
+
+def test_without_resizing_the_size_must_be_given(tmp_path: Path) -> None:
+    module = Hgad(**ONE_LEVEL, pre_processor=False).eval()
+    with pytest.raises(ValueError, match=r"takes? images of one size only.*input_size=\(height, width\), got None"):
+        module.to_onnx(tmp_path)
+    images = torch.rand(2, 3, 64, 48)
+    path = module.to_onnx(tmp_path, input_size=(64, 48))
+    outputs = openvino.compile_model(openvino.Core().read_model(path), "CPU", IN_FLOAT32)(images[:1].numpy())
+    with torch.no_grad():
+        np.testing.assert_allclose(outputs["anomaly_map"], module(images[:1]).anomaly_map, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,99 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Rooms of the package know only rooms below them, by the import statements of the sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.imports import imported_names
+from tests.helpers.paths import ROOT
+
+PACKAGE = ROOT / "anomalib_hgad"
+FLOORS = (
+    ("common", "compatibility"),
+    ("data",),
+    ("evaluation",),
+    ("deploy",),
+    ("models",),
+    ("models.hgad", "models.uniad"),
+    ("demo", "benchmark"),
+    ("report",),
+    ("cli",),
+)
+"""Rooms from the bottom up. Those of one floor do not know one another."""
+
+ROOMS = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+AT_THE_DOOR = {"", "autoload"}
+"""What Python and users come in by: it imports what it is asked for, and no room may ask it."""
+
+MOST_ENTRIES = 15
+
+
+def module_name(file: Path) -> str:
+    """Name of a module below the package, ``""`` for the package itself."""
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module: str) -> str:
+    """Innermost room that a module is in."""
+    parts = module.split(".")
+    names = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next(name for name in names if name in ROOMS or name in AT_THE_DOOR)
+
+
+def imported(source: str, module: str, modules: set[str]) -> Iterator[str]:
+    """Modules of the package that a source imports, within functions and for the type checker as well."""
+    for name in imported_names(source, f"{PACKAGE.name}.{module}"):
+        package, _, inner = name.partition(".")
+        if package == PACKAGE.name:
+            yield inner if inner in modules else inner.rpartition(".")[0]
+
+
+def arrows_against_the_order(sources: dict[str, str]) -> list[str]:
+    """Imports from a room of one that is above it, or beside it on its floor."""
+    return [
+        f"{module} imports {target}"
+        for module, source in sources.items()
+        for target in imported(source, module, set(sources))
+        if room_of(module) not in AT_THE_DOOR and room_of(module) != room_of(target)
+        if room_of(target) in AT_THE_DOOR or ROOMS[room_of(target)] >= ROOMS[room_of(module)]
+    ]
+
+
+def test_no_room_knows_one_above_it() -> None:
+    sources = {module_name(file): file.read_text() for file in PACKAGE.rglob("*.py")}
+    assert arrows_against_the_order(sources) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from anomalib_hgad.models.base import PluginModel",
+        "import anomalib_hgad.models.base",
+        "from anomalib_hgad.models import base",
+        "from anomalib_hgad import Hgad",
+        "from ..models import base",
+        "def late():\n    from anomalib_hgad.models.base import PluginModel",
+        "if TYPE_CHECKING:\n    from anomalib_hgad.models.base import PluginModel",
+    ],
+)
+def test_every_form_of_an_import_is_seen(line: str) -> None:
+    sources = {"": "", "common.files": "", "data.batch": line, "models.base": "from anomalib_hgad.data import batch"}
+    (arrow,) = arrows_against_the_order(sources)
+    assert arrow.startswith("data.batch imports")
+
+
+def test_rooms_of_one_floor_do_not_know_one_another() -> None:
+    sources = {"models.hgad.loss": "", "models.uniad.model": "from anomalib_hgad.models.hgad.loss import total_loss"}
+    assert arrows_against_the_order(sources) == ["models.uniad.model imports models.hgad.loss"]
+
+
+def test_the_package_can_be_taken_in_at_a_glance() -> None:
+    entries = [entry.name for entry in PACKAGE.iterdir() if entry.name != "__pycache__"]
+    assert len(entries) <= MOST_ENTRIES, sorted(entries)

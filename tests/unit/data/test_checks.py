@@ -1,0 +1,242 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tests that bad input gives an error that tells what to do, and that odd but good input gives none."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from anomalib.data import Folder, MVTecAD
+from PIL import Image
+
+from anomalib_hgad.data.checks import check_class
+from anomalib_hgad.data.folders import mask_files, pair_masks
+from anomalib_hgad.data.multi_class import MultiClass
+from tests.helpers import trees
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two good classes in MVTec layout."""
+    for name in ("bottle", "tile"):
+        trees.mvtec_class(tmp_path / name, train=4, good=2, bad=7)
+    return tmp_path
+
+
+def folder_form(root: Path) -> MultiClass:
+    """The subfolders as classes."""
+    return MultiClass(root=root)
+
+
+def dataset_form(root: Path) -> MultiClass:
+    """The categories of MVTec AD as classes."""
+    return MultiClass(dataset="MVTecAD", root=root)
+
+
+def datamodules_form(root: Path) -> MultiClass:
+    """One datamodule for each class."""
+    folders = {"normal_dir": "train/good", "abnormal_dir": "test/crack", "mask_dir": "ground_truth/crack"}
+    return MultiClass([Folder("bottle", root=root / "bottle", **folders), MVTecAD(root, "tile")])
+
+
+FORMS = pytest.mark.parametrize("form", [folder_form, dataset_form, datamodules_form])
+
+
+@FORMS
+def test_good_classes(root: Path, form: type[MultiClass]) -> None:
+    """Nothing is wrong with these."""
+    form(root).setup()
+
+
+@FORMS
+@pytest.mark.parametrize(("name", "content"), [("bottle", b""), ("tile", b"no image")])
+@pytest.mark.parametrize("folder", ["train/good", "test/crack"])
+def test_unreadable_images(root: Path, form: type[MultiClass], name: str, content: bytes, folder: str) -> None:
+    """The files are named."""
+    for number in (1, 3):
+        (root / name / folder / f"00{number}.png").write_bytes(content)
+    what = r"\(zero bytes\)" if not content else r"\(cannot identify image file"
+    message = f"Class '{name}': 2 image files cannot be read: .*001.png {what}.*003.png.* Replace them"
+    with pytest.raises(ValueError, match=message):
+        form(root).setup()
+
+
+@FORMS
+def test_grey_values_that_would_be_cut_off_are_refused(root: Path, form: type[MultiClass]) -> None:
+    """Pillow would make nearly all of them white."""
+    Image.fromarray(np.full((32, 32), 40000, dtype=np.uint16)).save(root / "tile/train/good/001.png")
+    with pytest.raises(ValueError, match=r"Class 'tile': 1 image .*001.png \(its grey values have more than 8 bits"):
+        form(root).setup()
+
+
+@FORMS
+def test_unreadable_mask(root: Path, form: type[MultiClass]) -> None:
+    """Masks are images too."""
+    (root / "tile/ground_truth/crack/002_mask.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"Class 'tile': 1 image files cannot be read: .*002_mask.png \(zero bytes\)"):
+        form(root).setup()
+
+
+@FORMS
+@pytest.mark.parametrize("name", ["bottle", "tile"])
+def test_some_masks_missing(root: Path, form: type[MultiClass], name: str) -> None:
+    """The first few images without mask are named, and the rest counted."""
+    for number in range(6):
+        (root / name / f"ground_truth/crack/00{number}_mask.png").unlink()
+    message = (
+        rf"(?s)Class '{name}'.* 6 .*anomalous images have no mask: .*000.png, .*004.png and 1 more. Add their masks"
+    )
+    with pytest.raises(ValueError, match=message):
+        form(root).setup()
+
+
+def test_no_masks_where_the_datamodule_needs_them(root: Path) -> None:
+    """MVTecAD cannot do without masks, and the form that can is named."""
+    shutil.rmtree(root / "tile/ground_truth")
+    with pytest.raises(ValueError, match=r"'tile' cannot be set up by MVTecAD: 7 .* as root, without dataset"):
+        dataset_form(root).setup()
+    folder_form(root).setup()
+
+
+@FORMS
+def test_mask_of_another_size(root: Path, form: type[MultiClass]) -> None:
+    """Both sizes are given."""
+    trees.write_mask(root / "bottle/ground_truth/crack/001_mask.png", (20, 30))
+    message = r"Class 'bottle': 1 masks do not have the size .*001_mask.png is \(20, 30\), .*001.png is \(32, 32\)"
+    with pytest.raises(ValueError, match=message):
+        form(root).setup()
+
+
+@FORMS
+def test_no_normal_training_image(root: Path, form: type[MultiClass]) -> None:
+    """The class and its folder are named."""
+    for file in (root / "bottle/train/good").iterdir():
+        file.unlink()
+    with pytest.raises(ValueError, match=r"Class 'bottle'.* normal training image.* Add some, or leave"):
+        form(root).setup()
+
+
+@FORMS
+def test_empty_class(root: Path, form: type[MultiClass]) -> None:
+    """A class's folder may not be without images."""
+    shutil.rmtree(root / "bottle")
+    (root / "bottle/train/good").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"Class 'bottle' .*bottle has no images. Add some"):
+        form(root).setup()
+
+
+def test_class_folder_missing(root: Path) -> None:
+    """A class that is asked for but not there."""
+    with pytest.raises(ValueError, match=r"Expected categories of .* \(bottle, tile\), got carpet"):
+        MultiClass(root=root, categories=["tile", "carpet"])
+    datamodule = MultiClass(dataset="MVTecAD", root=root, categories=["tile", "carpet"])
+    with pytest.raises(ValueError, match=r"Class 'carpet' .*carpet is missing. Correct root"):
+        datamodule.setup()
+    with pytest.raises(ValueError, match=r"Class 'bolt' .*: Path does not exist: .*nowhere.*Correct its folders"):
+        MultiClass([Folder("bolt", root / "nowhere")]).setup()
+
+
+def test_root_missing(tmp_path: Path) -> None:
+    """A root folder that is not there, or has no classes."""
+    with pytest.raises(FileNotFoundError, match=r"nowhere is missing. Correct root"):
+        MultiClass(root=tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"has none. Correct root"):
+        MultiClass(root=tmp_path)
+    (tmp_path / "bolt").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"Class 'bolt': expected normal training images in .*good"):
+        MultiClass(root=tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"a category of BTech \(01, 02, 03\) in .*, found none. Correct root"):
+        MultiClass(dataset="BTech", root=tmp_path)
+
+
+def test_folder_names(tmp_path: Path) -> None:
+    """Folder names that no class has, or that lack that of the normal images."""
+    trees.folder_class(tmp_path / "bolt")
+    with pytest.raises(FileNotFoundError, match=r"'bat' in the classes .* none has it. Correct abnormal_dir"):
+        MultiClass(root=tmp_path, normal_dir="good", abnormal_dir="bat")
+    with pytest.raises(ValueError, match=r"abnormal_dir='bad' without normal_dir"):
+        MultiClass(root=tmp_path, abnormal_dir="bad")
+
+
+def test_masks_named_unlike_their_images(root: Path) -> None:
+    """Masks that belong to no image do not count."""
+    for mask in (root / "tile/ground_truth/crack").iterdir():
+        mask.rename(mask.with_name(f"x{mask.name}"))
+    trees.write_mask(root / "tile/ground_truth/crack/000_mask.png")
+    with pytest.raises(ValueError, match=r"'tile': 6 of 7 anomalous images have no mask"):
+        folder_form(root).setup()
+
+
+def test_pictures_that_would_overwrite_each_other(tmp_path: Path) -> None:
+    """Classes without a folder in common, as on another disk, cannot have pictures of their own."""
+    for name in ("one", "two"):
+        trees.mvtec_class(tmp_path / name)
+    datamodule = MultiClass([MVTecAD(tmp_path, "one"), MVTecAD(tmp_path, "two")])
+    datamodule._name = None  # as with commonpath("/disk1", "/disk2"), which a test cannot make
+    with pytest.raises(ValueError, match=r"pictures of 8 images would overwrite each other: .* below one folder"):
+        datamodule.setup()
+
+
+def test_data_that_cannot_be_got(tmp_path: Path) -> None:
+    """Preparing tells the class whose data is missing."""
+    (tmp_path / "realiad").mkdir()
+    with pytest.raises(RuntimeError, match=r"(?s)Class 'audiojack' is not in .*realiad.* dataset not found"):
+        MultiClass(dataset="RealIAD", root=tmp_path / "realiad", categories=["audiojack"]).prepare_data()
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "paired"),
+    [
+        ("000.png", "000.png", True),
+        ("000.jpg", "000_mask.png", True),
+        ("000.jpg", "000_gt-2.bmp", True),
+        ("000.png", "mask_000.png", True),
+        ("part_1.png", "part_1_mask.png", True),
+        ("scratch/1.JPG", "scratch/1_mask.PNG", True),
+        ("1.png", "10_mask.png", False),
+        ("10.png", "1_mask.png", False),
+        ("scratch/1.png", "dent/1_mask.png", False),
+        ("000.png", "000.txt", False),
+    ],
+)
+def test_masks_are_paired_by_name(tmp_path: Path, image: str, mask: str, paired: bool) -> None:
+    """A mask is its image's by subfolder and name."""
+    image_path = trees.write_image(tmp_path / "bad" / image)
+    mask_path = tmp_path / "masks" / mask
+    mask_path.parent.mkdir(parents=True)
+    mask_path.touch()
+    assert pair_masks(tmp_path / "bad", tmp_path / "masks") == {image_path: mask_path if paired else None}
+
+
+def test_mask_goes_to_the_longest_name(tmp_path: Path) -> None:
+    """``a_1_mask`` is the mask of ``a_1``, not of ``a``."""
+    images = [trees.write_image(tmp_path / f"bad/{name}.png") for name in ("a", "a_1")]
+    mask = trees.write_mask(tmp_path / "masks/a_1_mask.png")
+    assert pair_masks(tmp_path / "bad", tmp_path / "masks") == {images[0]: None, images[1]: mask}
+
+
+def test_ways_to_say_that_there_is_no_mask(tmp_path: Path) -> None:
+    """anomalib's datasets say it in many ways."""
+    mask = trees.write_mask(tmp_path / "mask.png")
+    for value in (None, "", float("nan"), str(tmp_path / "missing.png"), [], str(tmp_path)):
+        assert mask_files(value) == []
+    assert mask_files(str(mask)) == mask_files([str(mask)]) == [mask]
+
+
+def test_masks_that_a_dataset_names_are_missing(tmp_path: Path) -> None:
+    """Depth data names a mask for each image, whether it is there or not."""
+    trees.mvtec_3d_class(tmp_path, "bagel")
+    for mask in tmp_path.glob("bagel/test/hole/gt/*"):
+        mask.unlink()
+    with pytest.raises(ValueError, match=r"Class 'bagel': 2 of 2 anomalous images have no mask"):
+        MultiClass(dataset="MVTec3D", root=tmp_path).setup()
+
+
+def test_class_without_training_samples() -> None:
+    """There is nothing to learn from."""
+    with pytest.raises(ValueError, match=r"Class 'bolt': expected a normal training image, found none"):
+        check_class("bolt", None, [])

@@ -1,0 +1,86 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Images that cannot be predicted are named; all others get a score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from anomalib.data import PredictDataset
+from PIL import Image
+
+from anomalib_hgad import Hgad
+from tests.helpers.engines import engine
+from tests.helpers.light import LIGHT
+from tests.helpers.trees import write_image
+
+
+@pytest.fixture(scope="module")
+def model() -> Hgad:
+    model = Hgad(**LIGHT, post_processor=False, visualizer=False)
+    model.set_class_names(["bolt", "nut"])
+    return model.eval()
+
+
+def predict(model: Hgad, path: Path, **data: Any) -> list[Any]:
+    return engine(path.parent / "results").predict(model, **(data or {"data_path": path}))
+
+
+@pytest.mark.parametrize(
+    ("mode", "size"), [("L", (40, 30)), ("RGBA", (40, 30)), ("P", (40, 30)), ("RGB", (1, 1)), ("RGB", (2000, 2))]
+)
+def test_every_image_gets_a_score(model: Hgad, tmp_path: Path, mode: str, size: tuple[int, int]) -> None:
+    Image.new(mode, size).save(tmp_path / "image.png")
+    (batch,) = predict(model, tmp_path)
+    assert np.isfinite(batch.pred_score).all()
+    assert batch.pred_class_name[0] in {"bolt", "nut", "unknown"}  # the model is not trained
+
+
+def truncated(path: Path) -> None:
+    write_image(path, size=(200, 200))
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def sixteen_bits(path: Path) -> None:
+    Image.fromarray(np.full((20, 20), 40000, dtype=np.uint16)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (lambda path: path.write_bytes(b""), "cannot identify"),
+        (lambda path: path.write_text("this is text"), "cannot identify"),
+        (truncated, "truncated|broken"),
+        (sixteen_bits, "more than 8 bits .* convert it"),
+    ],
+    ids=["empty", "text", "truncated", "16 bits"],
+)
+@pytest.mark.parametrize("dataset", [False, True])
+def test_what_cannot_be_read_is_named(model: Hgad, tmp_path: Path, write: Any, reason: str, dataset: bool) -> None:
+    """Among images that can be."""
+    folder = tmp_path / "images"
+    write_image(folder / "image 1.png")
+    write(folder / "image 7.png")
+    data = {"dataset": PredictDataset(folder)} if dataset else {}
+    with pytest.raises(
+        OSError, match=rf"image 7\.png cannot be read: .*({reason}).*\. Replace the file or leave it out"
+    ):
+        predict(model, folder, **data)
+
+
+def test_image_of_too_many_pixels_is_named(model: Hgad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow refuses what may be a decompression bomb."""
+    write_image(tmp_path / "large.png", size=(60, 60))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(OSError, match=r"large\.png cannot be read: Image size \(3600 pixels\) exceeds"):
+        predict(model, tmp_path)
+
+
+def test_empty_folder_is_named(model: Hgad, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(ValueError, match=r"Found 0 images in .*nothing"):
+        predict(model, tmp_path / "nothing")

@@ -1,0 +1,187 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""FP16 and INT8 on real images: small, with PyTorch's scores up to rounding, and the mixture in floating point."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+import torch
+from anomalib.data.utils import read_image
+from anomalib.deploy import CompressionType
+from sklearn.metrics import roc_auc_score
+
+from anomalib_hgad import Hgad, MultiClass
+from anomalib_hgad.data.batch import ClassImageBatch
+from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32
+from anomalib_hgad.deploy.quantization import LARGE_CONSTANT
+from tests.helpers import trees
+from tests.helpers.engines import engine
+from tests.helpers.exports import from_openvino
+from tests.helpers.light import LIGHT
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def data(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    for name in ("aws_cookie", "mvtec_transistor"):
+        (root / name).symlink_to(shared_data / "data" / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def datamodule(data: Path) -> MultiClass:
+    return MultiClass(root=data, train_batch_size=8, eval_batch_size=1, num_workers=0)
+
+
+@pytest.fixture(scope="module")
+def module(shared_data: Path, datamodule: MultiClass, tmp_path_factory: pytest.TempPathFactory) -> Hgad:
+    weights = shared_data / "weights/resnet18_timm_stem_l123.safetensors"
+    settings = {"backbone_weights": weights, "layers": ["layer3"], "image_size": 128, "seed": 0, "lr": 1e-3}
+    # On all positions it has learnt enough after ten epochs that its scores are no matter of rounding.
+    module = Hgad(**LIGHT | settings, position_share=1.0)
+    run = engine(tmp_path_factory.mktemp("results"), max_epochs=10, check_val_every_n_epoch=10)
+    run.fit(module, datamodule=datamodule)
+    return module.eval().cpu()
+
+
+@pytest.fixture(scope="module")
+def exported(module: Hgad, datamodule: MultiClass, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """All of one ONNX graph: only what OpenVINO makes of it differs."""
+    folder = tmp_path_factory.mktemp("exported")
+    kinds = {"FP32": None, "FP16": "fp16", "INT8": "int8", "INT8_PTQ": "int8_ptq"}
+    graph = module.to_onnx(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "to_onnx", lambda *_: graph)
+        return {
+            name: module.to_openvino(
+                folder / name, compression_type=kind and CompressionType(kind), datamodule=datamodule
+            )
+            for name, kind in kinds.items()
+        }
+
+
+def outputs(path: Path, images: list[torch.Tensor]) -> dict[str, np.ndarray]:
+    model = from_openvino(path)
+    results = [model(image.numpy()) for image in images]
+    return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "largest", "median"),
+    [("FP32", 1e-4, 1e-5), ("FP16", 0.1, 0.01), ("INT8", 0.6, 0.05), ("INT8_PTQ", 1.0, 0.2)],
+)
+def test_scores_are_pytorchs_up_to_rounding(
+    exported: dict[str, Path], module: Hgad, datamodule: MultiClass, kind: str, largest: float, median: float
+) -> None:
+    """Relative to the range of the scores of all test images; and the same class is inferred."""
+    samples = datamodule.test_data.samples
+    images = [read_image(path, as_tensor=True).unsqueeze(0) for path in samples["image_path"]]
+    with torch.no_grad():
+        resized = [module.pre_processor.transform(image) for image in images]
+        expected = [module.post_processor(module.model(image)) for image in resized]
+        classes = [module.model.predict(image)[0].class_posterior.argmax().item() for image in resized]
+    actual = outputs(exported[kind], images)
+    for name in ("pred_score", "anomaly_map"):
+        values = np.concatenate([getattr(prediction, name).numpy() for prediction in expected])
+        difference = np.abs(actual[name].reshape(values.shape) - values) / np.ptp(values)
+        assert difference.max() <= largest
+        assert np.median(difference) <= median
+    assert np.mean(actual[CLASS_TENSOR][:, 0] == classes) >= (1 if kind.startswith("FP") else 0.9)
+    labels = samples["label_index"].astype(int)
+    scores = np.concatenate([prediction.pred_score.numpy() for prediction in expected])
+    of_pytorch, of_kind = roc_auc_score(labels, scores), roc_auc_score(labels, actual["pred_score"].ravel())
+    assert of_kind >= of_pytorch - 0.05
+
+
+@pytest.mark.parametrize("kind", ["INT8", "INT8_PTQ"])
+def test_files_are_small(exported: dict[str, Path], kind: str) -> None:
+    """Weights with a byte instead of four, and the positions' part too."""
+    sizes = {name: path.with_suffix(".bin").stat().st_size for name, path in exported.items()}
+    assert sizes["FP16"] < 0.55 * sizes["FP32"]
+    assert sizes[kind] < 0.3 * sizes["FP32"]
+    graph = openvino.Core().read_model(exported[kind])
+    large = [
+        node
+        for node in graph.get_ordered_ops()
+        if node.get_type_name() == "Constant"
+        and node.get_output_element_type(0) in (openvino.Type.f32, openvino.Type.f16)
+        and node.data.size > LARGE_CONSTANT
+    ]
+    assert [node.data.shape for node in large if node.data.shape[:2] != (2, 10)] == []  # but the classes' centres
+
+
+def test_mixture_and_smoothing_stay_in_floating_point(exported: dict[str, Path], module: Hgad) -> None:
+    """Of the products, those with the weights of backbone and flows alone are quantised."""
+    graph = openvino.Core().read_model(exported["INT8_PTQ"])
+    products = [node for node in graph.get_ordered_ops() if node.get_type_name() in {"Convolution", "MatMul"}]
+    quantised = [node for node in products if "FakeQuantize" in ancestors(node)]
+    levels, blocks, kernels = 2, LIGHT["flow_arguments"]["coupling_blocks"], 4
+    flows = levels * (1 + 3 * blocks)
+    mixture, resizing = levels * 4, 2
+    convolutions = sum(node.get_type_name() == "Convolution" for node in products)
+    assert len(quantised) == flows + convolutions - kernels
+    assert len(products) == flows + convolutions + mixture + resizing
+
+
+def ancestors(node: openvino.Node) -> set[str]:
+    """Types of what feeds a node's first input, through operations that move numbers only."""
+    types = set()
+    source = node.input_value(0).get_node()
+    while source.get_type_name() in {"FakeQuantize", "Reshape", "Transpose", "Convert", "Multiply"}:
+        types.add(source.get_type_name())
+        source = source.input_value(0).get_node()
+    return types
+
+
+class Contented:
+    """A metric that finds every model perfect, and remembers the scores that it saw."""
+
+    def __init__(self) -> None:
+        self.scores: list[list[float]] = []
+
+    def reset(self) -> None:
+        self.scores.append([])
+
+    def update(self, batch: ClassImageBatch) -> None:
+        self.scores[-1] += batch.pred_score.tolist()
+
+    def compute(self) -> float:
+        return 1.0
+
+
+def test_accuracy_control_keeps_what_the_metric_allows(tmp_path: Path) -> None:
+    """All of it, here; of a model of one class, which has no tensor of classes."""
+    trees.mvtec_class(tmp_path / "data/bolt")
+    single = Hgad(**LIGHT | {"scales": (1.0,), "flow_arguments": {"coupling_blocks": 1}}).eval()
+    for name, value in (("min", 0.0), ("max", 2.0), ("threshold", 1.0)):
+        setattr(single.post_processor, f"_image_{name}", torch.tensor(value))
+        setattr(single.post_processor, f"_pixel_{name}", torch.tensor(value))
+    metric = Contented()
+    path = single.to_openvino(
+        tmp_path,
+        compression_type=CompressionType.INT8_ACQ,
+        datamodule=MultiClass(root=tmp_path / "data", num_workers=0),
+        metric=metric,
+        max_drop=0.1,
+    )
+    of_all = [scores for scores in metric.scores if len(scores) == max(map(len, metric.scores))]
+    assert of_all[0] != of_all[-1], "the quantised model was measured, too"
+    graph = openvino.Core().read_model(path)
+    assert any(node.get_type_name() == "FakeQuantize" for node in graph.get_ordered_ops())
+    model = openvino.compile_model(graph, "CPU", IN_FLOAT32)
+    assert np.isfinite(model(np.zeros((1, 3, 40, 40), dtype=np.float32))["pred_score"]).all()
+
+
+@pytest.mark.parametrize("kind", [CompressionType.INT8_PTQ, CompressionType.INT8_ACQ])
+def test_calibrated_forms_need_data(kind: CompressionType, tmp_path: Path) -> None:
+    """Said before the export, not after it."""
+    with pytest.raises(ValueError, match=rf"{kind.name} takes the ranges .* expected a datamodule, got None"):
+        Hgad(**LIGHT).to_openvino(tmp_path, compression_type=kind)
+    assert not list(tmp_path.iterdir())

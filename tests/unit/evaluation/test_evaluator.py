@@ -1,0 +1,103 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Figures of classes and of all images, against counted pairs."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from anomalib.metrics import AUROC
+
+from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch
+from anomalib_hgad.evaluation.evaluator import ClassAccuracy, ClassEvaluator
+
+NAMES = ["bolt", "nut", "bolt", "gear", "nut", "bolt", "gear", "bolt"]
+LABELS = [False, False, True, True, False, True, True, False]
+SCORES = [0.3, 0.6, 0.9, 0.7, 0.1, 0.2, 0.4, 0.15]
+INFERRED = ["bolt", "bolt", "bolt", "gear", "nut", "nut", "gear", "bolt"]
+CLASSES = ["bolt", "gear", "nut"]
+
+
+def counted_auroc(chosen: list[int]) -> float:
+    """Share of the pairs of a normal and an anomalous image of which the anomalous one has the higher score."""
+    normal, anomalous = ([SCORES[row] for row in chosen if LABELS[row] == label] for label in (False, True))
+    return float(np.mean([high > low for low in normal for high in anomalous]))
+
+
+def batch_of(rows: list[int], **fields: Any) -> ClassImageBatch:
+    return ClassImageBatch(
+        image=torch.zeros(len(rows), 3, 2, 2),
+        gt_label=torch.tensor([LABELS[row] for row in rows]),
+        pred_score=torch.tensor([SCORES[row] for row in rows]),
+        class_name=[NAMES[row] for row in rows],
+        **{
+            "class_index": torch.tensor([CLASSES.index(NAMES[row]) for row in rows]),
+            "pred_class_index": torch.tensor([CLASSES.index(INFERRED[row]) for row in rows]),
+        }
+        | fields,
+    )
+
+
+def evaluate(*batches: ClassImageBatch) -> tuple[ClassEvaluator, dict[str, float]]:
+    """Test with two metrics; gives the evaluator and what it logged."""
+    metrics = [AUROC(fields=["pred_score", "gt_label"], prefix="image_"), ClassAccuracy(strict=False)]
+    evaluator = ClassEvaluator(test_metrics=metrics)
+    logged: dict[str, float] = {}
+    evaluator.log = logged.__setitem__
+    trainer = SimpleNamespace(test_dataloaders=[])
+    evaluator.on_test_epoch_start(trainer, None)
+    for number, batch in enumerate(batches):
+        evaluator.on_test_batch_end(trainer, None, None, batch, number)
+    evaluator.on_test_epoch_end(trainer, None)
+    return evaluator, logged
+
+
+def test_figure_is_there_where_it_is_defined() -> None:
+    """AUROC needs normal and anomalous images; which classes are inferred right can be said of one class alone."""
+    evaluator, logged = evaluate(batch_of([0, 1, 2, 3]), batch_of([4, 5, 6, 7]))
+    bolts = [0, 2, 5, 7]
+    assert evaluator.results.classes == {
+        "bolt": {"image_AUROC": pytest.approx(counted_auroc(bolts)), "ClassAccuracy": 0.75},
+        "gear": {"image_AUROC": None, "ClassAccuracy": 1.0},
+        "nut": {"image_AUROC": None, "ClassAccuracy": 0.5},
+    }
+    assert counted_auroc(bolts) == 0.75
+    assert logged == {
+        "image_AUROC": pytest.approx(0.75),
+        "ClassAccuracy": pytest.approx((0.75 + 1.0 + 0.5) / 3),
+        "image_AUROC_pooled": pytest.approx(counted_auroc([*range(8)])),
+        "ClassAccuracy_pooled": 0.75,
+        "image_AUROC_bolt": pytest.approx(0.75),
+        "ClassAccuracy_bolt": 0.75,
+        "ClassAccuracy_gear": 1.0,
+        "ClassAccuracy_nut": 0.5,
+    }
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 4, 7], [2, 3, 5, 6]], ids=["normal", "anomalous"])
+def test_images_of_one_kind_have_no_auroc(rows: list[int]) -> None:
+    evaluator, logged = evaluate(batch_of(rows))
+    assert evaluator.results.pooled["image_AUROC"] is None
+    assert evaluator.results.pooled["ClassAccuracy"] is not None
+    assert not [name for name in logged if name.startswith("image_AUROC")]
+
+
+def test_image_of_none_of_the_classes_counts_where_no_class_is_needed() -> None:
+    batch = batch_of([0, 1, 2, 3])
+    batch.class_index[1] = NO_CLASS
+    evaluator, _ = evaluate(batch)
+    assert evaluator.results.classes.keys() == {"bolt", "gear"}
+    assert evaluator.results.pooled == {"image_AUROC": pytest.approx(counted_auroc([0, 1, 2, 3])), "ClassAccuracy": 1}
+
+
+def test_images_without_class_names_are_one_class() -> None:
+    batch = batch_of([*range(8)], class_index=None, pred_class_index=None)
+    batch.class_name = None
+    evaluator, _ = evaluate(batch)
+    expected = pytest.approx(counted_auroc([*range(8)]))
+    assert evaluator.results.classes == {"0": {"image_AUROC": expected, "ClassAccuracy": None}}

@@ -1,0 +1,105 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tests of the course of a training against numbers by hand."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from anomalib_hgad.models.schedule import TrainingCourse, make_optimizer
+
+
+@pytest.mark.parametrize(
+    ("step", "factor"),
+    [
+        (0, 0.1),
+        (5, 0.55),
+        (10, 1.0),
+        (40, 0.001 + 0.999 * 0.75),  # a third of the cosine: (1 + cos 60 deg) / 2
+        (55, 0.001 + 0.999 * 0.5),
+        (70, 0.001 + 0.999 * 0.25),
+        (100, 0.001),
+        (150, 0.001),
+    ],
+)
+def test_learning_rate_by_hand(step: int, factor: float) -> None:
+    course = TrainingCourse(total_steps=100, warmup=0.1, first_stage=0)
+    assert course.learning_rate_factor(step) == pytest.approx(factor, rel=1e-12)
+
+
+@pytest.mark.parametrize(("total", "warmup"), [(100, 0.08), (7, 0.3), (1, 0.08), (2, 0.5), (1000, 0.0), (10, 1.0)])
+def test_learning_rate_rises_then_falls_between_a_thousandth_and_one(total: int, warmup: float) -> None:
+    course = TrainingCourse(total, warmup, 0)
+    factors = [course.learning_rate_factor(step) for step in range(total + 1)]
+    top = next((step for step in range(total + 1) if step >= warmup * total), total)
+    assert all(a < b for a, b in pairwise(factors[:top]))
+    assert all(a > b for a, b in pairwise(factors[top:]))
+    assert max(factors) <= 1
+    assert min(factors) >= 0.001
+
+
+def test_no_warmup_starts_at_the_full_rate_and_ends_at_a_thousandth() -> None:
+    course = TrainingCourse(total_steps=50, warmup=0, first_stage=0)
+    assert course.learning_rate_factor(0) == 1
+    assert course.learning_rate_factor(50) == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize(
+    ("first_stage", "stages"),
+    [(0.0, [2, 2, 2, 2]), (0.25, [1, 2, 2, 2]), (0.3, [1, 1, 2, 2]), (1.0, [1, 1, 1, 1]), (0.01, [1, 2, 2, 2])],
+)
+def test_stages_by_hand(first_stage: float, stages: list[int]) -> None:
+    course = TrainingCourse(total_steps=4, warmup=0, first_stage=first_stage)
+    assert [course.stage(step) for step in range(4)] == stages
+
+
+def test_paper_trains_the_second_stage_from_meta_epoch_two_of_twenty_five() -> None:
+    course = TrainingCourse(total_steps=25 * 8 * 10, warmup=2 / 25, first_stage=2 / 25)
+    assert (course.stage(159), course.stage(160)) == (1, 2)
+    assert course.learning_rate_factor(160) == 1
+
+
+def test_only_the_flows_decay() -> None:
+    """With no gradient but the decay, Adam's first step moves a parameter by the learning rate, and others not."""
+    flow, prior = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+    optimizer = make_optimizer([flow], [prior], lr=0.01, weight_decay=0.1)
+    flow.grad, prior.grad = torch.zeros(3), torch.zeros(3)
+    optimizer.step()
+    torch.testing.assert_close(flow.detach(), torch.full((3,), 0.99))
+    assert (prior == 1).all()
+
+
+def test_optimizer_has_the_papers_settings_and_leaves_frozen_parameters_out() -> None:
+    trained, prior = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
+    frozen = nn.Parameter(torch.ones(3), requires_grad=False)
+    optimizer = make_optimizer(iter([trained, frozen]), iter([frozen, prior]), lr=2e-4, weight_decay=1e-4)
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert [[id(parameter) for parameter in group["params"]] for group in optimizer.param_groups] == [
+        [id(trained)],
+        [id(prior)],
+    ]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [1e-4, 0.0]
+    assert all(group["betas"] == (0.95, 0.99) and group["lr"] == 2e-4 for group in optimizer.param_groups)
+
+
+def test_a_prior_without_trained_parameters_makes_no_group() -> None:
+    frozen = nn.Parameter(torch.ones(3), requires_grad=False)
+    optimizer = make_optimizer([nn.Parameter(torch.ones(3))], [frozen], lr=1.0, weight_decay=0.0)
+    assert len(optimizer.param_groups) == 1
+
+
+def test_scheduler_applies_the_factor_to_all_groups() -> None:
+    optimizer = make_optimizer([nn.Parameter(torch.ones(1))], [nn.Parameter(torch.ones(1))], lr=0.2, weight_decay=0.0)
+    scheduler = LambdaLR(optimizer, TrainingCourse(10, 0.2, 0).learning_rate_factor)
+    rates = [scheduler.get_last_lr()]
+    for _ in range(2):
+        optimizer.step()
+        scheduler.step()
+        rates.append(scheduler.get_last_lr())
+    assert rates == [pytest.approx([0.2 * factor] * 2) for factor in (0.1, 0.55, 1.0)]

@@ -1,0 +1,104 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tests of the report on one page."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from anomalib.data import MVTecAD
+
+from anomalib_hgad import MultiClass, cli
+from anomalib_hgad.report.run_files import read_run
+from tests.helpers.engines import train_and_test
+from tests.helpers.html_pages import Elements
+
+PHONE, DESKTOP = 500, 1280
+"""Widths in pixels; a headless Chromium has no narrower window than that of a large phone."""
+
+
+@pytest.fixture(scope="module")
+def page(run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    datamodule = MultiClass(root=data, train_batch_size=4, eval_batch_size=4, num_workers=0)
+    other = train_and_test(datamodule, tmp_path_factory.mktemp("other"), prior="single_gaussian")
+    assert cli.main(["report", str(run), "--compare", str(other)]) == 0
+    return (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_page_is_whole_and_asks_for_nothing(page: str) -> None:
+    elements = Elements(page)
+    assert not elements.open
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in elements.found}
+    for _, attributes in elements.found:
+        for name in ("src", "href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:"))
+    assert not re.search(r"url\((?!#)", page)
+    assert "@import" not in page
+
+
+def test_names_are_text_not_markup(page: str) -> None:
+    assert "nut &lt;b&gt;&amp;$x" in page
+    assert "<b>&$x" not in page
+
+
+def test_page_shows_every_part(page: str, run: Path) -> None:
+    text = page.replace("\n", " ")
+    for part in ("Classes", "Scores", "ROC curves", "Inferred classes", "Errors", "Log-likelihood of positions"):
+        assert part in text
+    assert page.count("<svg") == 5  # histograms, ROC, confusion, log-likelihoods, latent space
+    assert page.count('class="card"') == 12
+    assert 'alt="mask"' in page
+    assert "no mask" in page
+    for package in ("anomalib-hgad", "anomalib"):
+        assert f"<dt>{package}</dt>" in page
+    assert "<dt>flow_arguments.coupling_blocks</dt><dd>2</dd>" in page
+    threshold = read_run(run).threshold
+    assert f"<dt>threshold</dt><dd>{threshold:.4g}</dd>" in page
+
+
+def test_figures_of_the_page_are_those_of_the_test(page: str, run: Path) -> None:
+    with (run / "results.csv").open(newline="", encoding="utf-8") as file:
+        mean = next(row for row in csv.DictReader(file) if row["class"] == "mean")
+    assert f"<b>{100 * float(mean['image_AUROC']):.1f} %</b>" in page
+
+
+def test_one_class_of_a_plain_datamodule(data: Path, tmp_path: Path) -> None:
+    """No labels, no class to infer: the page leaves out what there is not."""
+    datamodule = MVTecAD(data, category="bolt", train_batch_size=4, eval_batch_size=4, num_workers=0)
+    run = train_and_test(datamodule, tmp_path)
+    assert cli.main(["report", str(run), "--output", str(tmp_path / "pages/one.html")]) == 0
+    text = (tmp_path / "pages/one.html").read_text(encoding="utf-8")
+    assert "Hgad on 1 class:" in text
+    assert "Inferred classes" not in text
+    assert text.count("<svg") == 4
+
+
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_page_fits_the_window(page: str, width: int, tmp_path: Path) -> None:
+    """In a real browser: nothing is wider than the window, and every picture is drawn."""
+    if not (chromium := shutil.which("chromium")):
+        pytest.skip("there is no chromium")
+    script = """<script>addEventListener("load", () => {
+        const drawn = [...document.images].filter(image => image.complete && image.naturalWidth > 0).length;
+        document.body.dataset.seen = [document.documentElement.scrollWidth, innerWidth, drawn].join(" ");
+    })</script>"""
+    path = tmp_path / "page.html"
+    path.write_text(page.replace("</body>", script + "</body>"), encoding="utf-8")
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900", "--dump-dom"]
+    shown = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, check=True, timeout=120).stdout
+    scroll_width, inner_width, drawn = map(int, re.search(r'data-seen="([\d ]+)"', shown)[1].split())
+    assert inner_width == width
+    assert scroll_width <= inner_width
+    assert drawn == page.count("<img")
+
+
+def test_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["report", str(tmp_path)])
+    assert "predictions.csv is missing" in capsys.readouterr().err

@@ -1,0 +1,44 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tests of the figures of the report, by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from anomalib_hgad.report import figures
+from anomalib_hgad.report.run_files import read_run
+from tests.helpers.predictions import prediction
+
+
+def test_anomalies_of_none_of_the_classes_have_a_curve(run: Path) -> None:
+    """Three of four pairs of a normal and an anomalous image are in order."""
+    rows = [prediction(f"n{index}", "cat", anomalous=False, score=index) for index in (0, 2)]
+    rows += [prediction(f"a{index}", "dog", anomalous=True, score=index) for index in (1, 3)]
+    of_cats = replace(read_run(run), predictions=rows, results={"classes": {"cat": {}, "owl": {}}})
+    assert [len(group) for group in of_cats.groups.values()] == [2, 0, 4]
+    curves = figures.roc_curves(of_cats.groups)
+    assert "all images  75.0" in curves
+    assert "cat  " not in curves
+
+
+def test_histogram_has_shares_and_gathers_far_values() -> None:
+    """Of 0 to 97, 1000 and 2000 the 0.98 quantile is 97 + 0.02 x 903 = 115.06: bars are 3.835 wide."""
+    axis = Figure().subplots()
+    figures._histogram(axis, np.arange(98.0), np.array([1000.0, 2000.0]))
+    normal, anomalous = ([bar.get_height() for bar in bars] for bars in axis.containers)
+    assert len(normal) == 30
+    assert normal[:2] == pytest.approx([4 / 98, 4 / 98])  # 0 to 3, 4 to 7
+    assert sum(normal) == pytest.approx(1)
+    assert anomalous == pytest.approx([0] * 29 + [1])
+
+
+def test_histogram_of_one_value_and_of_none() -> None:
+    one = np.array([0.5])
+    assert "<svg" in figures.histograms({"a": (one, one), "b": (np.empty(0), np.empty(0))}, "score", 0.5)
