@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the package imports is declared, by the import statements of the sources."""
+"""What the package imports is declared, and is in the wheel, by the import statements of the sources."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import requires
+
+import pytest
 
 from tests.helpers.paths import ROOT
 
@@ -86,3 +88,12 @@ def test_anomalib_brings_what_it_exports_with() -> None:
     assert any(requirement.startswith("anomalib[openvino]") for requirement in array("dependencies"))
     of_extra = {distribution(line) for line in requires("anomalib") if re.search(r"extra == .openvino.", line)}
     assert of_extra >= BY_ANOMALIB
+
+
+@pytest.mark.parametrize("left_out", ["anomalib_hgad/demo/distill.py", "anomalib_hgad/demo/patterns.py"])
+def test_what_the_wheel_leaves_out_is_needed_by_nothing_in_it(left_out: str) -> None:
+    excluded = array("exclude")
+    assert left_out in excluded
+    assert (ROOT / left_out).is_file()
+    module = left_out.removesuffix(".py").replace("/", ".")
+    assert [name for name, source in SOURCES.items() if name not in excluded and module in imported(source)] == []
