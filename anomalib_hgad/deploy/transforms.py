@@ -62,6 +62,9 @@ def _is_antialiased(step: Transform) -> bool:
 class AntialiasedResize(Transform):
     """Antialiased bilinear resizing as two matrix products, which every runtime can do.
 
+    ONNX's Resize has an attribute for the antialiasing, but OpenVINO ignores it without a word. Scores were
+    measured to be 0.49 off with it.
+
     The numbers are those of ``torch.nn.functional.interpolate(..., mode="bilinear", antialias=True)`` up to rounding.
 
     Args:

@@ -43,7 +43,7 @@ def check_versions(checkpoint: dict[str, Any]) -> None:
     made_with = {package: checkpoint[VERSIONS_KEY].get(package, "0.0 (not said)") for package in CHECKED_PACKAGES}
     here = installed_versions(CHECKED_PACKAGES)
     if any(_minor(made_with[package]) != _minor(here[package]) for package in CHECKED_PACKAGES):
-        msg = f"The checkpoint was made with {_listed(made_with)}; installed are {_listed(here)}. Install the versions "
+        msg = f"The checkpoint was made with {_listed(made_with)}; installed are {_listed(here)}: install the versions "
         msg += "of the checkpoint, or train anew."
         raise ValueError(msg)
 

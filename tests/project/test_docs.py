@@ -26,7 +26,7 @@ from anomalib_hgad.data import pseudo_labels
 from anomalib_hgad.demo import __main__ as demo
 from anomalib_hgad.demo import distill
 from anomalib_hgad.models.hgad.flows import FAMILIES
-from tests.benchmarks import convergence, deployment, evidence, measure, scores, transfer
+from tests.benchmarks import convergence, deployment, evidence, gpu, measure, scores, transfer
 from tests.benchmarks import run as benchmarks
 from tests.helpers import trees
 from tests.helpers.benchmark_runs import keep_runs_in_this_process
@@ -47,6 +47,7 @@ BENCHMARKS = {
     "tests/benchmarks/convergence.py": (convergence.main, ["--variants=quarter", "--seeds=0", *SMALL[:2]]),
     "tests/benchmarks/deployment.py": (deployment.main, []),
     "tests/benchmarks/evidence.py": (evidence.main, ["--only=look_alikes", *SMALL]),
+    "tests/benchmarks/gpu.py": (gpu.main, ["--cut", "--only", "scores"]),
     "tests/benchmarks/scores.py": (scores.main, ["--seeds=0", *SMALL]),
     "tests/benchmarks/transfer.py": (transfer.main, ["--settings=default", "--seeds=0", *SMALL]),
 }

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,7 @@ AT_THE_DOOR = {"", "autoload"}
 """What Python and users come in by: it imports what it is asked for, and no room may ask it."""
 
 MOST_ENTRIES = 15
+MOST_ARGUMENTS = 30
 
 
 def module_name(file: Path) -> str:
@@ -97,3 +99,16 @@ def test_rooms_of_one_floor_do_not_know_one_another() -> None:
 def test_the_package_can_be_taken_in_at_a_glance() -> None:
     entries = [entry.name for entry in PACKAGE.iterdir() if entry.name != "__pycache__"]
     assert len(entries) <= MOST_ENTRIES, sorted(entries)
+
+
+def test_no_constructor_is_too_wide_to_read() -> None:
+    widths = {
+        f"{module_name(file)}.{owner.name}": len(function.args.args) + len(function.args.kwonlyargs) - 1
+        for file in PACKAGE.rglob("*.py")
+        for owner in ast.walk(ast.parse(file.read_text()))
+        if isinstance(owner, ast.ClassDef)
+        for function in owner.body
+        if isinstance(function, ast.FunctionDef) and function.name == "__init__"
+    }
+    widest = max(widths, key=lambda name: widths[name])
+    assert widths[widest] < MOST_ARGUMENTS, widest

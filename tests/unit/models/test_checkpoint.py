@@ -52,7 +52,7 @@ def test_versions_of_the_same_minor_release_are_read(model: Hgad | UniAd, checkp
 @pytest.mark.parametrize(("package", "other"), [("anomalib-hgad", "0.99.0"), ("anomalib", "1.2.0")])
 def test_other_versions_are_named(model: Hgad | UniAd, checkpoint: dict[str, Any], package: str, other: str) -> None:
     checkpoint["hgad_versions"][package] = other
-    message = f"made with .*{package} {other}.*; installed are .*{package} {version(package)}.*Install the versions"
+    message = f"made with .*{package} {other}.*; installed are .*{package} {version(package)}.*install the versions"
     with pytest.raises(ValueError, match=message):
         model.on_load_checkpoint(checkpoint)
 
