@@ -150,7 +150,8 @@ class ScoreCalibration(nn.Module):
 def _level_moments(batches: list[list[LevelScores]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of a of every level over all batches, shapes (L,)."""
     levels = [
-        torch.cat([level.log_likelihoods.flatten() for level in level_batches]) for level_batches in zip(*batches)
+        torch.cat([level.log_likelihoods.flatten() for level in level_batches])
+        for level_batches in zip(*batches, strict=True)
     ]
     # Images that are all alike have no deviation.
     return (

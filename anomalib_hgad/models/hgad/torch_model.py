@@ -29,6 +29,9 @@ from anomalib_hgad.models.hgad.prior import CovarianceKind, HierarchicalGaussian
 
 PriorKind = Literal["hierarchical", "fixed_centers", "single_gaussian"]
 
+TRAINED_CENTERS = 10
+"""M of the paper."""
+
 CANDIDATE_CLASSES = 5
 """Most classes that an image is scored under when its class is inferred: the most probable ones.
 
@@ -79,7 +82,7 @@ class HgadModel(nn.Module):
         pre_trained: Download the weights of the backbone.
         backbone_weights: Local file with the weights of the backbone, instead of a download.
         num_classes: K.
-        num_centers: M, centres of a class.
+        num_centers: M, centres of a class. ``None`` is 10, or 1 for a flow that is not trained, which has no more.
         flow: Family of the flows: ``"cflow"``, position by position with a position code; ``"fastflow"``, convolutions;
             ``"semantic"``, of the class token of a Vision Transformer; or another one of
             :data:`~anomalib_hgad.models.hgad.flows.FAMILIES`.
@@ -104,7 +107,7 @@ class HgadModel(nn.Module):
         pre_trained: bool = True,
         backbone_weights: str | Path | None = None,
         num_classes: int = 1,
-        num_centers: int = 10,
+        num_centers: int | None = None,
         flow: str = "cflow",
         flow_arguments: dict[str, Any] | None = None,
         prior: PriorKind = "hierarchical",
@@ -116,7 +119,7 @@ class HgadModel(nn.Module):
         family = FAMILIES[flow]
         self.prior_kind = prior
         self.covariance = covariance
-        self.num_centers = num_centers
+        self.num_centers = _number_of_centers(num_centers, family)
         self.score = score
         check_range("0 < {} < inf", **{"height of image_size": image_size[0], "width of image_size": image_size[1]})
         self.image_size = image_size
@@ -167,18 +170,34 @@ class HgadModel(nn.Module):
         for flow, (mean, covariance) in zip(self.feature_flows, statistics, strict=True):
             flow.set_whitening(mean, covariance)
 
-    def moments(self) -> list[ClassMoments]:
-        """Moments of the vectors of all levels, to be summed up."""
-        device = self.calibration.location.device
-        return [ClassMoments(self.num_classes, flow.dim, device) for flow in self.feature_flows]
+    @property
+    def trained(self) -> bool:
+        """Whether there is something to train; else whitening and mixture are fitted in closed form."""
+        return self.feature_flows[0].trained
 
-    def fit(self, moments: Sequence[ClassMoments]) -> None:
-        """Whitening and mixtures in closed form: every class is a Gaussian of its whitened features.
+    def start_moments(self) -> None:
+        """Forget the features that were added."""
+        device = self.calibration.location.device
+        self._moments = [ClassMoments(self.num_classes, flow.dim, device) for flow in self.feature_flows]
+
+    def add_moments(self, features: Sequence[torch.Tensor], class_index: torch.Tensor) -> None:
+        """Add the features of normal images to what :meth:`fit` takes.
 
         Args:
-            moments: Moments of the vectors of the levels.
+            features: Feature maps of the levels, shapes (B, D, H, W).
+            class_index: Their classes, int64, shape (B,).
         """
-        for flow, prior, level in zip(self.feature_flows, self._priors, moments, strict=True):
+        class_index = self.mixture_class_index(class_index)
+        for moments, flow, level in zip(self._moments, self.feature_flows, features, strict=True):
+            moments.add(flow.vectors(level), class_index)
+
+    def fit(self) -> None:
+        """Whitening and mixtures in closed form: every class is a Gaussian of its whitened features.
+
+        Raises:
+            ValueError: If no features were added, or some with numbers that are not finite.
+        """
+        for flow, prior, level in zip(self.feature_flows, self._priors, self._moments, strict=True):
             gaussians = level.gaussians()
             flow.set_whitening(*gaussians.pooled())
             prior.set_gaussians(*gaussians.mapped(flow.whitening.double(), flow.whitening_bias.double()))
@@ -330,3 +349,14 @@ class HgadModel(nn.Module):
         """
         prediction, _ = self.predict(images)
         return InferenceBatch(pred_score=prediction.pred_score, anomaly_map=prediction.anomaly_map)
+
+
+def _number_of_centers(given: int | None, family: type[FeatureFlow]) -> int:
+    """M of a family of flows; see :class:`HgadModel`."""
+    if family.trained:
+        return TRAINED_CENTERS if given is None else given
+    if given not in {None, 1}:
+        msg = "A flow that is not trained has the mean of a class as its only centre: expected num_centers=1, got "
+        msg += f"{given}."
+        raise ValueError(msg)
+    return 1
