@@ -122,8 +122,7 @@ def test_scores_of_log_likelihoods_of_a_million(of_normal: float, likelihood: fl
         assert_finite([*calibration.state_dict().values(), *novelty.state_dict().values()])
         of_image, certain = scores(likelihood, images=3), torch.ones(3, 1)
         classes = torch.arange(3).unsqueeze(-1)
-        maxima = calibration.max_log_likelihood[classes], calibration.max_negative_entropy[classes]
-        raw = generator(of_image, *maxima, certain, (8, 8))
+        raw = generator(of_image, calibration.constants(classes), certain, (8, 8))
         assert_finite((raw, calibration(raw, classes, certain), novelty(of_image, classes)))
 
 

@@ -3,8 +3,9 @@
 
 """Constants of the scores, all from normal training images, kept in the checkpoint and in the exported graph.
 
-Two kinds: what the normalities are measured against (a_max and e_max of every class and level), and where and how wide
-the scores of a class's normal images lie, which puts the scores of all classes on one scale for one threshold.
+Two kinds: what positions are measured against (a_max and e_max of every class and level, mean and deviation of a), and
+where and how wide the scores of a class's normal images lie, which puts the scores of all classes on one scale for one
+threshold.
 
 Dimensions: B images, n positions of a level, K classes, J of them, L levels.
 """
@@ -107,12 +108,15 @@ class ScoreCalibration(nn.Module):
 
         Args:
             training: Scores of the images that the model was trained on; they give a_max and e_max.
-            held_out: Scores of normal images that it was not trained on; they give location and spread. A class that
-                has none takes its training images. ``None`` leaves the maps as they are.
+            held_out: Scores of normal images that it was not trained on; they give mean and deviation of a, location
+                and spread. A class that has none takes its training images, as do all with ``None``, which leaves the
+                maps as they are.
             generator: Makes the maps whose largest value is an image's score.
         """
         self.max_log_likelihood.zero_()
         self.max_negative_entropy.zero_()
+        self.mean_log_likelihood.zero_()
+        self.deviation.fill_(1)
         for index in range(self.num_classes):
             if batches := training.of_class(index):
                 self.max_log_likelihood[index] = _level_maxima(batches, "log_likelihoods")

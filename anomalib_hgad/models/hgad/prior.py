@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -181,6 +181,19 @@ class HierarchicalGaussianMixture(nn.Module):
         self.class_whitening.copy_(inverse_cholesky(every))
         self.shared_whitening.copy_(inverse_cholesky(shared))
 
+    @property
+    def _whitened_centers(self) -> torch.Tensor:
+        """L^-1 (mu_k - their mean), shape (K, D): numbers are as large as the differences that count."""
+        shared = cast("torch.Tensor", self.shared_whitening)
+        return (self.class_centers - self.class_centers.mean(dim=0)) @ shared.mT
+
+    @property
+    def energy_weights(self) -> list[torch.Tensor]:
+        """What :meth:`class_energies` multiplies latents with."""
+        if self.shared_whitening is None:
+            return [self.class_centers]
+        return [self.shared_whitening, self._whitened_centers]
+
     def class_log_priors(self) -> torch.Tensor:
         """log p(y), shape (K,)."""
         return self.class_logits.log_softmax(dim=-1)
@@ -206,11 +219,8 @@ class HierarchicalGaussianMixture(nn.Module):
         if self.shared_whitening is None:
             return gaussian_energies(rows, self.class_centers).unflatten(0, z.shape[:-1])
         with no_autocast(rows):
-            # Around the mean of the centres: numbers as large as the differences that count.
-            middle = self.class_centers.mean(dim=0)
-            rows = (full_precision(rows) - middle) @ self.shared_whitening.mT
-            centers = (self.class_centers - middle) @ self.shared_whitening.mT
-            energies = gaussian_energies(rows, centers) + log_det(self.shared_whitening)
+            rows = (full_precision(rows) - self.class_centers.mean(dim=0)) @ self.shared_whitening.mT
+            energies = gaussian_energies(rows, self._whitened_centers) + log_det(self.shared_whitening)
         return energies.unflatten(0, z.shape[:-1])
 
     def intra_class_log_density(self, z: torch.Tensor, class_index: torch.Tensor) -> torch.Tensor:

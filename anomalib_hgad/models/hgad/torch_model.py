@@ -213,9 +213,9 @@ class HgadModel(nn.Module):
 
     @property
     def head_weights(self) -> list[torch.Tensor]:
-        """What mixture and smoothing multiply with: main centres of the levels, and kernels."""
+        """What mixture and smoothing multiply with: centres and covariances of the levels, and kernels."""
         kernels = [cast("torch.Tensor", blur.kernel) for blur in self.anomaly_map_generator.blur]
-        return [prior.class_centers for prior in self._priors] + kernels
+        return [weight for prior in self._priors for weight in prior.energy_weights] + kernels
 
     def _new_prior(self, num_classes: int, dim: int) -> HierarchicalGaussianMixture:
         if self.prior_kind == "single_gaussian":
