@@ -147,7 +147,7 @@ def test_weights_of_backbone_and_flows_are_quantised_and_no_others(
 ) -> None:
     """By the names of the weights, as PyTorch's exporter notes them beside each operation of the ONNX graph."""
     module = Hgad(**LIGHT | {"image_size": (32, 48)}, pre_processor=input_size is None).eval()
-    module._set_class_names(["bolt", "gear wheel", "nut"])
+    module.set_class_names(["bolt", "gear wheel", "nut"])
     # Centres of trained levels are not the same.
     for prior in module.model.priors:
         prior.class_centers.data.normal_()
