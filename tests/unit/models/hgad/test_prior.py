@@ -278,8 +278,15 @@ def test_covariances_that_cannot_be() -> None:
         prior.set_gaussians(torch.tensor([0]), torch.zeros(1, 2), torch.eye(2).expand(1, 2, 2))
     with pytest.raises(ValueError, match="covariance of features has numbers that are not finite"):
         prior.set_gaussians(torch.tensor([9]), torch.zeros(1, 2), torch.full((1, 2, 2), torch.nan))
-    with pytest.raises(ValueError, match="expected covariance='full'"):
-        HierarchicalGaussianMixture(1, 1, 2).set_gaussians(torch.tensor([9]), torch.zeros(1, 2), torch.eye(2)[None])
+
+
+def test_identity_takes_the_means_alone() -> None:
+    prior, means = HierarchicalGaussianMixture(2, 1, 3), torch.randn(2, 3)
+    prior.set_gaussians(torch.tensor([9, 4]), means, torch.eye(3).repeat(2, 1, 1) * 5)
+    assert torch.equal(prior.class_centers, means)
+    z = torch.randn(1, 4, 3)
+    expected = -0.5 * (z - means[1]).square().sum(-1)
+    torch.testing.assert_close(prior.intra_class_log_density(z, torch.tensor([[1]]))[..., 0], expected)
 
 
 def test_full_covariances_in_half_precision() -> None:
