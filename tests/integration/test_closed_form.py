@@ -48,7 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Hgad, Any, dict[str, float]]:
-    model, run = closed_form(), engine(tmp_path_factory.mktemp("run"), max_epochs=5)
+    model, run = closed_form(), engine(tmp_path_factory.mktemp("run"), max_epochs=5, check_val_every_n_epoch=5)
     metrics = run.train(model, datamodule=MultiClass(root=data, train_batch_size=4, num_workers=0))[0]
     return model, run, metrics
 
@@ -67,6 +67,7 @@ def test_gaussians_are_those_of_the_features(trained: Any, data: Path) -> None:
     """In the features' own space: the centre unwhitened, L^-1 W in place of L^-1."""
     model, run, _ = trained
     assert run.trainer.current_epoch == 1, "one pass is enough"
+    assert not model.post_processor.image_max.isnan(), "and it was validated"
     for index, name in enumerate(CLASSES):
         for level, (mean, covariance) in enumerate(numpy_gaussian(model, data, name)):
             flow, prior = model.model.flows[level], model.model.priors[level]

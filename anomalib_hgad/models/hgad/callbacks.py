@@ -72,9 +72,7 @@ class NormalConstants(Callback):
             self._calibrate(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Set the constants of the scores where no validation does; a second pass would tell nothing new of moments."""
-        if not pl_module.model.trained:
-            trainer.should_stop = True
+        """Set the constants of the scores where no validation does."""
         if not trainer.enable_validation:
             self._calibrate(trainer, pl_module)
 

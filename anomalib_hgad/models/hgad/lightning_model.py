@@ -43,7 +43,7 @@ from anomalib_hgad.models.hgad.prediction import ScoredClass, predict_batch
 from anomalib_hgad.models.hgad.prior import CovarianceKind
 from anomalib_hgad.models.hgad.torch_model import HgadModel, PriorKind
 from anomalib_hgad.models.hgad.training_data import TrainingData
-from anomalib_hgad.models.schedule import TrainingCourse, make_optimizer, total_steps
+from anomalib_hgad.models.schedule import TrainingCourse, make_optimizer, total_steps, train_for_one_pass
 
 
 class Hgad(PluginModel, AnomalibModule):
@@ -270,6 +270,8 @@ class Hgad(PluginModel, AnomalibModule):
         """
         if stage != TrainerFn.FITTING:
             return
+        if not self.model.trained:
+            train_for_one_pass(self.trainer)
         datamodule = getattr(self.trainer, "datamodule", None)
         if not self.class_names:
             self.set_class_names(self.labels.names_of(datamodule))
