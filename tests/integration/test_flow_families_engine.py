@@ -61,7 +61,12 @@ def test_trains_tests_and_exports_on_real_images(family: str, shared_data: Path,
         expected = restored.post_processor(restored.model(restored.pre_processor.transform(image)))
     outputs = from_openvino(restored.to_openvino(tmp_path / "openvino"))(image.numpy())  # goes through ONNX
     for name, value in expected._asdict().items():
-        np.testing.assert_allclose(outputs[name], value.numpy(), rtol=1e-3, atol=1e-4, err_msg=name)
+        if name == "pred_mask":  # anomalib's threshold is the score of a pixel, which rounding puts on either side
+            sure = (expected.anomaly_map - restored.post_processor.normalized_pixel_threshold).abs().numpy() > 1e-4
+            assert sure.mean() > 0.99
+            np.testing.assert_array_equal(outputs[name][sure], value.numpy()[sure])
+        else:
+            np.testing.assert_allclose(outputs[name], value.numpy(), rtol=1e-3, atol=1e-4, err_msg=name)
     if family == "fastflow":
         small = restored.to_openvino(tmp_path / "int8", compression_type=CompressionType.INT8)
         assert from_openvino(small)(image.numpy())["pred_score"] == pytest.approx(expected.pred_score.item(), abs=0.1)
@@ -82,7 +87,7 @@ def test_trains_tests_and_exports_on_real_images(family: str, shared_data: Path,
             LIGHT_VIT | {"backbone": "deit_tiny_patch16_224"},
             r"images of 224 x 224 pixels alone, got image_size=.32, 32. at",
         ),
-        ({"flow": "glow"}, "flow to be one of 'cflow', 'fastflow', 'semantic'; got 'glow'"),
+        ({"flow": "glow"}, "flow to be one of 'cflow', 'fastflow', 'semantic', 'linear'; got 'glow'"),
     ],
 )
 def test_backbones_and_flows_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:
