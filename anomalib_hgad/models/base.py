@@ -49,7 +49,7 @@ class PluginModel(DescribedExport):
     anomalib finds the direct subclasses of its own base alone: this one stands before it, and does not derive from it.
     """
 
-    default_epochs: ClassVar[int]
+    default_epochs: int
     """Epochs of a training in the paper, where the user sets no end to it."""
 
     default_image_size: ClassVar[tuple[int, int]]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from lightning.pytorch import Trainer
 from torch import nn
 from torch.optim import Adam
+
+logger = logging.getLogger(__name__)
 
 WARMUP_START = 0.1
 """Learning rate at the first step, relative to the full one."""
@@ -59,6 +62,20 @@ class TrainingCourse:
             The stage.
         """
         return 1 if step < self.first_stage * self.total_steps else 2
+
+
+def train_for_one_pass(trainer: Trainer) -> None:
+    """Let a training end after one pass over the images, and be validated then.
+
+    Args:
+        trainer: The trainer, before its first epoch.
+    """
+    given = {"max_epochs": trainer.fit_loop.max_epochs, "check_val_every_n_epoch": trainer.check_val_every_n_epoch}
+    if longer := [f"{name}={value}" for name, value in given.items() if value not in {None, 1}]:
+        logger.warning("The model is fitted in one pass over the training images: %s counts as 1.", ", ".join(longer))
+    trainer.fit_loop.max_epochs = 1
+    if trainer.check_val_every_n_epoch is not None:
+        trainer.check_val_every_n_epoch = 1
 
 
 def total_steps(trainer: Trainer) -> int:

@@ -114,8 +114,8 @@ def aurocs(model: HgadModel, train: Images, test: Images, size: tuple[int, int])
         readings = model.read(test.batch(rows)[0])
         inferred = class_posterior([reading.class_logits for reading in readings]).argmax(dim=-1, keepdim=True)
         levels = model.level_scores(readings, inferred)
-        maxima = model.calibration.max_log_likelihood[inferred], model.calibration.max_negative_entropy[inferred]
-        maps.append(model.anomaly_map_generator(levels, *maxima, torch.ones(len(rows), 1), size).squeeze(1))
+        constants = model.calibration.constants(inferred)
+        maps.append(model.anomaly_map_generator(levels, constants, torch.ones(len(rows), 1), size).squeeze(1))
     maps_of_all = torch.cat(maps).numpy()
     of_classes = []
     for index in range(model.num_classes):

@@ -77,7 +77,7 @@ def cache() -> dict[str, Any]:
 
 def epoch_seconds(folder: Path, feature_cache: bool, flow_arguments: dict[str, int]) -> float:
     """Median seconds of an epoch after the first."""
-    settings: dict[str, Any] = {"image_size": 256, "pre_trained": False, "seed": 0, "calibrate": False}
+    settings: dict[str, Any] = {"image_size": 256, "pre_trained": False, "seed": 0, "calibration_share": None}
     module = Hgad(**BACKBONE_OF_CACHE, **settings, flow_arguments=flow_arguments, feature_cache=feature_cache)
     datamodule = MultiClass(root=folder / "data", train_batch_size=8, num_workers=0)
     times = EpochTimes()

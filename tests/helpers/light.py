@@ -11,6 +11,7 @@ LIGHT_FLOW_ARGUMENTS: dict[str, dict[str, Any]] = {
     "cflow": {"coupling_blocks": 2, "condition_dim": 16},
     "fastflow": {"coupling_blocks": 2},
     "semantic": {"coupling_blocks": 2},
+    "linear": {},
 }
 """Options of every family of flows."""
 

@@ -37,6 +37,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.subprocess]
 
 LIGHT_FLAGS_BY_CONFIG = {
     "cifar10": model_flags(LIGHT_VIT),
+    "hgad_fast": model_flags(LIGHT | {"flow_arguments": {}}),
     "hgad_fastflow_mvtec_ad": model_flags(LIGHT | {"flow_arguments": LIGHT_FLOW_ARGUMENTS["fastflow"]}),
 }
 
@@ -224,6 +225,8 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         trees.btech_class(tmp_path / "datasets/BTech", category)
     for category in ("bagel", "dowel"):
         trees.mvtec_3d_class(tmp_path / "datasets/MVTec3D", category)
+    for name in ("bolt", "nut"):
+        trees.mvtec_class(tmp_path / "datasets/products" / name)
     trees.cifar10(tmp_path / "datasets", monkeypatch)
     monkeypatch.chdir(tmp_path)
     return tmp_path

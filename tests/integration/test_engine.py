@@ -236,7 +236,7 @@ def test_default_number_of_epochs_yields_to_the_users(given: dict[str, int], epo
     [
         {"prior": "fixed_centers", "num_centers": 1, "loss_weights": {"inter": 0.0, "mutual_information": 0.0}},
         {"prior": "single_gaussian", "first_stage": 0.0},
-        {"num_centers": 1, "whiten": False, "score": "log_likelihood", "calibrate": False},
+        {"num_centers": 1, "whiten": False, "score": "log_likelihood", "calibration_share": None},
         {"layers": ["layer1", "layer2"], "scales": [1.0], "score": "entropy"},
     ],
     ids=["fixed centres", "single Gaussian", "literal features", "stages of one image"],

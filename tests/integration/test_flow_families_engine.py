@@ -24,6 +24,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "fastflow": LIGHT | {"flow": "fastflow", "flow_arguments": LIGHT_FLOW_ARGUMENTS["fastflow"]},
     "fastflow of a ViT": LIGHT_VIT
     | {"flow": "fastflow", "flow_arguments": {"hidden_ratio": 0.16, "coupling_blocks": 2}},
+    "linear": LIGHT | {"flow": "linear", "flow_arguments": None, "covariance": "full", "score": "standardized"},
     "semantic": LIGHT_VIT | {"flow": "semantic", "flow_arguments": LIGHT_FLOW_ARGUMENTS["semantic"]},
 }
 
@@ -47,9 +48,9 @@ def test_trains_tests_and_exports_on_real_images(family: str, shared_data: Path,
     )
     module = Hgad(**FAMILIES[family] | {"image_size": 64, "seed": 0, "visualizer": False, "lr": 2e-3})
     losses = Losses()
-    run = engine(tmp_path, losses, max_epochs=2, check_val_every_n_epoch=2)
+    run = engine(tmp_path, losses, max_epochs=2, check_val_every_n_epoch=1 if family == "linear" else 2)
     run.fit(module, datamodule=data)
-    assert np.mean(losses.values[-5:]) < np.mean(losses.values[:5])
+    assert family == "linear" or np.mean(losses.values[-5:]) < np.mean(losses.values[:5])
     (results,) = run.test(module, datamodule=data)
     assert 0 <= results["image_AUROC"] <= 1
 
@@ -60,7 +61,12 @@ def test_trains_tests_and_exports_on_real_images(family: str, shared_data: Path,
         expected = restored.post_processor(restored.model(restored.pre_processor.transform(image)))
     outputs = from_openvino(restored.to_openvino(tmp_path / "openvino"))(image.numpy())  # goes through ONNX
     for name, value in expected._asdict().items():
-        np.testing.assert_allclose(outputs[name], value.numpy(), rtol=1e-3, atol=1e-4, err_msg=name)
+        if name == "pred_mask":  # anomalib's threshold is the score of a pixel, which rounding puts on either side
+            sure = (expected.anomaly_map - restored.post_processor.normalized_pixel_threshold).abs().numpy() > 1e-4
+            assert sure.mean() > 0.99
+            np.testing.assert_array_equal(outputs[name][sure], value.numpy()[sure])
+        else:
+            np.testing.assert_allclose(outputs[name], value.numpy(), rtol=1e-3, atol=1e-4, err_msg=name)
     if family == "fastflow":
         small = restored.to_openvino(tmp_path / "int8", compression_type=CompressionType.INT8)
         assert from_openvino(small)(image.numpy())["pred_score"] == pytest.approx(expected.pred_score.item(), abs=0.1)
@@ -81,7 +87,7 @@ def test_trains_tests_and_exports_on_real_images(family: str, shared_data: Path,
             LIGHT_VIT | {"backbone": "deit_tiny_patch16_224"},
             r"images of 224 x 224 pixels alone, got image_size=.32, 32. at",
         ),
-        ({"flow": "glow"}, "flow to be one of 'cflow', 'fastflow', 'semantic'; got 'glow'"),
+        ({"flow": "glow"}, "flow to be one of 'cflow', 'fastflow', 'semantic', 'linear'; got 'glow'"),
     ],
 )
 def test_backbones_and_flows_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:

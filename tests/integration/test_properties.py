@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomalib_hgad.models.hgad.anomaly_map import AnomalyMapGenerator, LevelScores, normality
+from anomalib_hgad.models.hgad.anomaly_map import AnomalyMapGenerator, LevelConstants, LevelScores, normality
 from anomalib_hgad.models.hgad.calibration import ScoreCalibration, location_and_spread
 from anomalib_hgad.models.hgad.flows import FAMILIES, FeatureFlow, semantic
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
@@ -36,7 +36,8 @@ def new_flow(kind: str, dim: int, blocks: int, seed: int) -> FeatureFlow:
     torch.manual_seed(seed)
     np.random.seed(seed)
     with mock.patch.object(semantic, "HIDDEN_DIM", 8):
-        flow = FAMILIES[kind](dim, **LIGHT_FLOW_ARGUMENTS[kind] | {"coupling_blocks": blocks})
+        options = LIGHT_FLOW_ARGUMENTS[kind]
+        flow = FAMILIES[kind](dim, **options | {name: blocks for name in options if name == "coupling_blocks"})
     randomize(flow)
     flow.set_whitening(torch.randn(dim), random_covariance(dim))
     return flow
@@ -133,11 +134,12 @@ def test_a_less_likely_position_never_lowers_a_score(rows: list[float], drop: fl
     before = torch.tensor(rows, dtype=torch.float64).view(1, 4, 1)
     after = before.clone()
     after[0, where] -= drop
-    maximum, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
-    for score in ("sum", "product", "log_likelihood"):
+    zero, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
+    constants = LevelConstants(zero, zero, zero, one)
+    for score in ("sum", "product", "log_likelihood", "standardized"):
         generator = AnomalyMapGenerator(score, (8, 8)).double()
         maps = [
-            generator([LevelScores(a, torch.full((1, 4), -0.1).double(), (2, 2))], maximum, maximum, one, (8, 8))
+            generator([LevelScores(a, torch.full((1, 4), -0.1).double(), (2, 2))], constants, one, (8, 8))
             for a in (before, after)
         ]
         assert (maps[1] >= maps[0] - 1e-12).all()

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from anomalib_hgad.common.precision import no_autocast
 
-ScoreKind = Literal["sum", "product", "log_likelihood", "entropy"]
+ScoreKind = Literal["sum", "product", "log_likelihood", "entropy", "standardized"]
 
 SIGMA_AT_256 = 4.0
 """Smoothing of the maps of a 256-pixel image; it grows with the image."""
@@ -73,6 +73,40 @@ def normality(log_score: torch.Tensor, maximum: torch.Tensor, class_weights: tor
     return ((log_score - maximum.unsqueeze(-2)).clamp(max=0).exp() @ class_weights.unsqueeze(-1)).squeeze(-1)
 
 
+class LevelConstants(NamedTuple):
+    """What the scores of a level's positions are measured against, for every class or for the J of every image.
+
+    Attributes:
+        max_log_likelihood: a_max, largest a of normal training images, in nats per dimension, shape (..., L).
+        max_negative_entropy: e_max, in nats, likewise.
+        mean_log_likelihood: Mean of a over normal images that were not trained on, in nats per dimension, likewise.
+        deviation: Standard deviation of a over them, in nats per dimension, positive, likewise.
+    """
+
+    max_log_likelihood: torch.Tensor
+    max_negative_entropy: torch.Tensor
+    mean_log_likelihood: torch.Tensor
+    deviation: torch.Tensor
+
+
+def standardized(
+    log_score: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor, class_weights: torch.Tensor
+) -> torch.Tensor:
+    """(mean - a) / deviation, weighted over the classes that an image may show.
+
+    Args:
+        log_score: a for each of J classes, shape (B, n, J).
+        mean: Mean of a over normal images of the classes, shape (J,), or (B, J).
+        deviation: Its standard deviation, likewise.
+        class_weights: Probabilities of the classes, shape (B, J).
+
+    Returns:
+        How much less likely than normal each position is, in standard deviations, shape (B, n).
+    """
+    distances = (mean.unsqueeze(-2) - log_score) / deviation.unsqueeze(-2)
+    return (distances @ class_weights.unsqueeze(-1)).squeeze(-1)
+
+
 class AnomalyMapGenerator(nn.Module):
     """Levels' scores to one anomaly map S.
 
@@ -97,8 +131,7 @@ class AnomalyMapGenerator(nn.Module):
     def forward(
         self,
         levels: Sequence[LevelScores],
-        max_log_likelihood: torch.Tensor,
-        max_negative_entropy: torch.Tensor,
+        constants: LevelConstants,
         class_weights: torch.Tensor,
         size: Sequence[int],
     ) -> torch.Tensor:
@@ -106,8 +139,7 @@ class AnomalyMapGenerator(nn.Module):
 
         Args:
             levels: Scores of the levels.
-            max_log_likelihood: a_max of the classes that the levels' scores are of, shape (J, L) or (B, J, L).
-            max_negative_entropy: e_max, same shape.
+            constants: Of the classes that the levels' scores are of, shapes (J, L) or (B, J, L).
             class_weights: Probabilities of these classes, shape (B, J).
             size: Height and width of the map.
 
@@ -115,15 +147,23 @@ class AnomalyMapGenerator(nn.Module):
             S, at least 0, higher is more anomalous, shape (B, 1, height, width).
         """
         with no_autocast(class_weights):
+            grids = [level.grid for level in levels]
+            if self.score == "standardized":
+                distances = [
+                    standardized(level.log_likelihoods, mean, deviation, class_weights)
+                    for level, mean, deviation in zip(
+                        levels, constants.mean_log_likelihood.unbind(-1), constants.deviation.unbind(-1), strict=True
+                    )
+                ]
+                return self.blur(_upsampled(distances, grids, size).sum(dim=0))
             likelihood = [
                 normality(level.log_likelihoods, maximum, class_weights)
-                for level, maximum in zip(levels, max_log_likelihood.unbind(-1), strict=True)
+                for level, maximum in zip(levels, constants.max_log_likelihood.unbind(-1), strict=True)
             ]
             entropy = [
                 normality(level.negative_entropy.unsqueeze(-1), maximum, class_weights)
-                for level, maximum in zip(levels, max_negative_entropy.unbind(-1), strict=True)
+                for level, maximum in zip(levels, constants.max_negative_entropy.unbind(-1), strict=True)
             ]
-            grids = [level.grid for level in levels]
             if self.score == "log_likelihood":
                 return self._turned_over(likelihood, grids, size)
             entropy_map = self._turned_over(entropy, grids, size)
@@ -139,8 +179,14 @@ class AnomalyMapGenerator(nn.Module):
         size: Sequence[int],
     ) -> torch.Tensor:
         """Largest possible sum over the levels minus the sum, smoothed, shape (B, 1, height, width)."""
-        maps = [
+        return self.blur(len(normalities) - _upsampled(normalities, grids, size).sum(dim=0))
+
+
+def _upsampled(values: Sequence[torch.Tensor], grids: Sequence[tuple[int, int]], size: Sequence[int]) -> torch.Tensor:
+    """Values of the levels' positions, shapes (B, n), as maps of one size, shape (L, B, 1, height, width)."""
+    return torch.stack(
+        [
             F.interpolate(level.unflatten(-1, grid).unsqueeze(1), size=size, mode="bilinear", align_corners=True)
-            for level, grid in zip(normalities, grids, strict=True)
+            for level, grid in zip(values, grids, strict=True)
         ]
-        return self.blur(len(maps) - torch.stack(maps).sum(dim=0))
+    )

@@ -3,8 +3,9 @@
 
 """Constants of the scores, all from normal training images, kept in the checkpoint and in the exported graph.
 
-Two kinds: what the normalities are measured against (a_max and e_max of every class and level), and where and how wide
-the scores of a class's normal images lie, which puts the scores of all classes on one scale for one threshold.
+Two kinds: what positions are measured against (a_max and e_max of every class and level, mean and deviation of a), and
+where and how wide the scores of a class's normal images lie, which puts the scores of all classes on one scale for one
+threshold.
 
 Dimensions: B images, n positions of a level, K classes, J of them, L levels.
 """
@@ -18,7 +19,7 @@ from torch import nn
 
 from anomalib_hgad.common.precision import no_autocast
 from anomalib_hgad.common.processes import gather_objects
-from anomalib_hgad.models.hgad.anomaly_map import AnomalyMapGenerator, LevelScores
+from anomalib_hgad.models.hgad.anomaly_map import AnomalyMapGenerator, LevelConstants, LevelScores
 
 PRIOR_IMAGES = 5
 """How many images' worth of trust the spread common to all classes has against a class's own."""
@@ -39,12 +40,16 @@ class ScoreCalibration(nn.Module):
     Attributes:
         max_log_likelihood: a_max, in nats per dimension, shape (K, L).
         max_negative_entropy: e_max, in nats, shape (K, L).
+        mean_log_likelihood: Mean of a over normal images, in nats per dimension, shape (K, L).
+        deviation: Its standard deviation, in nats per dimension, shape (K, L).
         location: Centre of the image scores of a class's normal images, shape (K,).
         spread: Their width, positive, shape (K,).
     """
 
     max_log_likelihood: torch.Tensor
     max_negative_entropy: torch.Tensor
+    mean_log_likelihood: torch.Tensor
+    deviation: torch.Tensor
     location: torch.Tensor
     spread: torch.Tensor
 
@@ -52,6 +57,8 @@ class ScoreCalibration(nn.Module):
         super().__init__()
         self.register_buffer("max_log_likelihood", torch.zeros(num_classes, num_levels))
         self.register_buffer("max_negative_entropy", torch.zeros(num_classes, num_levels))
+        self.register_buffer("mean_log_likelihood", torch.zeros(num_classes, num_levels))
+        self.register_buffer("deviation", torch.ones(num_classes, num_levels))
         self.register_buffer("location", torch.zeros(num_classes))
         self.register_buffer("spread", torch.ones(num_classes))
 
@@ -59,6 +66,15 @@ class ScoreCalibration(nn.Module):
     def num_classes(self) -> int:
         """K."""
         return len(self.location)
+
+    def constants(self, class_index: torch.Tensor | slice) -> LevelConstants:
+        """Constants of the levels of some classes, shapes (..., L)."""
+        return LevelConstants(
+            self.max_log_likelihood[class_index],
+            self.max_negative_entropy[class_index],
+            self.mean_log_likelihood[class_index],
+            self.deviation[class_index],
+        )
 
     def forward(
         self, anomaly_map: torch.Tensor, class_index: torch.Tensor, class_weights: torch.Tensor
@@ -92,16 +108,21 @@ class ScoreCalibration(nn.Module):
 
         Args:
             training: Scores of the images that the model was trained on; they give a_max and e_max.
-            held_out: Scores of normal images that it was not trained on; they give location and spread. A class that
-                has none takes its training images. ``None`` leaves the maps as they are.
+            held_out: Scores of normal images that it was not trained on; they give mean and deviation of a, location
+                and spread. A class that has none takes its training images, as do all with ``None``, which leaves the
+                maps as they are.
             generator: Makes the maps whose largest value is an image's score.
         """
         self.max_log_likelihood.zero_()
         self.max_negative_entropy.zero_()
+        self.mean_log_likelihood.zero_()
+        self.deviation.fill_(1)
         for index in range(self.num_classes):
             if batches := training.of_class(index):
                 self.max_log_likelihood[index] = _level_maxima(batches, "log_likelihoods")
                 self.max_negative_entropy[index] = _level_maxima(batches, "negative_entropy")
+                unseen = (held_out.of_class(index) if held_out else []) or batches
+                self.mean_log_likelihood[index], self.deviation[index] = _level_moments(unseen)
         self.location.zero_()
         self.spread.fill_(1)
         if held_out is not None:
@@ -121,14 +142,26 @@ class ScoreCalibration(nn.Module):
         scores = [
             generator(
                 [level.to(self.location.device) for level in levels],
-                self.max_log_likelihood[constants],
-                self.max_negative_entropy[constants],
+                self.constants(constants),
                 self.location.new_ones(len(levels[0].negative_entropy), 1),
                 generator.image_size,
             ).amax(dim=(-3, -2, -1))
             for levels in batches
         ]
         return torch.cat([self.location.new_empty(0), *scores])
+
+
+def _level_moments(batches: list[list[LevelScores]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of a of every level over all batches, shapes (L,)."""
+    levels = [
+        torch.cat([level.log_likelihoods.flatten() for level in level_batches])
+        for level_batches in zip(*batches, strict=True)
+    ]
+    # Images that are all alike have no deviation.
+    return (
+        torch.stack([values.mean() for values in levels]),
+        torch.stack([values.std(correction=0).clamp(min=1e-3) for values in levels]),
+    )
 
 
 def _level_maxima(batches: list[list[LevelScores]], score: str) -> torch.Tensor:

@@ -47,17 +47,20 @@ class ClassCheck(Callback):
 class NormalConstants(Callback):
     """Takes the constants of the model from normal images.
 
-    The flows' whitening once, before the first step; the constants of the scores before every validation, whose
-    scores need them, and where there is none before the checkpoint of an epoch. Location and spread of the scores come
-    from normal images that were held out of the training, if there are any.
+    The flows' whitening once, before the first step; with a flow that is not trained the mixture as well, after a pass
+    over the training images, which is all that such a training takes. The constants of the scores before every
+    validation, whose scores need them, and where there is none before the checkpoint of an epoch. Location and spread
+    of the scores come from normal images that were held out of the training, if there are any.
     """
 
     def __init__(self) -> None:
         self._step_of_constants = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Set the whitening of the flows."""
-        if pl_module.whiten and not pl_module.model.whitened:
+        """Set the whitening of the flows, or start to sum up what it is fitted from."""
+        if not pl_module.model.trained:
+            pl_module.model.start_moments()
+        elif pl_module.whiten and not pl_module.model.whitened:
             images = normal_images(trainer, pl_module)
             flows = pl_module.model.feature_flows
             statistics = feature_statistics(map(pl_module.features, images), flows, pl_module.device)
@@ -92,11 +95,14 @@ class NormalConstants(Callback):
         model = pl_module.model
         was_training = model.training
         model.eval()
+        if not model.trained:
+            model.fit()
         training = self._scores(trainer, pl_module, None)
         held_out = NormalScores()
         if (images := pl_module.training_data.held_out) is not None:
             held_out = self._scores(trainer, pl_module, images)
-        model.calibration.update(training, held_out if pl_module.calibrate else None, model.anomaly_map_generator)
+        one_scale = pl_module.calibration_share is not None
+        model.calibration.update(training, held_out if one_scale else None, model.anomaly_map_generator)
         model.novelty.update(training, held_out)
         model.train(was_training)
         self._step_of_constants = trainer.global_step

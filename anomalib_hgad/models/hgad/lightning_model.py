@@ -40,9 +40,10 @@ from anomalib_hgad.models.hgad.feature_cache.cache import FeatureCache
 from anomalib_hgad.models.hgad.folding import fold
 from anomalib_hgad.models.hgad.loss import checked_loss_weights, total_loss
 from anomalib_hgad.models.hgad.prediction import ScoredClass, predict_batch
+from anomalib_hgad.models.hgad.prior import CovarianceKind
 from anomalib_hgad.models.hgad.torch_model import HgadModel, PriorKind
 from anomalib_hgad.models.hgad.training_data import TrainingData
-from anomalib_hgad.models.schedule import TrainingCourse, make_optimizer, total_steps
+from anomalib_hgad.models.schedule import TrainingCourse, make_optimizer, total_steps, train_for_one_pass
 
 
 class Hgad(PluginModel, AnomalibModule):
@@ -71,12 +72,13 @@ class Hgad(PluginModel, AnomalibModule):
             Defaults to ``None``.
         num_classes: Expected number of product classes. ``None`` takes it from the data.
             Defaults to ``None``.
-        num_centers: Gaussian centres of a class (M).
-            Defaults to ``10``.
+        num_centers: Gaussian centres of a class (M). ``"linear"`` has one.
+            Defaults to ``None``, for 10 where they are trained.
         flow: Family of the flows: ``"cflow"``, position by position with a code of the position, as in the paper;
             ``"fastflow"``, convolutions over the feature maps; ``"semantic"``, of the class token of a Vision
-            Transformer, for anomalies of what an image shows: its anomaly maps have one value everywhere; or a family
-            of your own, see docs/add_a_flow.md.
+            Transformer, for anomalies of what an image shows: its anomaly maps have one value everywhere;
+            ``"linear"``, the whitening alone, which is fitted in one pass, with nothing to train; or a family of your
+            own, see docs/add_a_flow.md.
             Defaults to ``"cflow"``.
         flow_arguments: Options of the family by name, such as ``{"coupling_blocks": 8}``. Its class documents them:
             :class:`~anomalib_hgad.models.hgad.flows.ConditionalFlow`,
@@ -86,6 +88,9 @@ class Hgad(PluginModel, AnomalibModule):
         whiten: Whiten the features, as a part of the flow, by constants from the training images. The paper does not,
             and learns slower.
             Defaults to ``True``.
+        covariance: Covariance of the classes: ``"identity"``, as in the paper, or ``"full"``, which ``flow="linear"``
+            takes from the features of each class.
+            Defaults to ``"identity"``.
         prior: ``"hierarchical"``; ``"fixed_centers"`` does not train the main class centres; ``"single_gaussian"`` is
             one standard Gaussian for all classes, as in CFLOW-AD.
             Defaults to ``"hierarchical"``.
@@ -114,11 +119,10 @@ class Hgad(PluginModel, AnomalibModule):
         class_source: ``"inferred"`` scores an image without its label; ``"given"`` uses the label where the batch has
             one. The test reports both.
             Defaults to ``"inferred"``.
-        calibrate: Put the scores of all classes on one scale, so that one threshold serves all.
-            Defaults to ``True``.
-        calibration_share: Share of every class's training images that is held out of the training for that scale, if
-            the data is :class:`~anomalib_hgad.MultiClass` with several classes; 0 takes the training images
-            themselves, whose scores are lower than those of unseen normal images.
+        calibration_share: Share of every class's training images that is held out of the training, to put the scores of
+            all classes on one scale, so that one threshold serves all; if the data is
+            :class:`~anomalib_hgad.MultiClass` with several classes. 0 takes the training images themselves, whose
+            scores are lower than those of unseen normal images; ``None`` leaves each class its own scale.
             Defaults to ``0.1``.
         feature_cache: Compute the features of the training images once, not in every epoch. They are kept in main
             memory if they take at most half of what is free, else in files in float16, which later trainings with the
@@ -163,11 +167,12 @@ class Hgad(PluginModel, AnomalibModule):
         pre_trained: bool = True,
         backbone_weights: str | Path | None = None,
         num_classes: int | None = None,
-        num_centers: int = 10,
+        num_centers: int | None = None,
         flow: str = "cflow",
         flow_arguments: dict[str, Any] | None = None,
         whiten: bool = True,
         prior: PriorKind = "hierarchical",
+        covariance: CovarianceKind = "identity",
         loss_weights: dict[str, float] | None = None,
         label_smoothing: float = 0.02,
         first_stage: float = 0.08,
@@ -177,8 +182,7 @@ class Hgad(PluginModel, AnomalibModule):
         warmup: float = 0.08,
         score: ScoreKind = "sum",
         class_source: ScoredClass = "inferred",
-        calibrate: bool = True,
-        calibration_share: float = 0.1,
+        calibration_share: float | None = 0.1,
         feature_cache: bool | str | Path = True,
         seed: int | None = None,
         pre_processor: PreProcessor | bool = True,
@@ -197,9 +201,10 @@ class Hgad(PluginModel, AnomalibModule):
         check_range("0 <= {} < inf", weight_decay=weight_decay)
         self.loss_weights = checked_loss_weights(loss_weights)
         check_range("0 <= {} < 1", first_stage=first_stage, warmup=warmup)
-        check_range("0 <= {} < 1", label_smoothing=label_smoothing, calibration_share=calibration_share)
+        check_range("0 <= {} < 1", label_smoothing=label_smoothing, calibration_share=calibration_share or 0.0)
         check_choice(ScoredClass, class_source=class_source)
         check_choice(PriorKind, prior=prior)
+        check_choice(CovarianceKind, covariance=covariance)
         check_choice(ScoreKind, score=score)
         self.whiten = whiten
         self.label_smoothing = label_smoothing
@@ -209,7 +214,6 @@ class Hgad(PluginModel, AnomalibModule):
         self.weight_decay = weight_decay
         self.warmup = warmup
         self.class_source = class_source
-        self.calibrate = calibrate
         self.calibration_share = calibration_share
         self.model = HgadModel(
             backbone=backbone,
@@ -223,8 +227,15 @@ class Hgad(PluginModel, AnomalibModule):
             flow=flow,
             flow_arguments=flow_arguments,
             prior=prior,
+            covariance=covariance,
             score=score,
         )
+        if not self.model.trained:
+            self.default_epochs = 1
+            if not whiten or prior == "fixed_centers":
+                msg = f"flow={flow!r} is fitted in closed form, whitening and centres alike: expected whiten=True and "
+                msg += f"another prior than 'fixed_centers', got whiten={whiten} and prior={prior!r}."
+                raise ValueError(msg)
         self.labels = ClassLabels(num_classes)
         self.training_data = TrainingData()
         self.feature_cache = FeatureCache(feature_cache)
@@ -259,6 +270,8 @@ class Hgad(PluginModel, AnomalibModule):
         """
         if stage != TrainerFn.FITTING:
             return
+        if not self.model.trained:
+            train_for_one_pass(self.trainer)
         datamodule = getattr(self.trainer, "datamodule", None)
         if not self.class_names:
             self.set_class_names(self.labels.names_of(datamodule))
@@ -266,17 +279,21 @@ class Hgad(PluginModel, AnomalibModule):
             msg = "With one class the entropy of the classes is always 0: expected score='sum', 'product' or "
             msg += "'log_likelihood', got 'entropy'."
             raise ValueError(msg)
-        several = self.calibrate and self.model.num_classes > 1
-        self.training_data.start(datamodule, self.calibration_share if several else 0.0)
+        share = self.calibration_share or 0.0
+        self.training_data.start(datamodule, share if self.model.num_classes > 1 else 0.0)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam, with warm-up and cosine by step; before that, features take the place of the training images.
+        """Adam, with warm-up and cosine by step; none where nothing is trained.
+
+        Before that, features take the place of the training images.
 
         There is no later place for that. The features need the weights of a checkpoint that is resumed, and the model
         on its device, which Lightning does right before it asks for the optimiser; and the number of steps, which the
         schedule needs, makes the trainer build the loader of the training data.
         """
         self._use_features()
+        if not self.model.trained:
+            return None
         optimizer = make_optimizer(
             self.model.flows.parameters(),
             self.model.priors.parameters(),
@@ -341,7 +358,7 @@ class Hgad(PluginModel, AnomalibModule):
         return torch.zeros(batch.batch_size, dtype=torch.int64, device=self.device)
 
     def training_step(self, batch: ClassImageBatch | FeatureBatch, *args: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ANN401
-        """Loss of a batch, Eq. 11 summed over the levels.
+        """Loss of a batch, Eq. 11 summed over the levels. Where nothing is trained, the batch is added to the moments.
 
         Args:
             batch: Batch of normal images with their classes.
@@ -353,6 +370,12 @@ class Hgad(PluginModel, AnomalibModule):
         """
         del args, kwargs
         class_index = self.class_index(batch)
+        if not self.model.trained:
+            self.model.add_moments(self.features(batch), class_index)
+            # Lightning counts steps by losses, and DDP waits for a gradient of every parameter.
+            return (
+                0 * torch.stack([parameter.sum() for parameter in self.parameters() if parameter.requires_grad]).sum()
+            )
         # All processes draw the same positions, and so does a resumed training.
         generator = torch.Generator().manual_seed(self.global_step)
         losses = self.model.losses(

@@ -3,9 +3,9 @@
 
 """Hierarchical Gaussian mixture, the prior of the latents of one feature level (HGAD, Sec. 3.2 and 3.3).
 
-Every product class y has a main centre mu_y, and around it M centres mu_y + Delta_{y,i} with Delta_{y,1} = 0. All
-covariances are the identity. The functions and methods here are the only place where a density is computed: losses,
-scores and exported graphs call them.
+Every product class y has a main centre mu_y, and around it M centres mu_y + Delta_{y,i} with Delta_{y,1} = 0, all with
+the class's covariance Sigma_y: the identity, as in the paper, or a full one. The functions and methods here are the
+only place where a density is computed: losses, scores and exported graphs call them.
 
 Log-densities are in nats, not divided by D, and leave out the constant -(D/2) log 2 pi.
 
@@ -14,7 +14,9 @@ Dimensions: B images, n positions of an image, K classes, J of them, M centres o
 
 from __future__ import annotations
 
+import logging
 import math
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -22,6 +24,14 @@ from torch.nn import functional as F
 
 from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.common.precision import full_precision, no_autocast
+
+logger = logging.getLogger(__name__)
+
+CovarianceKind = Literal["identity", "full"]
+"""Covariances of the classes."""
+
+RIDGE = 0.01
+"""Variance added to every direction of a full covariance, relative to its mean variance."""
 
 CENTER_DISTANCE = 5.0
 """Distance between the main centres at the start, in standard deviations of a component."""
@@ -44,6 +54,33 @@ def gaussian_energies(z: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
         z_norms = z.square().sum(dim=-1, keepdim=True)
         center_norms = centers.square().sum(dim=-1).unsqueeze(-2)
         return (products - 0.5 * (z_norms + center_norms)).clamp(max=0)
+
+
+def inverse_cholesky(covariance: torch.Tensor, ridge: float = RIDGE) -> torch.Tensor:
+    """L^-1 of C + r I = L L^T, with r a share of the mean variance of C.
+
+    The r keeps directions in which a class hardly varies from outweighing all others, and a class of fewer vectors than
+    channels from having none at all.
+
+    Args:
+        covariance: C, shape (..., D, D). One of zeros, as of identical vectors, counts as of variance 1e-6.
+        ridge: The share.
+
+    Returns:
+        Lower triangular L^-1, shape (..., D, D), in float64.
+
+    Raises:
+        ValueError: If C has numbers that are not finite.
+    """
+    covariance = covariance.double()
+    if not covariance.isfinite().all():
+        msg = "A covariance of features has numbers that are not finite. Correct the images or the backbone's weights "
+        msg += "that they come from."
+        raise ValueError(msg)
+    eye = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+    variance = covariance.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[..., None, None]
+    factor = torch.linalg.cholesky(covariance + (ridge * variance).clamp(min=1e-6) * eye)
+    return torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False)
 
 
 def initial_class_centers(num_classes: int, dim: int) -> torch.Tensor:
@@ -79,18 +116,25 @@ class HierarchicalGaussianMixture(nn.Module):
         num_classes: K.
         num_centers: M.
         dim: D.
+        covariance: ``"identity"``, as in the paper; ``"full"`` has a covariance for each class, which
+            :meth:`set_gaussians` sets. Until then it is the identity.
 
     Attributes:
         class_centers: Main centres mu, shape (K, D).
         center_offsets: Offsets Delta_{y,2..M} of the other centres of a class, shape (K, M-1, D).
         class_logits: psi, shape (K,); log p(y) = log_softmax(psi).
         center_logits: psi', shape (K, M); log p(i|y) = log_softmax(psi'_y).
+        class_whitening: L_y^-1 with Sigma_y = L_y L_y^T, shape (K, D, D); ``None`` for the identity.
+        shared_whitening: L^-1 of the mean covariance of the classes, shape (D, D); ``None`` likewise.
 
     Raises:
         ValueError: If an argument is smaller than 1, or if several classes are to share one channel.
     """
 
-    def __init__(self, num_classes: int, num_centers: int, dim: int) -> None:
+    class_whitening: torch.Tensor | None
+    shared_whitening: torch.Tensor | None
+
+    def __init__(self, num_classes: int, num_centers: int, dim: int, covariance: CovarianceKind = "identity") -> None:
         super().__init__()
         check_range("1 <= {} < inf", num_classes=num_classes, num_centers=num_centers, dim=dim)
         if dim == 1 < num_classes:
@@ -100,6 +144,55 @@ class HierarchicalGaussianMixture(nn.Module):
         self.center_offsets = nn.Parameter(torch.randn(num_classes, num_centers - 1, dim))
         self.class_logits = nn.Parameter(torch.zeros(num_classes))
         self.center_logits = nn.Parameter(torch.zeros(num_classes, num_centers))
+        full = covariance == "full"
+        self.register_buffer("class_whitening", torch.eye(dim).repeat(num_classes, 1, 1) if full else None)
+        self.register_buffer("shared_whitening", torch.eye(dim) if full else None)
+
+    @torch.no_grad()
+    def set_gaussians(self, counts: torch.Tensor, means: torch.Tensor, covariances: torch.Tensor) -> None:
+        """Make a Gaussian of each class: its mean the main centre, its covariance, if it has one, that of all centres.
+
+        Args:
+            counts: Number of vectors of each class, shape (K,). A class of none keeps its centre, and gets the mean
+                covariance of the others.
+            means: Their means, shape (K, D).
+            covariances: Their covariances, shape (K, D, D).
+
+        Raises:
+            ValueError: If no class has vectors, or if there are numbers that are not finite.
+        """
+        seen = counts > 0
+        if not seen.any():
+            msg = "Expected vectors of at least one class, got none."
+            raise ValueError(msg)
+        self.class_centers[seen] = means[seen].to(self.class_centers)
+        if self.class_whitening is None or self.shared_whitening is None:
+            return
+        weights = (counts.to(covariances) / counts.sum()).view(-1, 1, 1)
+        shared = (weights[seen] * covariances[seen]).sum(dim=0)
+        if few := [f"{index} ({int(count)})" for index, count in enumerate(counts) if 0 < count <= means.shape[-1]]:
+            logger.warning(
+                "Classes of fewer vectors than channels (%d): %s. Their covariances are mostly the ridge. Give more "
+                "images of them.",
+                means.shape[-1],
+                ", ".join(few),
+            )
+        every = torch.where(seen.view(-1, 1, 1), covariances, shared)
+        self.class_whitening.copy_(inverse_cholesky(every))
+        self.shared_whitening.copy_(inverse_cholesky(shared))
+
+    @property
+    def _whitened_centers(self) -> torch.Tensor:
+        """L^-1 (mu_k - their mean), shape (K, D): numbers are as large as the differences that count."""
+        shared = cast("torch.Tensor", self.shared_whitening)
+        return (self.class_centers - self.class_centers.mean(dim=0)) @ shared.mT
+
+    @property
+    def energy_weights(self) -> list[torch.Tensor]:
+        """What :meth:`class_energies` multiplies latents with."""
+        if self.shared_whitening is None:
+            return [self.class_centers]
+        return [self.shared_whitening, self._whitened_centers]
 
     def class_log_priors(self) -> torch.Tensor:
         """log p(y), shape (K,)."""
@@ -111,7 +204,10 @@ class HierarchicalGaussianMixture(nn.Module):
         return torch.cat((main, main + self.center_offsets), dim=1)
 
     def class_energies(self, z: torch.Tensor) -> torch.Tensor:
-        """l_k = -1/2 ||z - mu_k||^2 for the main centre of every class.
+        """Energies of the main centres: l_k = -1/2 ||z - mu_k||^2 with the identity as covariance.
+
+        With full covariances all classes share their mean covariance here, which makes the energies of all classes one
+        matrix product: l_k = -1/2 ||L^-1 (z - mu_k)||^2 + log|L^-1|.
 
         Args:
             z: Latents, shape (..., D).
@@ -119,10 +215,19 @@ class HierarchicalGaussianMixture(nn.Module):
         Returns:
             Energies, shape (..., K).
         """
-        return gaussian_energies(z.reshape(-1, z.shape[-1]), self.class_centers).unflatten(0, z.shape[:-1])
+        rows = z.reshape(-1, z.shape[-1])
+        if self.shared_whitening is None:
+            return gaussian_energies(rows, self.class_centers).unflatten(0, z.shape[:-1])
+        with no_autocast(rows):
+            rows = (full_precision(rows) - self.class_centers.mean(dim=0)) @ self.shared_whitening.mT
+            energies = gaussian_energies(rows, self._whitened_centers) + log_det(self.shared_whitening)
+        return energies.unflatten(0, z.shape[:-1])
 
     def intra_class_log_density(self, z: torch.Tensor, class_index: torch.Tensor) -> torch.Tensor:
-        """Log-density of a class's own mixture, logsumexp_i( -1/2 ||z - (SG[mu_y] + Delta_{y,i})||^2 + log p(i|y) ).
+        """Log-density of a class's own mixture.
+
+        With the identity as covariance logsumexp_i( -1/2 ||z - (SG[mu_y] + Delta_{y,i})||^2 + log p(i|y) ); with full
+        ones logsumexp_i( -1/2 ||L_y^-1 (z - SG[mu_y] - Delta_{y,i})||^2 + log p(i|y) ) + log|L_y^-1|.
 
         Args:
             z: Latents of images, shape (B, n, D).
@@ -131,7 +236,22 @@ class HierarchicalGaussianMixture(nn.Module):
         Returns:
             Log-densities, shape (B, n, J).
         """
-        centers = self.centers()[class_index].flatten(1, 2)
-        energies = gaussian_energies(z, centers).unflatten(-1, (class_index.shape[1], -1))
-        log_weights = self.center_logits[class_index].log_softmax(dim=-1).unsqueeze(1)
-        return torch.logsumexp(energies + log_weights, dim=-1)
+        log_weights = self.center_logits[class_index].log_softmax(dim=-1)
+        if self.class_whitening is None:
+            centers = self.centers()[class_index].flatten(1, 2)
+            energies = gaussian_energies(z, centers).unflatten(-1, (class_index.shape[1], -1))
+            return torch.logsumexp(energies + log_weights.unsqueeze(1), dim=-1)
+        with no_autocast(z):
+            whitening = self.class_whitening[class_index]
+            # The difference before the product: in half precision nothing would be left of it after.
+            differences = full_precision(z).unsqueeze(1) - self.class_centers.detach()[class_index].unsqueeze(2)
+            rows = differences @ whitening.mT
+            offsets = torch.cat((torch.zeros_like(self.class_centers).unsqueeze(1), self.center_offsets), dim=1)
+            energies = gaussian_energies(rows, offsets[class_index] @ whitening.mT)
+            densities = torch.logsumexp(energies + log_weights.unsqueeze(2), dim=-1)
+            return (densities + log_det(whitening).unsqueeze(-1)).mT
+
+
+def log_det(whitening: torch.Tensor) -> torch.Tensor:
+    """log|L^-1| in nats of lower triangular L^-1, shape (..., D, D): shape (...)."""
+    return whitening.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)

@@ -23,10 +23,14 @@ from anomalib_hgad.models.hgad.anomaly_map import AnomalyMapGenerator, LevelScor
 from anomalib_hgad.models.hgad.calibration import ScoreCalibration
 from anomalib_hgad.models.hgad.flows import FAMILIES, FeatureFlow, Latents, check_flow_arguments
 from anomalib_hgad.models.hgad.loss import HgadLosses, class_log_likelihood, hgad_losses, negative_entropy
+from anomalib_hgad.models.hgad.moments import ClassMoments
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
-from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
+from anomalib_hgad.models.hgad.prior import CovarianceKind, HierarchicalGaussianMixture
 
 PriorKind = Literal["hierarchical", "fixed_centers", "single_gaussian"]
+
+TRAINED_CENTERS = 10
+"""M of the paper."""
 
 CANDIDATE_CLASSES = 5
 """Most classes that an image is scored under when its class is inferred: the most probable ones.
@@ -78,13 +82,14 @@ class HgadModel(nn.Module):
         pre_trained: Download the weights of the backbone.
         backbone_weights: Local file with the weights of the backbone, instead of a download.
         num_classes: K.
-        num_centers: M, centres of a class.
+        num_centers: M, centres of a class. ``None`` is 10, or 1 for a flow that is not trained, which has no more.
         flow: Family of the flows: ``"cflow"``, position by position with a position code; ``"fastflow"``, convolutions;
             ``"semantic"``, of the class token of a Vision Transformer; or another one of
             :data:`~anomalib_hgad.models.hgad.flows.FAMILIES`.
         flow_arguments: Options of the family by name, as its class has them. ``None`` leaves all at their defaults.
         prior: ``"hierarchical"``; ``"fixed_centers"`` keeps the main centres where they start; ``"single_gaussian"``
             is one standard Gaussian for all classes, as in CFLOW-AD, and knows no classes.
+        covariance: Covariance of the classes of the mixture: ``"identity"``, as in the paper, or ``"full"``.
         score: What the map is made of, see :class:`~anomalib_hgad.models.hgad.anomaly_map.AnomalyMapGenerator`. With
             one class the entropy is identically 0, and sum and product are the log-likelihood's map.
 
@@ -102,17 +107,19 @@ class HgadModel(nn.Module):
         pre_trained: bool = True,
         backbone_weights: str | Path | None = None,
         num_classes: int = 1,
-        num_centers: int = 10,
+        num_centers: int | None = None,
         flow: str = "cflow",
         flow_arguments: dict[str, Any] | None = None,
         prior: PriorKind = "hierarchical",
+        covariance: CovarianceKind = "identity",
         score: ScoreKind = "sum",
     ) -> None:
         super().__init__()
         options = check_flow_arguments(flow, flow_arguments or {})  # before the backbone is loaded
         family = FAMILIES[flow]
         self.prior_kind = prior
-        self.num_centers = num_centers
+        self.covariance = covariance
+        self.num_centers = _number_of_centers(num_centers, family)
         self.score = score
         check_range("0 < {} < inf", **{"height of image_size": image_size[0], "width of image_size": image_size[1]})
         self.image_size = image_size
@@ -141,7 +148,8 @@ class HgadModel(nn.Module):
         self.priors = nn.ModuleList(self._new_prior(num_classes, dim) for dim in self.encoder.out_dims)
         self.calibration = ScoreCalibration(num_classes, len(self.flows))
         self.novelty = NoveltyScale(num_classes)
-        score: ScoreKind = "log_likelihood" if num_classes == 1 and self.score != "entropy" else self.score
+        needs_classes = self.score in {"sum", "product"}
+        score: ScoreKind = "log_likelihood" if num_classes == 1 and needs_classes else self.score
         self.anomaly_map_generator = AnomalyMapGenerator(score, self.image_size)
 
     def mixture_class_index(self, class_index: torch.Tensor) -> torch.Tensor:
@@ -163,6 +171,38 @@ class HgadModel(nn.Module):
             flow.set_whitening(mean, covariance)
 
     @property
+    def trained(self) -> bool:
+        """Whether there is something to train; else whitening and mixture are fitted in closed form."""
+        return self.feature_flows[0].trained
+
+    def start_moments(self) -> None:
+        """Forget the features that were added."""
+        device = self.calibration.location.device
+        self._moments = [ClassMoments(self.num_classes, flow.dim, device) for flow in self.feature_flows]
+
+    def add_moments(self, features: Sequence[torch.Tensor], class_index: torch.Tensor) -> None:
+        """Add the features of normal images to what :meth:`fit` takes.
+
+        Args:
+            features: Feature maps of the levels, shapes (B, D, H, W).
+            class_index: Their classes, int64, shape (B,).
+        """
+        class_index = self.mixture_class_index(class_index)
+        for moments, flow, level in zip(self._moments, self.feature_flows, features, strict=True):
+            moments.add(flow.vectors(level), class_index)
+
+    def fit(self) -> None:
+        """Whitening and mixtures in closed form: every class is a Gaussian of its whitened features.
+
+        Raises:
+            ValueError: If no features were added, or some with numbers that are not finite.
+        """
+        for flow, prior, level in zip(self.feature_flows, self._priors, self._moments, strict=True):
+            gaussians = level.gaussians()
+            flow.set_whitening(*gaussians.pooled())
+            prior.set_gaussians(*gaussians.mapped(flow.whitening.double(), flow.whitening_bias.double()))
+
+    @property
     def feature_flows(self) -> list[FeatureFlow]:
         """The flows of the levels."""
         return [cast("FeatureFlow", flow) for flow in self.flows]
@@ -173,16 +213,16 @@ class HgadModel(nn.Module):
 
     @property
     def head_weights(self) -> list[torch.Tensor]:
-        """What mixture and smoothing multiply with: main centres of the levels, and kernels."""
+        """What mixture and smoothing multiply with: centres and covariances of the levels, and kernels."""
         kernels = [cast("torch.Tensor", blur.kernel) for blur in self.anomaly_map_generator.blur]
-        return [prior.class_centers for prior in self._priors] + kernels
+        return [weight for prior in self._priors for weight in prior.energy_weights] + kernels
 
     def _new_prior(self, num_classes: int, dim: int) -> HierarchicalGaussianMixture:
         if self.prior_kind == "single_gaussian":
-            prior = HierarchicalGaussianMixture(1, 1, dim)
+            prior = HierarchicalGaussianMixture(1, 1, dim, self.covariance)
             nn.init.zeros_(prior.class_centers)
         else:
-            prior = HierarchicalGaussianMixture(num_classes, self.num_centers, dim)
+            prior = HierarchicalGaussianMixture(num_classes, self.num_centers, dim, self.covariance)
         prior.class_centers.requires_grad_(self.prior_kind == "hierarchical")
         return prior
 
@@ -289,8 +329,7 @@ class HgadModel(nn.Module):
         levels = self.level_scores(readings, class_index)
         anomaly_map = self.anomaly_map_generator(
             levels,
-            self.calibration.max_log_likelihood[class_index],
-            self.calibration.max_negative_entropy[class_index],
+            self.calibration.constants(class_index),
             class_weights,
             size,
         )
@@ -310,3 +349,14 @@ class HgadModel(nn.Module):
         """
         prediction, _ = self.predict(images)
         return InferenceBatch(pred_score=prediction.pred_score, anomaly_map=prediction.anomaly_map)
+
+
+def _number_of_centers(given: int | None, family: type[FeatureFlow]) -> int:
+    """M of a family of flows; see :class:`HgadModel`."""
+    if family.trained:
+        return TRAINED_CENTERS if given is None else given
+    if given not in {None, 1}:
+        msg = "A flow that is not trained has the mean of a class as its only centre: expected num_centers=1, got "
+        msg += f"{given}."
+        raise ValueError(msg)
+    return 1

@@ -308,7 +308,9 @@ def test_training_images_of_no_class_are_refused(tmp_path: Path, tree: Tree) -> 
     datamodule = ready(tmp_path, normal_classes=[0, 1])
     datamodule.train_data.samples["class_index"] = -1
     with pytest.raises(ValueError, match=r"Expected training images of the classes airplane, automobile, got .* -1"):
-        engine(tmp_path / "results").fit(Hgad(**LIGHT, feature_cache=False, calibrate=False), datamodule=datamodule)
+        engine(tmp_path / "results").fit(
+            Hgad(**LIGHT, feature_cache=False, calibration_share=None), datamodule=datamodule
+        )
 
 
 @pytest.mark.slow

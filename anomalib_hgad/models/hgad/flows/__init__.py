@@ -15,12 +15,14 @@ from jsonargparse import ArgumentParser
 from anomalib_hgad.models.hgad.flows.base import FeatureFlow, Latents, PointwiseFlow
 from anomalib_hgad.models.hgad.flows.conditional import ConditionalFlow
 from anomalib_hgad.models.hgad.flows.fastflow import FastFlow
+from anomalib_hgad.models.hgad.flows.linear import LinearFlow
 from anomalib_hgad.models.hgad.flows.semantic import SemanticFlow
 
 FAMILIES: dict[str, type[FeatureFlow]] = {
     "cflow": ConditionalFlow,
     "fastflow": FastFlow,
     "semantic": SemanticFlow,
+    "linear": LinearFlow,
 }
 """Classes of the families by name."""
 

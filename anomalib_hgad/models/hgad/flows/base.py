@@ -64,6 +64,9 @@ class FeatureFlow(nn.Module):
     whitening_log_det: torch.Tensor
     whitened: torch.Tensor
 
+    trained: ClassVar[bool] = True
+    """Whether there are parameters to train; without any, whitening and mixture are fitted in closed form."""
+
     of_tokens: ClassVar[bool] = False
     """Whether the features are the tokens of a Vision Transformer, and no map."""
 

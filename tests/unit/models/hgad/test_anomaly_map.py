@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from anomalib_hgad.models.hgad.anomaly_map import (
     AnomalyMapGenerator,
+    LevelConstants,
     LevelScores,
     ScoreKind,
     class_posterior,
@@ -24,7 +25,7 @@ from anomalib_hgad.models.hgad.anomaly_map import (
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
-KINDS = pytest.mark.parametrize("score", ["sum", "product", "log_likelihood", "entropy"])
+KINDS = pytest.mark.parametrize("score", ["sum", "product", "log_likelihood", "entropy", "standardized"])
 CLASSES = 3
 GRIDS = [(4, 6), (2, 2)]
 
@@ -41,9 +42,16 @@ def random_levels(images: int) -> list[LevelScores]:
     ]
 
 
-def random_constants() -> tuple[torch.Tensor, torch.Tensor]:
-    """a_max and e_max, above some scores and below others."""
-    return torch.randn(CLASSES, 2).double(), -torch.rand(CLASSES, 2).double() / 2
+def random_constants() -> LevelConstants:
+    """a_max and e_max, above some scores and below others; where a lies, and how wide."""
+    largest = torch.randn(CLASSES, 2).double(), -torch.rand(CLASSES, 2).double() / 2
+    return LevelConstants(*largest, torch.randn(CLASSES, 2).double(), torch.rand(CLASSES, 2).double() + 0.1)
+
+
+def maxima(max_log_likelihood: torch.Tensor, max_negative_entropy: torch.Tensor) -> LevelConstants:
+    """Constants of a score that is not standardised."""
+    nan = torch.full_like(max_log_likelihood, torch.nan)
+    return LevelConstants(max_log_likelihood, max_negative_entropy, nan, nan)
 
 
 def one_hot(*classes: int) -> torch.Tensor:
@@ -67,8 +75,9 @@ def map_by_hand(normalities: list[np.ndarray], size: tuple[int, int], image_size
 @KINDS
 @pytest.mark.parametrize(("size", "image_size"), [((32, 48), (64, 96)), ((64, 64), (64, 64)), ((40, 40), (128, 160))])
 def test_map_equals_numpy_and_scipy(score: ScoreKind, size: tuple[int, int], image_size: tuple[int, int]) -> None:
-    levels, (max_a, max_e) = random_levels(2), random_constants()
-    actual = AnomalyMapGenerator(score, image_size).double()(levels, max_a, max_e, one_hot(2, 0), size)
+    levels, constants = random_levels(2), random_constants()
+    max_a, max_e, mean, deviation = constants
+    actual = AnomalyMapGenerator(score, image_size).double()(levels, constants, one_hot(2, 0), size)
     for image, y in enumerate((2, 0)):
         a = [
             np.exp(np.minimum(0, level.log_likelihoods[image, :, y].numpy() - max_a[y, index].item()))
@@ -82,7 +91,19 @@ def test_map_equals_numpy_and_scipy(score: ScoreKind, size: tuple[int, int], ima
             map_by_hand([level.reshape(grid) for level, grid in zip(both, GRIDS, strict=True)], size, image_size)
             for both in (a, e)
         )
-        expected = {"sum": s_a + s_e, "product": s_a * s_e, "log_likelihood": s_a, "entropy": s_e}[score]
+        distances = [
+            ((mean[y, index] - level.log_likelihoods[image, :, y]) / deviation[y, index]).numpy()
+            for index, level in enumerate(levels)
+        ]
+        # Two levels of normality 1 - d / 2 turn over to the sum of the d.
+        halves = [1 - level.reshape(grid) for level, grid in zip(distances, GRIDS, strict=True)]
+        expected = {
+            "sum": s_a + s_e,
+            "product": s_a * s_e,
+            "log_likelihood": s_a,
+            "entropy": s_e,
+            "standardized": map_by_hand(halves, size, image_size),
+        }[score]
         np.testing.assert_allclose(actual[image, 0].numpy(), expected, atol=1e-6)
 
 
@@ -94,7 +115,7 @@ def test_map_of_one_position_by_hand(score: ScoreKind, expected: float) -> None:
     a_max, e_max = torch.tensor([[-1.3]]), torch.tensor([[-0.1]])
     level = LevelScores(a_max.view(1, 1, 1) - math.log(2), e_max - math.log(4), (1, 1))
     generator = AnomalyMapGenerator(score, (32, 32))
-    anomaly_map = generator([level], a_max, e_max, torch.ones(1, 1), (32, 32))
+    anomaly_map = generator([level], maxima(a_max, e_max), torch.ones(1, 1), (32, 32))
     torch.testing.assert_close(anomaly_map, torch.full((1, 1, 32, 32), expected))
 
 
@@ -105,9 +126,9 @@ def test_map_of_two_levels_by_hand() -> None:
         for a, e in ((0.5, 0.25), (1.0, 0.2))
     ]
     zero = torch.zeros(1, 2)
-    anomaly_map = AnomalyMapGenerator("product", (16, 16))(levels, zero, zero, torch.ones(1, 1), (16, 16))
+    anomaly_map = AnomalyMapGenerator("product", (16, 16))(levels, maxima(zero, zero), torch.ones(1, 1), (16, 16))
     torch.testing.assert_close(anomaly_map, torch.full((1, 1, 16, 16), 0.5 * 1.55))
-    anomaly_map = AnomalyMapGenerator("sum", (16, 16))(levels, zero, zero, torch.ones(1, 1), (16, 16))
+    anomaly_map = AnomalyMapGenerator("sum", (16, 16))(levels, maxima(zero, zero), torch.ones(1, 1), (16, 16))
     torch.testing.assert_close(anomaly_map, torch.full((1, 1, 16, 16), 0.5 + 1.55))
 
 
@@ -127,7 +148,7 @@ def test_uncertain_class_blends_the_normalities() -> None:
 @KINDS
 def test_each_image_may_have_its_own_choice_of_classes(score: ScoreKind) -> None:
     """The classes 2 and 0 of the first image, 1 and 2 of the second, against all three with the rest's weight 0."""
-    levels, (max_a, max_e) = random_levels(2), random_constants()
+    levels, constants = random_levels(2), random_constants()
     generator = AnomalyMapGenerator(score, (64, 64)).double()
     choice = torch.tensor([[2, 0], [1, 2]])
     weights = torch.tensor([[0.7, 0.3], [0.4, 0.6]]).double()
@@ -135,19 +156,19 @@ def test_each_image_may_have_its_own_choice_of_classes(score: ScoreKind) -> None
         level._replace(log_likelihoods=torch.stack([a[:, index] for a, index in zip(level[0], choice, strict=True)]))
         for level in levels
     ]
-    actual = generator(chosen, max_a[choice], max_e[choice], weights, (32, 32))
-    expected = generator(levels, max_a, max_e, torch.zeros(2, 3).double().scatter(1, choice, weights), (32, 32))
+    actual = generator(chosen, LevelConstants(*(of_all[choice] for of_all in constants)), weights, (32, 32))
+    expected = generator(levels, constants, torch.zeros(2, 3).double().scatter(1, choice, weights), (32, 32))
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("score", ["log_likelihood", "entropy"])
+@pytest.mark.parametrize("score", ["log_likelihood", "entropy", "standardized"])
 def test_map_is_linear_in_the_class_weights(score: ScoreKind) -> None:
     levels, constants = random_levels(1), random_constants()
     generator = AnomalyMapGenerator(score, (64, 64)).double()
     weights = torch.tensor([[0.5, 0.2, 0.3]], dtype=torch.float64)
-    of_classes = [generator(levels, *constants, one_hot(y), (32, 32)) for y in range(CLASSES)]
+    of_classes = [generator(levels, constants, one_hot(y), (32, 32)) for y in range(CLASSES)]
     expected = sum(weight * of_class for weight, of_class in zip(weights[0], of_classes, strict=True))
-    torch.testing.assert_close(generator(levels, *constants, weights, (32, 32)), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(generator(levels, constants, weights, (32, 32)), expected, rtol=0, atol=1e-12)
     assert (of_classes[0] - of_classes[1]).abs().max() > 0.01
 
 
@@ -166,11 +187,11 @@ def test_map_of_an_image_does_not_depend_on_the_batch(score: ScoreKind) -> None:
     levels, constants = random_levels(4), random_constants()
     generator = AnomalyMapGenerator(score, (64, 64)).double()
     weights = torch.rand(4, CLASSES).double().softmax(dim=-1)
-    together = generator(levels, *constants, weights, (32, 32))
+    together = generator(levels, constants, weights, (32, 32))
     for index in range(4):
         rows = slice(index, index + 1)
         alone = [LevelScores(*(tensor[rows] for tensor in level[:2]), level.grid) for level in levels]
-        expected = generator(alone, *constants, weights[rows], (32, 32))
+        expected = generator(alone, constants, weights[rows], (32, 32))
         torch.testing.assert_close(together[rows], expected, rtol=0, atol=1e-12)
 
 
@@ -189,7 +210,7 @@ def test_map_is_made_in_full_precision_under_autocast() -> None:
         for level in random_levels(2)
     ]
     zero = torch.zeros(CLASSES, 2)
-    arguments = levels, zero, zero, one_hot(2, 0).float(), (32, 32)
+    arguments = levels, maxima(zero, zero), one_hot(2, 0).float(), (32, 32)
     generator = AnomalyMapGenerator("product", (64, 64))
     expected = generator(*arguments)
     with torch.autocast("cpu", torch.bfloat16):

@@ -85,6 +85,12 @@ def test_constants_equal_numpy(batch: int) -> None:
         a_max, e_max = a[y == k][:, :, k].max(axis=0), e[y == k].max(axis=0)
         np.testing.assert_allclose(calibration.max_log_likelihood[k].numpy(), a_max, rtol=1e-6)
         np.testing.assert_allclose(calibration.max_negative_entropy[k].numpy(), e_max, rtol=1e-6)
+        np.testing.assert_allclose(
+            calibration.mean_log_likelihood[k].numpy(), held_a[held_y == k][:, :, k].mean(axis=0), rtol=1e-4
+        )
+        np.testing.assert_allclose(
+            calibration.deviation[k].numpy(), held_a[held_y == k][:, :, k].std(axis=0), rtol=1e-4
+        )
         scores.append(s_by_hand(held_a[held_y == k][:, :, k], held_e[held_y == k], a_max, e_max))
     np.testing.assert_allclose(calibration.location.numpy(), [s.mean() for s in scores], rtol=1e-4)
     np.testing.assert_allclose(calibration.spread.numpy(), spread_by_hand(scores), rtol=1e-4)
@@ -179,8 +185,9 @@ def test_normal_images_of_every_class_score_around_zero_with_width_one() -> None
     scores = normal_scores(a, e, y, batch=100)
     calibration = updated(scores, scores, 2)
     weights = torch.nn.functional.one_hot(torch.from_numpy(y), 2).float()
-    constants = calibration.max_log_likelihood, calibration.max_negative_entropy
-    maps = AnomalyMapGenerator("product", SIZE)(single_position_levels(a, e), *constants, weights, SIZE)
+    maps = AnomalyMapGenerator("product", SIZE)(
+        single_position_levels(a, e), calibration.constants(slice(None)), weights, SIZE
+    )
     assert maps[y == 1].mean() > 4 * maps[y == 0].mean()
     scaled = calibration(maps, ALL.expand(800, 2), weights).amax(dim=(1, 2, 3)).numpy()
     for k in range(2):

@@ -392,8 +392,8 @@ def test_resumed_training_has_the_features_of_its_own_backbone(data: Path, tmp_p
                 torch.allclose(level, of_image[0], atol=1e-5) for level, of_image in zip(kept, expected, strict=True)
             ]
 
-    first = fit(tmp_path / "first", light_model(calibrate=False), multi_class(data))
-    other, compare = light_model(seed=1, calibrate=False), Compare()
+    first = fit(tmp_path / "first", light_model(calibration_share=None), multi_class(data))
+    other, compare = light_model(seed=1, calibration_share=None), Compare()
     fit(tmp_path / "second", other, multi_class(data), compare, max_epochs=3, ckpt_path=first.best_model_path)
     assert compare.same == [True, True]
 

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture, gaussian_energies, initial_class_centers
 
@@ -181,3 +181,121 @@ def test_energies_of_distant_latents_are_never_positive() -> None:
 def test_bad_arguments(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"expected 1 <= {name} < inf, got {value}"):
         HierarchicalGaussianMixture(**{"num_classes": 2, "num_centers": 2, "dim": 4, name: value})
+
+
+def random_covariances(classes: int, dim: int) -> torch.Tensor:
+    factors = torch.randn(classes, dim, 2 * dim, dtype=torch.float64)
+    return factors @ factors.mT / (2 * dim)
+
+
+def with_ridge(covariance: torch.Tensor) -> torch.Tensor:
+    """The ridge by its definition: a hundredth of the mean variance."""
+    return covariance + 0.01 * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
+
+
+def full_prior(classes: int, centers: int, dim: int, covariances: torch.Tensor) -> HierarchicalGaussianMixture:
+    """A mixture of full covariances in float64, all of whose parameters are random."""
+    prior = HierarchicalGaussianMixture(classes, centers, dim, covariance="full").double()
+    for parameter in prior.parameters():
+        parameter.data.copy_(torch.randn_like(parameter))
+    means = torch.randn(classes, dim, dtype=torch.float64)
+    prior.set_gaussians(torch.arange(classes) * 10 + 100, means, covariances)
+    assert torch.equal(prior.class_centers, means)
+    return prior
+
+
+@SIZES
+def test_mixture_of_full_covariances_is_that_of_torch(classes: int, centers: int, dim: int) -> None:
+    covariances = random_covariances(classes, dim)
+    prior = full_prior(classes, centers, dim, covariances)
+    z = torch.randn(3, 4, dim, dtype=torch.float64)
+    expected = []
+    for index in range(classes):
+        main = prior.class_centers[index]
+        of_class = torch.stack([main, *(main + offset for offset in prior.center_offsets[index])])
+        gaussians = MultivariateNormal(of_class, with_ridge(covariances[index]))
+        expected.append(
+            MixtureSameFamily(Categorical(logits=prior.center_logits[index]), gaussians).log_prob(z) + constant(dim)
+        )
+    everything = torch.arange(classes).expand(3, classes)
+    actual = prior.intra_class_log_density(z, everything)
+    torch.testing.assert_close(actual, torch.stack(expected, dim=-1), rtol=0, atol=1e-9)
+
+
+@SIZES
+def test_classes_share_their_mean_covariance_for_their_energies(classes: int, centers: int, dim: int) -> None:
+    covariances = random_covariances(classes, dim)
+    prior = full_prior(classes, centers, dim, covariances)
+    counts = torch.arange(classes, dtype=torch.float64) * 10 + 100
+    shared = with_ridge((counts.view(-1, 1, 1) * covariances).sum(0) / counts.sum())
+    z = torch.randn(2, 5, dim, dtype=torch.float64)
+    gaussians = [MultivariateNormal(center, shared) for center in prior.class_centers]
+    expected = torch.stack([gaussian.log_prob(z) for gaussian in gaussians], dim=-1) + constant(dim)
+    torch.testing.assert_close(prior.class_energies(z), expected, rtol=0, atol=1e-9)
+
+
+def test_identity_until_the_gaussians_are_set() -> None:
+    full, identity = (HierarchicalGaussianMixture(3, 2, 4, covariance=kind).double() for kind in ("full", "identity"))
+    identity.load_state_dict({name: value for name, value in full.state_dict().items() if "whitening" not in name})
+    z, classes = torch.randn(2, 5, 4, dtype=torch.float64), torch.tensor([[0, 2], [1, 1]])
+    torch.testing.assert_close(full.class_energies(z), identity.class_energies(z))
+    torch.testing.assert_close(full.intra_class_log_density(z, classes), identity.intra_class_log_density(z, classes))
+
+
+@pytest.mark.parametrize("vectors", [1, 3])
+def test_class_of_fewer_vectors_than_channels(vectors: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Its covariance is singular: the ridge makes a density of it, and the log says so."""
+    rows = torch.randn(vectors, 6, dtype=torch.float64)
+    covariance = torch.cov(rows.T, correction=0) if vectors > 1 else torch.zeros(6, 6, dtype=torch.float64)
+    prior = HierarchicalGaussianMixture(2, 1, 6, covariance="full").double()
+    prior.set_gaussians(
+        torch.tensor([50, vectors]),
+        torch.stack([torch.zeros(6, dtype=torch.float64), rows.mean(0)]),
+        torch.stack([torch.eye(6, dtype=torch.float64), covariance]),
+    )
+    assert f"fewer vectors than channels (6): 1 ({vectors})" in caplog.text
+    z = torch.randn(1, 4, 6, dtype=torch.float64)
+    ridge = max(0.01 * float(covariance.diagonal().mean()), 1e-6)
+    inverse = np.linalg.inv(covariance.numpy() + ridge * np.eye(6))
+    difference = (z[0] - rows.mean(0)).numpy()
+    expected = -0.5 * np.einsum("nd,de,ne->n", difference, inverse, difference) + 0.5 * np.linalg.slogdet(inverse)[1]
+    actual = prior.intra_class_log_density(z, torch.tensor([[1]]))[0, :, 0].detach().numpy()
+    np.testing.assert_allclose(actual, expected, rtol=1e-8)
+
+
+def test_class_without_vectors_takes_the_mean_covariance() -> None:
+    prior = HierarchicalGaussianMixture(2, 1, 3, covariance="full").double()
+    before = prior.class_centers[1].clone()
+    covariances = torch.stack([2 * torch.eye(3, dtype=torch.float64), torch.full((3, 3), 9.0, dtype=torch.float64)])
+    prior.set_gaussians(torch.tensor([40, 0]), torch.ones(2, 3, dtype=torch.float64), covariances)
+    assert torch.equal(prior.class_centers[1], before)
+    torch.testing.assert_close(prior.class_whitening[1], torch.eye(3, dtype=torch.float64) / math.sqrt(2.02))
+
+
+def test_covariances_that_cannot_be() -> None:
+    prior = HierarchicalGaussianMixture(1, 1, 2, covariance="full")
+    with pytest.raises(ValueError, match="Expected vectors of at least one class, got none"):
+        prior.set_gaussians(torch.tensor([0]), torch.zeros(1, 2), torch.eye(2).expand(1, 2, 2))
+    with pytest.raises(ValueError, match="covariance of features has numbers that are not finite"):
+        prior.set_gaussians(torch.tensor([9]), torch.zeros(1, 2), torch.full((1, 2, 2), torch.nan))
+
+
+def test_identity_takes_the_means_alone() -> None:
+    prior, means = HierarchicalGaussianMixture(2, 1, 3), torch.randn(2, 3)
+    prior.set_gaussians(torch.tensor([9, 4]), means, torch.eye(3).repeat(2, 1, 1) * 5)
+    assert torch.equal(prior.class_centers, means)
+    z = torch.randn(1, 4, 3)
+    expected = -0.5 * (z - means[1]).square().sum(-1)
+    torch.testing.assert_close(prior.intra_class_log_density(z, torch.tensor([[1]]))[..., 0], expected)
+
+
+def test_full_covariances_in_half_precision() -> None:
+    """Under autocast the densities are those of float32."""
+    covariances = random_covariances(3, 8)
+    prior = full_prior(3, 2, 8, covariances).float()
+    z, classes = torch.randn(2, 5, 8) + 100, torch.tensor([[0, 2], [1, 1]])
+    expected = prior.intra_class_log_density(z, classes), prior.class_energies(z)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = prior.intra_class_log_density(z, classes), prior.class_energies(z)
+    for one, other in zip(actual, expected, strict=True):
+        assert torch.equal(one, other)

@@ -1,0 +1,96 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Means and covariances of the feature vectors of every class, summed up batch by batch.
+
+What is kept does not depend on the number of images: K (D + 1)^2 numbers of 8 bytes for a level.
+
+Dimensions: B images, n vectors of an image, K classes, D channels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import distributed
+
+
+class Gaussians(NamedTuple):
+    """Moments of the vectors of a level.
+
+    Attributes:
+        counts: Number of vectors of each class, shape (K,).
+        means: Their means, shape (K, D); zeros for a class of none.
+        covariances: Their covariances, shape (K, D, D), likewise.
+    """
+
+    counts: torch.Tensor
+    means: torch.Tensor
+    covariances: torch.Tensor
+
+    def pooled(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean, shape (D,), and covariance, shape (D, D), of the vectors of all classes."""
+        weights = self.counts / self.counts.sum()
+        mean = weights @ self.means
+        spread = self.means - mean
+        within = torch.einsum("k,kde->de", weights, self.covariances)
+        return mean, within + torch.einsum("k,kd,ke->de", weights, spread, spread)
+
+    def mapped(self, matrix: torch.Tensor, shift: torch.Tensor) -> Gaussians:
+        """Moments of the vectors W x + b.
+
+        Args:
+            matrix: W, shape (D, D).
+            shift: b, shape (D,).
+
+        Returns:
+            The moments.
+        """
+        return Gaussians(self.counts, self.means @ matrix.mT + shift, matrix @ self.covariances @ matrix.mT)
+
+
+class ClassMoments:
+    """Sums up the vectors of a level.
+
+    Args:
+        num_classes: K.
+        dim: D.
+        device: Where the sums are, and where the processes of a distributed run exchange them.
+    """
+
+    def __init__(self, num_classes: int, dim: int, device: torch.device) -> None:
+        # Count and sums in the first row of a class, products below.
+        self._sums = torch.zeros(num_classes, dim + 1, dim + 1, dtype=torch.float64, device=device)
+
+    def add(self, vectors: torch.Tensor, class_index: torch.Tensor) -> None:
+        """Add the vectors of some images.
+
+        Args:
+            vectors: Feature vectors, shape (B, n, D).
+            class_index: Classes of the images, int64, shape (B,).
+        """
+        rows = vectors.double()
+        rows = torch.cat((torch.ones_like(rows[..., :1]), rows), dim=-1)
+        self._sums.index_add_(0, class_index, rows.mT @ rows)
+
+    def gaussians(self) -> Gaussians:
+        """Moments of the vectors of all processes; all of them must ask together.
+
+        Raises:
+            ValueError: If there are no vectors, or some with numbers that are not finite.
+        """
+        sums = self._sums.clone()
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(sums)
+        counts = sums[:, 0, 0]
+        if not counts.sum():
+            msg = "Expected features of at least one image, got none. Give the training normal images."
+            raise ValueError(msg)
+        if not sums.isfinite().all():
+            msg = "Features have numbers that are not finite. Correct the images or the backbone's weights."
+            raise ValueError(msg)
+        sums = sums / counts.clamp(min=1).view(-1, 1, 1)
+        means = sums[:, 0, 1:]
+        covariances = sums[:, 1:, 1:] - means.unsqueeze(2) * means.unsqueeze(1)
+        return Gaussians(counts, means, covariances)
