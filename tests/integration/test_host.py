@@ -33,6 +33,8 @@ from anomalib_hgad.models.checkpoint_io import WholeCheckpointIO, WholeCheckpoin
 from tests.helpers import trees
 from tests.helpers.light import LIGHT, LIGHT_UNIAD
 
+pytestmark = pytest.mark.slow
+
 QUIET: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 
 

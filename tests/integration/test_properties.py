@@ -22,6 +22,8 @@ from anomalib_hgad.models.hgad.torch_model import HgadModel
 from tests.helpers.flows import random_covariance, randomize
 from tests.helpers.light import LIGHT, LIGHT_FLOW_ARGUMENTS
 
+pytestmark = pytest.mark.slow
+
 few = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 seeds = st.integers(0, 2**31 - 1)
 families = pytest.mark.parametrize("kind", FAMILIES)

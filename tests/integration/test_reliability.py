@@ -27,6 +27,8 @@ from tests.helpers import trees
 from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT, LIGHT_UNIAD
 
+pytestmark = pytest.mark.slow
+
 SHAPES = ((3, 4, 4), (5, 2, 2))
 
 

@@ -20,6 +20,8 @@ from tests.helpers import trees
 from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT, LIGHT_UNIAD
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["Hgad", "UniAd"])
 def model(request: pytest.FixtureRequest) -> Hgad | UniAd:

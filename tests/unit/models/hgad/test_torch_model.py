@@ -316,6 +316,7 @@ def blind_model(probabilities: Sequence[float]) -> HgadModel:
     return model
 
 
+@pytest.mark.slow
 def test_posterior_is_the_product_over_all_positions_of_all_levels() -> None:
     prediction, _ = blind_model(SHARES).predict(torch.randn(2, 3, *SIZE))
     torch.testing.assert_close(prediction.class_posterior, torch.tensor([SHARES] * 2), rtol=1e-3, atol=0)
