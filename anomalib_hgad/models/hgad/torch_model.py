@@ -89,7 +89,8 @@ class HgadModel(nn.Module):
         flow_arguments: Options of the family by name, as its class has them. ``None`` leaves all at their defaults.
         prior: ``"hierarchical"``; ``"fixed_centers"`` keeps the main centres where they start; ``"single_gaussian"``
             is one standard Gaussian for all classes, as in CFLOW-AD, and knows no classes.
-        covariance: Covariance of the classes of the mixture: ``"identity"``, as in the paper, or ``"full"``.
+        covariance: Covariance of the classes of the mixture: ``"identity"``, as in the paper, or ``"full"``, of a flow
+            that is not trained.
         score: What the map is made of, see :class:`~anomalib_hgad.models.hgad.anomaly_map.AnomalyMapGenerator`. With
             one class the entropy is identically 0, and sum and product are the log-likelihood's map.
 
@@ -117,6 +118,10 @@ class HgadModel(nn.Module):
         super().__init__()
         options = check_flow_arguments(flow, flow_arguments or {})  # before the backbone is loaded
         family = FAMILIES[flow]
+        if covariance == "full" and family.trained:
+            msg = "Covariances of the classes are fitted in closed form: expected covariance='identity' or "
+            msg += f"flow='linear', got covariance='full' and flow={flow!r}."
+            raise ValueError(msg)
         self.prior_kind = prior
         self.covariance = covariance
         self.num_centers = _number_of_centers(num_centers, family)
