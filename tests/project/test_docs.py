@@ -80,12 +80,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     for config in (tmp_path / "configs").glob("*.yaml"):  # what a config says beats the defaults, which are light here
         config.write_text(
-            re.sub(r"\n    (flow|backbone|layers|image_size|train_batch_size|seed):.*", "", config.read_text())
+            re.sub(
+                r"\n    (flow: (?!linear)|(backbone|layers|image_size|train_batch_size|seed):).*",
+                "",
+                config.read_text(),
+            )
         )
     for constructed, light in (
         (Hgad, LIGHT | {"scales": [1.0], "flow_arguments": None}),
         (UniAd, LIGHT_UNIAD),
-        *((family, LIGHT_FLOW_ARGUMENTS[name]) for name, family in FAMILIES.items()),
+        *((family, light) for name, family in FAMILIES.items() if (light := LIGHT_FLOW_ARGUMENTS[name])),
     ):
         initializer = constructed.__init__
         names = initializer.__code__.co_varnames[: initializer.__code__.co_argcount][-len(initializer.__defaults__) :]
