@@ -400,7 +400,7 @@ def test_checkpoint_that_is_not_whole_is_named(checkpoint: Path, content: str, w
             {"flow": "fastflow", "flow_arguments": {"kernel_sizes": (3, 1)}},
             r"Settings that differ: flow='cflow' there and 'fastflow' here, flow_arguments={'coupling_blocks': 2, ",
         ),
-        ({"num_centers": 3, "layers": ("layer2",)}, r"Settings that differ: num_centers=10 there and 3 here\. Give"),
+        ({"num_centers": 3, "layers": ("layer2",)}, r"Settings that differ: num_centers=None there and 3 here\. Give"),
     ],
     ids=["backbone", "layer", "flow", "centres"],
 )
