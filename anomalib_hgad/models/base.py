@@ -63,7 +63,7 @@ class PluginModel(DescribedExport):
 
     @staticmethod
     def configure_evaluator() -> ClassEvaluator:
-        """Figures of every class and their means."""
+        """Metrics of every class and their means."""
         return ClassEvaluator()
 
     @classmethod
