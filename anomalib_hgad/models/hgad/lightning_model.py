@@ -285,9 +285,10 @@ class Hgad(PluginModel, AnomalibModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, with warm-up and cosine by step; none where nothing is trained.
 
-        Before that, features take the place of the training images; there is no later moment for it. They need the weights of a checkpoint that is resumed, and the model
-        on its device, which Lightning does right before it asks for the optimiser; and the number of steps, which the
-        schedule needs, makes the trainer build the loader of the training data.
+        Before that, features take the place of the training images; there is no later moment for it. They need the
+        weights of a checkpoint that is resumed, and the model on its device, which Lightning does right before it asks
+        for the optimiser; and the number of steps, which the schedule needs, makes the trainer build the loader of the
+        training data.
         """
         self._use_features()
         if not self.model.trained:
