@@ -3,8 +3,8 @@
 
 """Frozen backbone: images to feature levels (HGAD, Sec. 4.1).
 
-The levels are all pairs of a scale and a layer: one layer of an image pyramid is the paper's setting, several layers of
-the image itself CFLOW-AD's.
+A level is a layer at a scale: one layer of an image pyramid is the paper's setting, several layers of the image itself
+CFLOW-AD's.
 
 Dimensions: B images, D channels of a level, H x W its grid.
 """
@@ -12,8 +12,7 @@ Dimensions: B images, D channels of a level, H x W its grid.
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -28,6 +27,8 @@ from timm.models.efficientnet import EfficientNetFeatures
 from timm.models.mobilenetv3 import MobileNetV3Features
 from torch import nn
 from torch.nn import functional as F
+
+from anomalib_hgad.common.checks import check_range
 
 
 def check_backbone(backbone: str) -> None:
@@ -93,6 +94,42 @@ def available_layers(backbone: str) -> list[str]:
     return [entry["module"] for entry in info.info]
 
 
+def layers_of_scales(
+    backbone: str, levels: Mapping[str, Sequence[float]], known: Sequence[str]
+) -> dict[float, list[str]]:
+    """Layers that are taken at each scale of the image.
+
+    Args:
+        backbone: timm model name.
+        levels: Scales at which each layer is taken.
+        known: Layers that the backbone has, shallow to deep.
+
+    Returns:
+        For each scale, in the order in which ``levels`` has them, its layers, shallow to deep.
+
+    Raises:
+        ValueError: If there is no layer or no scale of one, if the backbone has no such layer, or if a scale is not
+            positive, not finite, or given twice.
+    """
+    if not levels:
+        msg = "levels has no layer: expected scales by layer, such as {'layer3': [1.0, 0.5]}."
+        raise ValueError(msg)
+    for layer, scales in levels.items():
+        if layer not in known:
+            msg = f"{backbone} has no layer {layer!r}. Available: {', '.join(known)}."
+            raise ValueError(msg)
+        if not scales:
+            msg = f"levels has no scale for {layer}: expected at least one, such as {{{layer!r}: [1.0]}}."
+            raise ValueError(msg)
+        for scale in scales:
+            check_range("0 < {} < inf", **{f"scale of {layer}": scale})
+        if len(set(scales)) != len(scales):
+            msg = f"levels has a scale of {layer} twice: expected every scale once, got {list(scales)}."
+            raise ValueError(msg)
+    distinct = dict.fromkeys(float(scale) for scales in levels.values() for scale in scales)
+    return {scale: [layer for layer in known if scale in levels.get(layer, ())] for scale in distinct}
+
+
 def load_backbone_weights(module: nn.Module, path: str | Path) -> None:
     """Load a local weights file into a backbone; tensors that the backbone does not need are ignored.
 
@@ -144,19 +181,21 @@ class PyramidEncoder(nn.Module):
 
     Args:
         backbone: timm model name.
-        layers: Layers whose features are taken.
-        scales: Sizes of the pyramid's images relative to the input.
+        levels: Layers whose features are taken, and for each of them the sizes of the pyramid's images, relative to
+            the input, at which it is taken.
         pre_trained: Download the weights of timm's hub. Ignored when ``backbone_weights`` is given.
         backbone_weights: Local weights file.
         tokens: Take all tokens of a Vision Transformer in place of a map of its patches: the class token first, then
             those that are no patch, then the patches.
 
     Attributes:
+        backbone: timm model name.
+        layers_of_scales: Layers of every scale, in the order of the levels.
         out_dims: D of each level.
 
     Raises:
-        ValueError: If there is no such backbone or layer, if a scale is not positive, or if the backbone has no class
-            token but tokens are asked for.
+        ValueError: If there is no such backbone or layer, if a scale is out of range or given twice, or if the backbone
+            has no class token but tokens are asked for.
         FileNotFoundError: If there is no file of weights at the given path.
         RuntimeError: If the weights cannot be downloaded.
     """
@@ -164,33 +203,23 @@ class PyramidEncoder(nn.Module):
     def __init__(
         self,
         backbone: str,
-        layers: Sequence[str],
-        scales: Sequence[float],
+        levels: Mapping[str, Sequence[float]],
         pre_trained: bool = True,
         backbone_weights: str | Path | None = None,
         tokens: bool = False,
     ) -> None:
         super().__init__()
-        if not layers or not scales or not all(0 < scale < math.inf for scale in scales):
-            msg = "Expected at least one layer and at least one scale, all scales > 0 and finite; got "
-            msg += f"layers={list(layers)}, scales={list(scales)}."
-            raise ValueError(msg)
-        if len(set(layers)) != len(layers):
-            msg = f"Expected every layer once, got layers={list(layers)}."
-            raise ValueError(msg)
+        self.backbone = backbone
         known = available_layers(backbone)
-        for layer in layers:
-            if layer not in known:
-                msg = f"{backbone} has no layer {layer!r}. Available: {', '.join(known)}."
-                raise ValueError(msg)
+        self.layers_of_scales = layers_of_scales(backbone, levels, known)
         if tokens:
             _check_class_token(backbone)
-        self.scales = list(scales)
         self.tokens = tokens
+        layers = [layer for layer in known if layer in levels]
         try:
             self.extractor = TimmFeatureExtractor(
                 backbone,
-                sorted(layers, key=known.index),
+                layers,
                 pre_trained=pre_trained and backbone_weights is None,
                 output_fmt="NLC" if tokens else "NCHW",
                 return_class_token=tokens,
@@ -205,7 +234,8 @@ class PyramidEncoder(nn.Module):
         if backbone_weights is not None:
             load_backbone_weights(self.extractor.feature_extractor, backbone_weights)
         self.extractor.requires_grad_(requires_grad=False)
-        self.out_dims = [dim for _ in self.scales for dim in self.extractor.out_dims]
+        dims = dict(zip(layers, self.extractor.out_dims, strict=True))
+        self.out_dims = [dims[layer] for taken in self.layers_of_scales.values() for layer in taken]
         self.train()
 
     def train(self, mode: bool = True) -> PyramidEncoder:  # noqa: ARG002 - a frozen backbone is always in eval mode
@@ -220,13 +250,13 @@ class PyramidEncoder(nn.Module):
             images: Normalised images, shape (B, 3, height, width).
 
         Returns:
-            Features, one tensor of shape (B, D, H, W) for every scale and, within a scale, every layer; T tokens have
-            the shape (B, D, 1, T).
+            Features, one tensor of shape (B, D, H, W) for every scale and, within a scale, every layer that is taken at
+            it; T tokens have the shape (B, D, 1, T).
         """
         levels: list[torch.Tensor] = []
-        for scale in self.scales:
-            scaled = images if scale == 1 else _resize(images, scale)
-            levels.extend(self.extractor(scaled).values())
+        for scale, layers in self.layers_of_scales.items():
+            features = self.extractor(images if scale == 1 else _resize(images, scale))
+            levels.extend(features[layer] for layer in layers)
         return [rearrange(level, "b t d -> b d 1 t") for level in levels] if self.tokens else levels
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:
@@ -238,7 +268,7 @@ class PyramidEncoder(nn.Module):
         Raises:
             ValueError: If it has none, or is not.
         """
-        for scale in self.scales:
+        for scale in self.layers_of_scales:
             if min(_scaled(image_size, scale)) < 1:
                 msg = f"image_size={image_size} at scale {scale} leaves no pixel. Take a larger image_size or scale."
                 raise ValueError(msg)
@@ -246,14 +276,14 @@ class PyramidEncoder(nn.Module):
         patches = getattr(getattr(backbone, "model", backbone), "patch_embed", None)
         if not isinstance(patches, PatchEmbed):
             return
-        for scale in self.scales:
+        for scale in self.layers_of_scales:
             size = _scaled(image_size, scale)
             if patches.strict_img_size and size != list(patches.img_size):
-                msg = f"{self.extractor.backbone} takes images of {' x '.join(map(str, patches.img_size))} pixels "
-                msg += f"alone, got image_size={image_size} at scale {scale}. Set image_size to that, and scales=[1.0]."
+                msg = f"{self.backbone} takes images of {' x '.join(map(str, patches.img_size))} pixels "
+                msg += f"alone, got image_size={image_size} at scale {scale}. Take that image_size at scale 1 alone."
                 raise ValueError(msg)
             if any(length % patch for length, patch in zip(size, patches.patch_size, strict=True)):
-                msg = f"{self.extractor.backbone} cuts images into patches of {patches.patch_size[0]} pixels: expected "
+                msg = f"{self.backbone} cuts images into patches of {patches.patch_size[0]} pixels: expected "
                 msg += f"image_size={image_size} times scale {scale} to be a multiple of that."
                 raise ValueError(msg)
 

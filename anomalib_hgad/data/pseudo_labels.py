@@ -103,9 +103,8 @@ class PseudoLabels:
         Returns:
             Names of the classes.
         """
-        encoder = PyramidEncoder(
-            self.backbone, available_layers(self.backbone)[-2:-1], [1.0], backbone_weights=self.backbone_weights
-        )
+        layer = available_layers(self.backbone)[-2]
+        encoder = PyramidEncoder(self.backbone, {layer: [1.0]}, backbone_weights=self.backbone_weights)
         transform = Compose(
             [Resize((IMAGE_SIZE, IMAGE_SIZE), antialias=True), Normalize(*image_statistics(self.backbone))]
         )

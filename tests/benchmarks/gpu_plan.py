@@ -46,12 +46,17 @@ class Plan(NamedTuple):
 FULL = Plan(
     {
         "resnet18 layer3, 256 px": Setting(
-            {"backbone": "resnet18", "layers": ["layer3"], "image_size": 256, "num_classes": 5},
+            {"backbone": "resnet18", "levels": {"layer3": [1.0, 0.5, 0.25]}, "image_size": 256, "num_classes": 5},
             training=(8, 32),
             inference=(1, 32),
         ),
         "tf_efficientnet_b6 blocks.4, 1024 px": Setting(
-            {"backbone": "tf_efficientnet_b6", "layers": ["blocks.4"], "image_size": 1024, "num_classes": 15},
+            {
+                "backbone": "tf_efficientnet_b6",
+                "levels": {"blocks.4": [1.0, 0.5, 0.25]},
+                "image_size": 1024,
+                "num_classes": 15,
+            },
             training=(8,),
             shares=(0.25, 1.0),
             inference=(1, 8),
@@ -60,8 +65,7 @@ FULL = Plan(
         "vit_base_patch14_reg4_dinov2 blocks.5 and blocks.8, 392 px": Setting(
             {
                 "backbone": "vit_base_patch14_reg4_dinov2",
-                "layers": ["blocks.5", "blocks.8"],
-                "scales": [1.0],
+                "levels": {"blocks.5": [1.0], "blocks.8": [1.0]},
                 "image_size": 392,
                 "num_classes": 5,
             },
@@ -76,14 +80,14 @@ SMALL = {"flow_arguments": {"coupling_blocks": 2, "condition_dim": 8}, "num_clas
 CUT = Plan(
     {
         "resnet18 layer3, 32 px": Setting(
-            SMALL | {"backbone": "resnet18", "layers": ["layer3"], "image_size": 32},
+            SMALL | {"backbone": "resnet18", "levels": {"layer3": [1.0, 0.5, 0.25]}, "image_size": 32},
             training=(2,),
             shares=(0.25, 1.0),
             inference=(2,),
             calls=1,
         ),
         "vit_tiny_patch16_224 blocks.1, 32 px": Setting(
-            SMALL | {"backbone": "vit_tiny_patch16_224", "layers": ["blocks.1"], "scales": [1.0], "image_size": 32},
+            SMALL | {"backbone": "vit_tiny_patch16_224", "levels": {"blocks.1": [1.0]}, "image_size": 32},
             inference=(1,),
             calls=1,
         ),

@@ -27,7 +27,7 @@ from tests.helpers.trees import mvtec_class
 
 CLASSES = ("bolt", "nut", "washer")
 IMAGES_OF_CLASS = 8
-BACKBONE_OF_CACHE: dict[str, Any] = {"backbone": "tf_efficientnet_b6", "layers": ["blocks.4"]}
+BACKBONE_OF_CACHE: dict[str, Any] = {"backbone": "tf_efficientnet_b6", "levels": {"blocks.4": [1.0, 0.5, 0.25]}}
 FLOWS_OF_CACHE = {
     "8 blocks, P 128": {"coupling_blocks": 8, "condition_dim": 128},
     "12 blocks, P 256": {"coupling_blocks": 12, "condition_dim": 256},
@@ -120,8 +120,7 @@ def inference() -> dict[str, Any]:
     size = SIZES[0]
     ours = HgadModel(
         "resnet18",
-        layers,
-        scales=(1.0,),
+        {layer: [1.0] for layer in layers},
         image_size=(size, size),
         pre_trained=False,
         num_classes=15,
@@ -147,7 +146,7 @@ def scaling() -> dict[str, Any]:
     """(e): inference time against the number of classes, of pixels and of images."""
     settings: dict[str, Any] = {
         "backbone": "resnet18",
-        "layers": ["layer3"],
+        "levels": {"layer3": [1.0, 0.5, 0.25]},
         "pre_trained": False,
         "flow_arguments": {"coupling_blocks": 8, "condition_dim": 128},
     }

@@ -43,7 +43,7 @@ def results_model(arguments: argparse.Namespace, **changes: Any) -> Hgad:
     setting: dict[str, Any] = {
         "backbone": "resnet18",
         "backbone_weights": arguments.weights,
-        "layers": ["layer3"],
+        "levels": {"layer3": [1.0, 0.5, 0.25]},
         "image_size": arguments.image_size,
         "flow_arguments": {"coupling_blocks": arguments.coupling_blocks, "condition_dim": 128},
     }

@@ -28,8 +28,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "product": {"score": "product"},
     "log_likelihood": {"score": "log_likelihood"},
     "lambda_2_10": {"loss_weights": {"mutual_information": 10}},
-    "one_scale": {"scales": [1.0]},
-    "layers_2_3": {"layers": ["layer2", "layer3"], "scales": [1.0]},
+    "one_scale": {"levels": {"layer3": [1.0]}},
+    "layers_2_3": {"levels": {"layer2": [1.0], "layer3": [1.0]}},
 }
 
 
@@ -50,10 +50,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         for seed in arguments.seeds:
             module = results_model(arguments, **{"lr": 1e-3, "seed": seed} | SETTINGS[name])
             model = module.model
-            encoder = {key: SETTINGS[name].get(key) for key in ("layers", "scales")}
-            if not encoded or encoder != encoded_by:
+            levels = SETTINGS[name].get("levels")
+            if not encoded or levels != encoded_by:
                 encoded = {part: encode(model, items, normalise) for part, items in parts.items()}
-                encoded_by = encoder
+                encoded_by = levels
             model.set_num_classes(len(datamodule.class_names))
             variant = Variant(arguments.epochs, positions=module.position_share, lr=module.lr)
             seconds = train_model(module, encoded["train"], variant)

@@ -17,8 +17,7 @@ LIGHT_FLOW_ARGUMENTS: dict[str, dict[str, Any]] = {
 
 LIGHT: dict[str, Any] = {
     "backbone": "resnet18",
-    "layers": ["layer2"],
-    "scales": [1.0, 0.5],
+    "levels": {"layer2": [1.0, 0.5]},
     "image_size": 32,
     "pre_trained": False,
     "flow_arguments": LIGHT_FLOW_ARGUMENTS["cflow"],
@@ -26,8 +25,7 @@ LIGHT: dict[str, Any] = {
 
 LIGHT_VIT: dict[str, Any] = {
     "backbone": "vit_tiny_patch16_224",
-    "layers": ["blocks.1"],
-    "scales": [1.0],
+    "levels": {"blocks.1": [1.0]},
     "image_size": 32,
     "pre_trained": False,
 }

@@ -27,7 +27,7 @@ CLOSED_FORM = {
     "flow_arguments": None,
     "covariance": "full",
     "score": "standardized",
-    "layers": ["layer1"],
+    "levels": {"layer1": [1.0, 0.5]},
     "seed": 0,
 }
 

@@ -237,7 +237,7 @@ def test_default_number_of_epochs_yields_to_the_users(given: dict[str, int], epo
         {"prior": "fixed_centers", "num_centers": 1, "loss_weights": {"inter": 0.0, "mutual_information": 0.0}},
         {"prior": "single_gaussian", "first_stage": 0.0},
         {"num_centers": 1, "whiten": False, "score": "log_likelihood", "calibration_share": None},
-        {"layers": ["layer1", "layer2"], "scales": [1.0], "score": "entropy"},
+        {"levels": {"layer1": [1.0], "layer2": [1.0]}, "score": "entropy"},
     ],
     ids=["fixed centres", "single Gaussian", "literal features", "stages of one image"],
 )
@@ -317,7 +317,10 @@ def test_training_without_validation_warns(data_root: Path, tmp_path: Path, capl
         ({"loss_weights": {"mutual": 1.0}}, "there is no loss mutual. Expected some of inter, mutual_information"),
         ({"loss_weights": {"entropy": float("nan")}}, r"expected 0 <= loss_weights\['entropy'\] < inf, got nan"),
         ({"loss_weights": {"intra": float("inf")}}, r"expected 0 <= loss_weights\['intra'\] < inf, got inf"),
-        ({"image_size": 8, "scales": [1.0, 0.1]}, r"image_size=\(8, 8\) at scale 0.1 leaves no pixel. Take a larger"),
+        (
+            {"image_size": 8, "levels": {"layer2": [1.0, 0.1]}},
+            r"image_size=\(8, 8\) at scale 0.1 leaves no pixel. Take a larger",
+        ),
     ],
 )
 def test_settings_out_of_range_are_errors(settings: dict[str, Any], message: str) -> None:

@@ -27,7 +27,7 @@ from tests.helpers.light import LIGHT
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("seeded")]
 
 CLASSES = ["bolt", "gear wheel", "nut"]
-ONE_LEVEL = LIGHT | {"scales": [1.0], "flow_arguments": {"coupling_blocks": 1, "condition_dim": 16}}
+ONE_LEVEL = LIGHT | {"levels": {"layer2": [1.0]}, "flow_arguments": {"coupling_blocks": 1, "condition_dim": 16}}
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,7 @@ def test_trains_tests_and_exports_on_real_images(family: str, shared_data: Path,
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (LIGHT_VIT | {"flow": "semantic", "backbone": "resnet18", "layers": ["layer2"]}, "resnet18 has no class token"),
+        (LIGHT | {"flow": "semantic", "flow_arguments": None}, "resnet18 has no class token"),
         (LIGHT_VIT | {"flow": "semantic", "backbone": "cait_xxs24_224"}, "cait_xxs24_224 has no class token beside"),
         (
             LIGHT_VIT | {"flow": "fastflow", "image_size": 40},

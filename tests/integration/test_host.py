@@ -126,7 +126,7 @@ def test_loaders_and_feature_cache_leave_a_collate_function_from_outside_alone(
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "mobilenetv3_small_050"])
 def test_stages_behind_the_last_layer_are_cut(backbone: str) -> None:
     """timm leaves them in these backbones, though nobody sees their features."""
-    encoder = PyramidEncoder(backbone, ["blocks.1"], [1.0], pre_trained=False)
+    encoder = PyramidEncoder(backbone, {"blocks.1": [1.0]}, pre_trained=False)
     position = available_layers(backbone).index("blocks.1")
     whole = timm.create_model(backbone, features_only=True, out_indices=(position,)).eval()
     assert len(encoder.extractor.feature_extractor.blocks) == 2 < len(whole.blocks)

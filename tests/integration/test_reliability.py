@@ -341,14 +341,14 @@ def test_batches_of_one_image(root: Path, tmp_path: Path, sizes: dict[str, int])
 @pytest.mark.parametrize("size", [1, 4, 7])
 def test_image_smaller_than_the_stride_has_a_score(size: int) -> None:
     """Its feature map is one position."""
-    model = Hgad(**LIGHT | {"image_size": size, "scales": [1.0]}).eval().model
+    model = Hgad(**LIGHT | {"image_size": size, "levels": {"layer2": [1.0]}}).eval().model
     prediction = model(torch.rand(2, 3, size, size))
     assert prediction.pred_score.isfinite().all()
     assert prediction.anomaly_map.shape == (2, 1, size, size)
 
 
 def test_more_classes_than_channels_train() -> None:
-    model = Hgad(**LIGHT | {"backbone": "resnet18", "layers": ["layer1"], "num_classes": 100, "num_centers": 2}).model
+    model = Hgad(**LIGHT | {"levels": {"layer1": [1.0, 0.5]}, "num_classes": 100, "num_centers": 2}).model
     losses = model.losses(model.encoder(torch.rand(2, 3, 32, 32)), torch.tensor([3, 99]))
     assert all(loss.isfinite() for loss in losses)
 
@@ -395,12 +395,15 @@ def test_checkpoint_that_is_not_whole_is_named(checkpoint: Path, content: str, w
     ("settings", "message"),
     [
         ({"backbone": "resnet34"}, "Settings that differ: backbone='resnet18' there and 'resnet34' here"),
-        ({"layers": ("layer1",)}, r"Settings that differ: layers=\['layer2'\] there and \('layer1',\) here"),
+        (
+            {"levels": {"layer1": [1.0, 0.5]}},
+            r"Settings that differ: levels=\{'layer2': \[1.0, 0.5\]\} there and \{'layer1': \[1.0, 0.5\]\} here",
+        ),
         (
             {"flow": "fastflow", "flow_arguments": {"kernel_sizes": (3, 1)}},
             r"Settings that differ: flow='cflow' there and 'fastflow' here, flow_arguments={'coupling_blocks': 2, ",
         ),
-        ({"num_centers": 3, "layers": ("layer2",)}, r"Settings that differ: num_centers=None there and 3 here\. Give"),
+        ({"num_centers": 3}, r"Settings that differ: num_centers=None there and 3 here\. Give"),
     ],
     ids=["backbone", "layer", "flow", "centres"],
 )

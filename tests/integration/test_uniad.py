@@ -298,6 +298,8 @@ def test_exported_file_computes_what_pytorch_computes(real: Any, kind: ExportTyp
         ({"jitter_scale": -1.0}, "expected 0 <= jitter_scale < inf, got -1.0"),
         ({"lr": 0.0}, "expected 0 < lr < inf, got 0.0"),
         ({"lr_drop_start": 80.0}, "expected 0 <= lr_drop_start < 1, got 80.0"),
+        ({"layers": []}, r"at least one layer, and every layer once; got layers=\[\]"),
+        ({"layers": ["layer2", "layer2"]}, r"every layer once; got layers=\['layer2', 'layer2'\]"),
         ({"layers": ["blocks.4"]}, "resnet18 has no layer 'blocks.4'. Available: "),
         ({"backbone": "resnet19"}, "timm has no model 'resnet19'"),
     ],

@@ -33,7 +33,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "FLOWS_OF_CACHE", {"2 blocks": {"coupling_blocks": 2, "condition_dim": 8}})
     monkeypatch.setattr(images, "WORKERS", (0,))
     monkeypatch.setattr(images, "SIZES", (32, 64))
-    monkeypatch.setattr(images, "BACKBONE_OF_CACHE", {"backbone": "resnet18", "layers": ["layer2"]})
+    monkeypatch.setattr(images, "BACKBONE_OF_CACHE", {"backbone": "resnet18", "levels": {"layer2": [1.0, 0.5, 0.25]}})
     monkeypatch.setattr(measure, "REPEATS", 1)
 
 

@@ -81,13 +81,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     for config in (tmp_path / "configs").glob("*.yaml"):  # what a config says beats the defaults, which are light here
         config.write_text(
             re.sub(
-                r"\n    (flow: (?!linear)|(backbone|layers|image_size|train_batch_size|seed):).*",
+                r"\n    (flow: (?!linear)|(backbone|layers|levels|image_size|train_batch_size|seed):).*",
                 "",
                 config.read_text(),
             )
         )
     for constructed, light in (
-        (Hgad, LIGHT | {"scales": [1.0], "flow_arguments": None}),
+        (Hgad, LIGHT | {"levels": {"layer2": [1.0]}, "flow_arguments": None}),
         (UniAd, LIGHT_UNIAD),
         *((family, light) for name, family in FAMILIES.items() if (light := LIGHT_FLOW_ARGUMENTS[name])),
     ):

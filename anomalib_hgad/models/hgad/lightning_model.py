@@ -41,7 +41,7 @@ from anomalib_hgad.models.hgad.folding import fold
 from anomalib_hgad.models.hgad.loss import checked_loss_weights, total_loss
 from anomalib_hgad.models.hgad.prediction import ScoredClass, predict_batch
 from anomalib_hgad.models.hgad.prior import CovarianceKind
-from anomalib_hgad.models.hgad.torch_model import HgadModel, PriorKind
+from anomalib_hgad.models.hgad.torch_model import PAPER_LEVELS, HgadModel, PriorKind
 from anomalib_hgad.models.hgad.training_data import TrainingData
 from anomalib_hgad.models.schedule import TrainingCourse, make_optimizer, total_steps, train_for_one_pass
 
@@ -58,11 +58,9 @@ class Hgad(PluginModel, AnomalibModule):
     Args:
         backbone: timm model name.
             Defaults to ``"tf_efficientnet_b6"``.
-        layers: Layers of the backbone whose features are taken. With ``scales`` they make the levels: every layer at
-            every scale.
-            Defaults to ``("blocks.4",)``, the stage of stride 16.
-        scales: Sizes of the image pyramid relative to ``image_size``.
-            Defaults to ``(1.0, 0.5, 0.25)``.
+        levels: Layers of the backbone whose features are taken, and for each of them the sizes of the image pyramid,
+            relative to ``image_size``, at which it is taken.
+            Defaults to ``{"blocks.4": [1.0, 0.5, 0.25]}``, the stage of stride 16 at three scales.
         image_size: Size that images are resized to, a side of a square or height and width.
             Defaults to ``1024``.
         pre_trained: Download pre-trained weights for the backbone.
@@ -161,8 +159,7 @@ class Hgad(PluginModel, AnomalibModule):
     def __init__(
         self,
         backbone: str = "tf_efficientnet_b6",
-        layers: Sequence[str] = ("blocks.4",),
-        scales: Sequence[float] = (1.0, 0.5, 0.25),
+        levels: dict[str, list[float]] = PAPER_LEVELS,
         image_size: int | tuple[int, int] = 1024,
         pre_trained: bool = True,
         backbone_weights: str | Path | None = None,
@@ -217,8 +214,7 @@ class Hgad(PluginModel, AnomalibModule):
         self.calibration_share = calibration_share
         self.model = HgadModel(
             backbone=backbone,
-            layers=layers,
-            scales=scales,
+            levels=levels,
             image_size=size,
             pre_trained=pre_trained,
             backbone_weights=backbone_weights,

@@ -9,7 +9,7 @@ classes, J of them, L levels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -28,6 +28,9 @@ from anomalib_hgad.models.hgad.novelty import NoveltyScale
 from anomalib_hgad.models.hgad.prior import CovarianceKind, HierarchicalGaussianMixture
 
 PriorKind = Literal["hierarchical", "fixed_centers", "single_gaussian"]
+
+PAPER_LEVELS = {"blocks.4": [1.0, 0.5, 0.25]}
+"""Levels of the paper: one layer of its backbone, of stride 16, at three scales."""
 
 TRAINED_CENTERS = 10
 """M of the paper."""
@@ -76,8 +79,8 @@ class HgadModel(nn.Module):
 
     Args:
         backbone: timm model name.
-        layers: Layers of the backbone whose features are taken.
-        scales: Sizes of the image pyramid relative to the input.
+        levels: Layers of the backbone whose features are taken, and for each of them the sizes of the image pyramid,
+            relative to the input, at which it is taken.
         image_size: Height and width of the images.
         pre_trained: Download the weights of the backbone.
         backbone_weights: Local file with the weights of the backbone, instead of a download.
@@ -102,8 +105,7 @@ class HgadModel(nn.Module):
     def __init__(
         self,
         backbone: str = "tf_efficientnet_b6",
-        layers: Sequence[str] = ("blocks.4",),
-        scales: Sequence[float] = (1.0, 0.5, 0.25),
+        levels: Mapping[str, Sequence[float]] = PAPER_LEVELS,
         image_size: tuple[int, int] = (1024, 1024),
         pre_trained: bool = True,
         backbone_weights: str | Path | None = None,
@@ -128,7 +130,7 @@ class HgadModel(nn.Module):
         self.score = score
         check_range("0 < {} < inf", **{"height of image_size": image_size[0], "width of image_size": image_size[1]})
         self.image_size = image_size
-        self.encoder = PyramidEncoder(backbone, layers, scales, pre_trained, backbone_weights, tokens=family.of_tokens)
+        self.encoder = PyramidEncoder(backbone, levels, pre_trained, backbone_weights, tokens=family.of_tokens)
         self.encoder.check_image_size(image_size)
         self.flows = nn.ModuleList(family(dim, **options) for dim in self.encoder.out_dims)
         self.priors: nn.ModuleList

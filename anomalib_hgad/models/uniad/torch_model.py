@@ -105,13 +105,16 @@ class UniAdModel(nn.Module):
         super().__init__()
         check_range("0 < {} < inf", **{"height of image_size": image_size[0], "width of image_size": image_size[1]})
         check_range("0 < {} < inf", **{"height of grid_size": grid_size[0], "width of grid_size": grid_size[1]})
+        if not layers or len(set(layers)) != len(layers):
+            msg = f"Expected at least one layer, and every layer once; got layers={list(layers)}."
+            raise ValueError(msg)
         self.image_size = image_size
         self.grid_size = grid_size
         self.jitter = FeatureJitter(jitter_scale, jitter_probability)
         self.transformer = NeighborMaskedTransformer(
             grid_size, hidden_dim, encoder_layers, decoder_layers, num_heads, feedforward_dim, dropout, neighborhood
         )
-        self.encoder = PyramidEncoder(backbone, layers, (1.0,), pre_trained, backbone_weights)
+        self.encoder = PyramidEncoder(backbone, {layer: [1.0] for layer in layers}, pre_trained, backbone_weights)
         dim = sum(self.encoder.out_dims)
         self.input_projection = nn.Linear(dim, hidden_dim)
         self.output_projection = nn.Linear(hidden_dim, dim)

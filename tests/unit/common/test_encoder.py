@@ -22,9 +22,9 @@ pytestmark = pytest.mark.usefixtures("seeded")
 RESNET_LAYERS = ["act1", "layer1", "layer2", "layer3", "layer4"]
 
 
-def untrained(layers: list[str], scales: list[float], backbone: str = "resnet18") -> PyramidEncoder:
+def untrained(levels: dict[str, list[float]], backbone: str = "resnet18") -> PyramidEncoder:
     """An encoder without a download."""
-    return PyramidEncoder(backbone, layers, scales, pre_trained=False)
+    return PyramidEncoder(backbone, levels, pre_trained=False)
 
 
 @pytest.fixture
@@ -37,26 +37,41 @@ def state() -> dict[str, torch.Tensor]:
     return model.state_dict()
 
 
-def test_levels_are_timms_features_scale_by_scale_and_layer_by_layer() -> None:
-    """Whatever order the layers are asked for in."""
-    encoder = untrained(["layer3", "layer2"], [1.0, 0.5])
-    plain = timm.create_model("resnet18", features_only=True, out_indices=(2, 3)).eval()
-    plain.load_state_dict(encoder.extractor.feature_extractor.state_dict())
+@pytest.mark.parametrize(
+    ("levels", "taken"),
+    [
+        ({"layer3": [1.0, 0.5], "layer2": [1.0, 0.5]}, [(1.0, 2), (1.0, 3), (0.5, 2), (0.5, 3)]),
+        ({"layer2": [1.0], "layer3": [1, 0.5]}, [(1.0, 2), (1.0, 3), (0.5, 3)]),
+        ({"layer3": [0.5], "layer1": [1.0], "layer2": [0.5]}, [(0.5, 2), (0.5, 3), (1.0, 1)]),
+    ],
+    ids=["all layers at all scales", "scales of each layer", "no layer at all scales"],
+)
+def test_levels_are_timms_features_scale_by_scale_and_layer_by_layer(
+    levels: dict[str, list[float]], taken: list[tuple[float, int]]
+) -> None:
+    """Scales in the order in which they are named first, layers as they lie in the backbone; one run for a scale."""
+    encoder = untrained(levels)
+    runs = []
+    encoder.extractor.register_forward_pre_hook(lambda *_: runs.append(1))
+    plain = timm.create_model("resnet18", features_only=True).eval()
+    missing = plain.load_state_dict(encoder.extractor.feature_extractor.state_dict(), strict=False).missing_keys
+    assert all(name.startswith(("layer3", "layer4")) for name in missing)
     images = torch.randn(2, 3, 64, 96)
     half = F.interpolate(images, size=(32, 48), mode="bilinear", align_corners=True)
     with torch.no_grad():
-        expected = [*plain(images), *plain(half)]
-    levels = encoder(images)
-    assert [level.shape for level in levels] == [(2, 128, 8, 12), (2, 256, 4, 6), (2, 128, 4, 6), (2, 256, 2, 3)]
-    assert encoder.out_dims == [128, 256, 128, 256]
-    for level, reference in zip(levels, expected, strict=True):
-        torch.testing.assert_close(level, reference, rtol=1e-5, atol=1e-6)
+        features = {1.0: plain(images), 0.5: plain(half)}
+    found = encoder(images)
+    assert len(runs) == len({scale for scale, _ in taken})
+    assert encoder.out_dims == [32 * 2**index for _, index in taken]
+    for level, (scale, index) in zip(found, taken, strict=True):
+        assert level.shape == (2, 32 * 2**index, 32 * scale / 2**index, 48 * scale / 2**index)
+        torch.testing.assert_close(level, features[scale][index], rtol=1e-5, atol=1e-6)
 
 
 def test_scales_keep_the_corners_of_the_image() -> None:
     """The bilinear pyramid has aligned corners: a ramp stays a ramp between the same ends."""
     seen = []
-    encoder = untrained(["layer1"], [0.25, 1.0, 2.0])
+    encoder = untrained({"layer1": [0.25, 1.0, 2.0]})
     encoder.extractor.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     ramp = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64)
     encoder(ramp)
@@ -73,7 +88,7 @@ def test_sides_of_a_scaled_image_are_rounded_down(
 ) -> None:
     """As PyTorch scales, for which 0.75 * 33 = 24.75 pixels are 24."""
     seen = []
-    encoder = untrained(["layer1"], [scale])
+    encoder = untrained({"layer1": [scale]})
     encoder.extractor.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[2:])))
     images = torch.zeros(1, 3, *size)
     encoder(images)
@@ -82,7 +97,7 @@ def test_sides_of_a_scaled_image_are_rounded_down(
 
 
 def test_vision_transformer_levels_are_timms_intermediates() -> None:
-    encoder = untrained(["blocks.3", "blocks.1"], [1.0], "vit_tiny_patch16_224")
+    encoder = untrained({"blocks.3": [1.0], "blocks.1": [1.0]}, "vit_tiny_patch16_224")
     images = torch.randn(1, 3, 64, 48)
     model = timm.create_model("vit_tiny_patch16_224", dynamic_img_size=True).eval()
     unused = model.load_state_dict(encoder.extractor.feature_extractor.state_dict(), strict=False).missing_keys
@@ -95,7 +110,7 @@ def test_vision_transformer_levels_are_timms_intermediates() -> None:
 
 
 def test_training_leaves_the_backbone_frozen() -> None:
-    encoder = untrained(["layer2"], [1.0])
+    encoder = untrained({"layer2": [1.0]})
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     assert any(name.endswith("running_mean") for name in before)
     encoder.train()
@@ -115,37 +130,36 @@ def test_available_layers_and_statistics() -> None:
 
 
 def test_unknown_backbone_names_similar_ones() -> None:
-    for function in (lambda: untrained(["layer2"], [1.0], "resnt18"), lambda: image_statistics("resnt18")):
+    for function in (lambda: untrained({"layer2": [1.0]}, "resnt18"), lambda: image_statistics("resnt18")):
         with pytest.raises(ValueError, match=r"timm has no model 'resnt18'.*resnet18.*list_models"):
             function()
 
 
 def test_unknown_layer_names_all_layers() -> None:
     with pytest.raises(ValueError, match=f"resnet18 has no layer 'layer9'. Available: {', '.join(RESNET_LAYERS)}"):
-        untrained(["layer2", "layer9"], [1.0])
+        untrained({"layer2": [1.0], "layer9": [1.0]})
 
 
 @pytest.mark.parametrize(
-    ("layers", "scales", "got"),
+    ("levels", "message"),
     [
-        ([], [1.0], r"layers=\[\], scales=\[1.0\]"),
-        (["layer2"], [], r"layers=\['layer2'\], scales=\[\]"),
-        (["layer2"], [1.0, 0.0], r"scales=\[1.0, 0.0\]"),
-        (["layer2"], [-0.5], r"scales=\[-0.5\]"),
-        (["layer2"], [float("nan")], r"scales=\[nan\]"),
-        (["layer2"], [float("inf")], r"scales=\[inf\]"),
+        ({}, "levels has no layer: expected scales by layer, such as "),
+        ({"layer2": []}, "levels has no scale for layer2: expected at least one"),
+        ({"layer1": [1.0], "layer2": [1.0, 0.0]}, r"expected 0 < scale of layer2 < inf, got 0\.0\."),
+        ({"layer2": [-0.5]}, r"expected 0 < scale of layer2 < inf, got -0\.5\."),
+        ({"layer2": [float("nan")]}, "expected 0 < scale of layer2 < inf, got nan"),
+        ({"layer2": [float("inf")]}, "expected 0 < scale of layer2 < inf, got inf"),
+        ({"layer2": [0.5, 1.0, 1]}, r"a scale of layer2 twice: expected every scale once, got \[0\.5, 1\.0, 1\]\."),
     ],
 )
-def test_no_layer_or_no_positive_scale(layers: list[str], scales: list[float], got: str) -> None:
-    with pytest.raises(
-        ValueError, match=f"at least one layer and at least one scale, all scales > 0 and finite; got .*{got}"
-    ):
-        untrained(layers, scales)
+def test_levels_out_of_range(levels: dict[str, list[float]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        untrained(levels)
 
 
 def from_file(path: Path) -> PyramidEncoder:
     """An encoder up to layer2."""
-    return PyramidEncoder("resnet18", ["layer2"], [1.0], backbone_weights=path)
+    return PyramidEncoder("resnet18", {"layer2": [1.0]}, backbone_weights=path)
 
 
 def needed(name: str) -> bool:
@@ -174,7 +188,7 @@ def test_weights_come_from_the_file(
 def test_file_of_a_backbone_whose_stages_timm_renames(tmp_path: Path) -> None:
     """timm calls ``stages.0`` of a ConvNeXt ``stages_0`` when it is cut."""
     torch.save(timm.create_model("convnext_atto").state_dict(), tmp_path / "weights.pth")
-    encoder = PyramidEncoder("convnext_atto", ["stages.1"], [1.0], backbone_weights=tmp_path / "weights.pth")
+    encoder = PyramidEncoder("convnext_atto", {"stages.1": [1.0]}, backbone_weights=tmp_path / "weights.pth")
     plain = timm.create_model("convnext_atto").eval()
     plain.load_state_dict(torch.load(tmp_path / "weights.pth"))
     images = torch.randn(1, 3, 64, 64)
@@ -236,7 +250,7 @@ def test_failed_download_says_how_to_give_a_file(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(RuntimeError, match=r"resnet18 could not be downloaded \(.*no route.*backbone_weights=") as info:
-        PyramidEncoder("resnet18", ["layer2"], [1.0])
+        PyramidEncoder("resnet18", {"layer2": [1.0]})
     assert info.value.__cause__ is error
 
 

@@ -44,7 +44,13 @@ def datamodule(data: Path) -> MultiClass:
 @pytest.fixture(scope="module")
 def module(shared_data: Path, datamodule: MultiClass, tmp_path_factory: pytest.TempPathFactory) -> Hgad:
     weights = shared_data / "weights/resnet18_timm_stem_l123.safetensors"
-    settings = {"backbone_weights": weights, "layers": ["layer3"], "image_size": 128, "seed": 0, "lr": 1e-3}
+    settings = {
+        "backbone_weights": weights,
+        "levels": {"layer3": [1.0, 0.5]},
+        "image_size": 128,
+        "seed": 0,
+        "lr": 1e-3,
+    }
     # On all positions it has learnt enough after ten epochs that its scores are no matter of rounding.
     module = Hgad(**LIGHT | settings, position_share=1.0)
     run = engine(tmp_path_factory.mktemp("results"), max_epochs=10, check_val_every_n_epoch=10)
@@ -189,7 +195,7 @@ class Contented:
 def test_accuracy_control_keeps_what_the_metric_allows(tmp_path: Path) -> None:
     """All of it, here; of a model of one class, which has no tensor of classes."""
     trees.mvtec_class(tmp_path / "data/bolt")
-    single = Hgad(**LIGHT | {"scales": (1.0,), "flow_arguments": {"coupling_blocks": 1}}).eval()
+    single = Hgad(**LIGHT | {"levels": {"layer2": [1.0]}, "flow_arguments": {"coupling_blocks": 1}}).eval()
     for name, value in (("min", 0.0), ("max", 2.0), ("threshold", 1.0)):
         setattr(single.post_processor, f"_image_{name}", torch.tensor(value))
         setattr(single.post_processor, f"_pixel_{name}", torch.tensor(value))

@@ -22,8 +22,7 @@ def model() -> HgadModel:
     """Two levels and three classes, whitened, with constants."""
     model = HgadModel(
         "resnet18",
-        ["layer2"],
-        (1.0, 0.5),
+        {"layer2": [1.0, 0.5]},
         SIZE,
         pre_trained=False,
         num_classes=3,

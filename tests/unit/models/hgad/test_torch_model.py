@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("seeded")
 SIZE = (64, 64)
 
 
-def make_model(scales: tuple[float, ...] = (1.0,), **settings: object) -> HgadModel:
+def make_model(scales: Sequence[float] = (1.0,), **settings: object) -> HgadModel:
     """A small model, away from its start."""
     arguments = {
         "num_classes": 3,
@@ -31,7 +31,7 @@ def make_model(scales: tuple[float, ...] = (1.0,), **settings: object) -> HgadMo
         "flow_arguments": {"coupling_blocks": 2, "condition_dim": 8},
         **settings,
     }
-    model = HgadModel("resnet18", ["layer2"], scales, SIZE, pre_trained=False, **arguments).eval()
+    model = HgadModel("resnet18", {"layer2": scales}, SIZE, pre_trained=False, **arguments).eval()
     for prior in model.priors:
         nn.init.normal_(prior.class_logits)
         nn.init.normal_(prior.center_logits)
@@ -253,7 +253,7 @@ def test_setting_the_number_of_classes_starts_priors_and_constants_anew_and_keep
     flows = {name: tensor.clone() for name, tensor in model.flows.state_dict().items()}
     model.set_num_classes(5)
     assert model.num_classes == 5
-    fresh = HgadModel("resnet18", ["layer2"], (1.0, 0.5), SIZE, pre_trained=False, num_classes=5, num_centers=2)
+    fresh = HgadModel("resnet18", {"layer2": [1.0, 0.5]}, SIZE, pre_trained=False, num_classes=5, num_centers=2)
     for own, other in zip(model.priors, fresh.priors, strict=True):
         torch.testing.assert_close(own.class_centers, other.class_centers)
         assert own.center_offsets.shape == (5, 1, 128)

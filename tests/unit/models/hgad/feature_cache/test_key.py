@@ -35,9 +35,9 @@ class Encoder(nn.Module):
 
     def __init__(self, weight: float = 1.0, mean: float = 0.0, mean_type: Any = torch.float32, **changes: Any) -> None:
         super().__init__()
-        setting = {"backbone": "resnet18", "layers": ["layer2"], "scales": [1.0, 0.5], "tokens": False} | changes
-        self.extractor = SimpleNamespace(backbone=setting["backbone"], layers=setting["layers"])
-        self.scales = setting["scales"]
+        setting = {"backbone": "resnet18", "levels": {1.0: ["layer2"], 0.5: ["layer2"]}, "tokens": False} | changes
+        self.backbone = setting["backbone"]
+        self.layers_of_scales = setting["levels"]
         self.tokens = setting["tokens"]
         self.weight = nn.Parameter(torch.tensor([3.0, weight]))
         self.register_buffer("mean", torch.tensor([mean], dtype=mean_type))
@@ -76,8 +76,8 @@ def test_equal_settings_have_equal_keys() -> None:
         lambda: {"transform": normalise(0.3)},
         lambda: {"transform": None},
         lambda: {"precision": "bf16-mixed"},
-        lambda: {"encoder": Encoder(scales=[1.0, 0.25])},
-        lambda: {"encoder": Encoder(layers=["layer1", "layer2"])},
+        lambda: {"encoder": Encoder(levels={1.0: ["layer2"], 0.25: ["layer2"]})},
+        lambda: {"encoder": Encoder(levels={1.0: ["layer1", "layer2"], 0.5: ["layer2"]})},
         lambda: {"encoder": Encoder(backbone="resnet34")},
         lambda: {"encoder": Encoder(tokens=True)},
         lambda: {"encoder": Encoder(weight=1.001)},

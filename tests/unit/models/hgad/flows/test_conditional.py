@@ -242,8 +242,7 @@ def test_likelihood_is_that_of_cflow() -> None:
     theirs.anomaly_map_generator = Distributions()
     ours = HgadModel(
         "resnet18",
-        ["layer2", "layer3"],
-        scales=[1.0],
+        {"layer2": [1.0], "layer3": [1.0]},
         image_size=(64, 64),
         pre_trained=False,
         num_classes=3,
