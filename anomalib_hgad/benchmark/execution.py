@@ -25,7 +25,7 @@ from lightning.pytorch import Callback, seed_everything
 from torch import nn
 
 from anomalib_hgad.benchmark.plan import Run, model_class
-from anomalib_hgad.common.encoder import load_backbone_weights
+from anomalib_hgad.common.backbone_weights import load_backbone_weights
 from anomalib_hgad.common.files import write_json
 from anomalib_hgad.common.memory import peak_memory
 from anomalib_hgad.common.versions import installed_versions

@@ -25,8 +25,9 @@ from sklearn.neighbors import NearestCentroid
 from torch.nn import functional as F
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
+from anomalib_hgad.common.backbones import available_layers, image_statistics
 from anomalib_hgad.common.checks import check_choice
-from anomalib_hgad.common.encoder import PyramidEncoder, available_layers, image_statistics
+from anomalib_hgad.common.encoder import PyramidEncoder
 from anomalib_hgad.data.images import naming_errors
 
 Labels = Literal["given", "cluster", "references"]

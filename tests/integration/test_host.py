@@ -17,6 +17,7 @@ import torch
 from anomalib.data import ImageBatch, ImageItem
 from anomalib.engine import Engine
 from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
+from anomalib.models.components import TimmFeatureExtractor
 from lightning.pytorch import Trainer
 from sklearn.metrics import roc_auc_score
 from torch.optim import Adam
@@ -24,7 +25,8 @@ from torchmetrics.classification import BinaryAUROC
 
 from anomalib_hgad import ClassEvaluator, Hgad, MultiClass, NormalPostProcessor, UniAd
 from anomalib_hgad.benchmark.execution import ModelClock
-from anomalib_hgad.common.encoder import PyramidEncoder, available_layers
+from anomalib_hgad.common.backbones import available_layers
+from anomalib_hgad.common.encoder import PyramidEncoder
 from anomalib_hgad.data.batch import ClassImageBatch, ClassImageItem, NumpyClassImageBatch
 from anomalib_hgad.data.setup import _strings_as_objects
 from anomalib_hgad.evaluation.predictions import predictions_of_batch
@@ -138,10 +140,11 @@ def test_stages_behind_the_last_layer_are_cut(backbone: str) -> None:
         torch.testing.assert_close(encoder(images), whole(images))
 
 
-def test_backbone_with_vit_in_its_name_that_is_no_vision_transformer_is_refused() -> None:
-    """anomalib reads all of that name as one."""
-    with pytest.raises(ValueError, match="but mobilevit_xxs is none"):
-        available_layers("mobilevit_xxs")
+def test_backbone_with_vit_in_its_name_that_is_no_vision_transformer_is_read_as_what_it_is() -> None:
+    """anomalib takes all of that name for Vision Transformers."""
+    assert available_layers("mobilevit_xxs") == [*(f"stages.{index}" for index in range(4)), "final_conv"]
+    with pytest.raises(TypeError, match="dynamic_img_size"):
+        TimmFeatureExtractor("mobilevit_xxs", ["stages.1"], pre_trained=False)
 
 
 def item(name: str, mask: bool) -> ClassImageItem:

@@ -29,7 +29,7 @@ from rich.console import Console
 from anomalib_hgad import Hgad, MultiClass, UniAd
 from anomalib_hgad.benchmark.plan import ModelChoice, Protocol, make_plan
 from anomalib_hgad.benchmark.summary import summarise, write_summary
-from anomalib_hgad.common.encoder import load_backbone_weights
+from anomalib_hgad.common.backbone_weights import load_backbone_weights
 from anomalib_hgad.evaluation.predictions import Prediction, read_predictions, write_predictions
 from anomalib_hgad.evaluation.results import Results, results_table, write_results
 from anomalib_hgad.models.hgad.feature_cache.store import FileFeatures, is_intact

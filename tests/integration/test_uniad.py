@@ -23,7 +23,7 @@ from PIL import Image
 from torch import nn
 
 from anomalib_hgad import MultiClass, UniAd
-from anomalib_hgad.common import encoder
+from anomalib_hgad.common import backbones
 from anomalib_hgad.deploy.export import IN_FLOAT32
 from anomalib_hgad.models.uniad.torch_model import FeatureJitter, UniAdModel
 from tests.helpers import trees
@@ -215,13 +215,13 @@ def test_checkpoint_gives_the_model_back_without_a_download(
     checkpoint = torch.load(run.best_model_path, weights_only=True)
     checkpoint["hyper_parameters"]["pre_trained"] = True
     torch.save(checkpoint, tmp_path / "model.ckpt")
-    extractor = encoder.TimmFeatureExtractor
+    extractor = backbones.TimmFeatureExtractor
 
     def offline(*args: Any, pre_trained: bool, **kwargs: Any) -> nn.Module:
         assert not pre_trained
         return extractor(*args, pre_trained=pre_trained, **kwargs)
 
-    monkeypatch.setattr(encoder, "TimmFeatureExtractor", offline)
+    monkeypatch.setattr(backbones, "TimmFeatureExtractor", offline)
     restored = UniAd.load_from_checkpoint(tmp_path / "model.ckpt").eval()
     batch = torch.rand(2, 3, 40, 40)
     expected, prediction = model.eval()(batch), restored(batch)

@@ -26,8 +26,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 
+from anomalib_hgad.common.backbones import image_statistics
 from anomalib_hgad.common.checks import check_choice, check_range
-from anomalib_hgad.common.encoder import image_statistics
 from anomalib_hgad.data.batch import ClassImageBatch, FeatureBatch
 from anomalib_hgad.deploy.export import CLASS_TENSOR
 from anomalib_hgad.models.base import PluginModel, height_and_width
@@ -58,8 +58,8 @@ class Hgad(PluginModel, AnomalibModule):
     Args:
         backbone: timm model name.
             Defaults to ``"tf_efficientnet_b6"``.
-        levels: Layers of the backbone whose features are taken, and for each of them the sizes of the image pyramid,
-            relative to ``image_size``, at which it is taken.
+        levels: Layers of the backbone whose features are taken, or groups of them, such as ``"blocks.2+3"``, whose mean
+            is; and for each of them the sizes of the image pyramid, relative to ``image_size``, at which it is taken.
             Defaults to ``{"blocks.4": [1.0, 0.5, 0.25]}``, the stage of stride 16 at three scales.
         image_size: Size that images are resized to, a side of a square or height and width.
             Defaults to ``1024``.

@@ -79,8 +79,8 @@ class HgadModel(nn.Module):
 
     Args:
         backbone: timm model name.
-        levels: Layers of the backbone whose features are taken, and for each of them the sizes of the image pyramid,
-            relative to the input, at which it is taken.
+        levels: Layers of the backbone whose features are taken, or groups of them, such as ``"blocks.2+3"``, whose mean
+            is; and for each of them the sizes of the image pyramid, relative to the input, at which it is taken.
         image_size: Height and width of the images.
         pre_trained: Download the weights of the backbone.
         backbone_weights: Local file with the weights of the backbone, instead of a download.

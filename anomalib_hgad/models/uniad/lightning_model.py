@@ -24,8 +24,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from anomalib_hgad.common.backbones import image_statistics
 from anomalib_hgad.common.checks import check_range
-from anomalib_hgad.common.encoder import image_statistics
 from anomalib_hgad.models.base import PluginModel, height_and_width
 from anomalib_hgad.models.schedule import total_steps
 from anomalib_hgad.models.uniad.torch_model import UniAdModel

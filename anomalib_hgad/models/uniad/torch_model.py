@@ -115,6 +115,7 @@ class UniAdModel(nn.Module):
             grid_size, hidden_dim, encoder_layers, decoder_layers, num_heads, feedforward_dim, dropout, neighborhood
         )
         self.encoder = PyramidEncoder(backbone, {layer: [1.0] for layer in layers}, pre_trained, backbone_weights)
+        self.encoder.check_image_size(image_size)
         dim = sum(self.encoder.out_dims)
         self.input_projection = nn.Linear(dim, hidden_dim)
         self.output_projection = nn.Linear(hidden_dim, dim)

@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from anomalib_hgad.common.encoder import PyramidEncoder, available_layers, image_statistics
+from anomalib_hgad.common.backbones import available_layers, image_statistics
+from anomalib_hgad.common.encoder import PyramidEncoder
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

@@ -37,7 +37,7 @@ class Encoder(nn.Module):
         super().__init__()
         setting = {"backbone": "resnet18", "levels": {1.0: ["layer2"], 0.5: ["layer2"]}, "tokens": False} | changes
         self.backbone = setting["backbone"]
-        self.layers_of_scales = setting["levels"]
+        self.names_of_scales = setting["levels"]
         self.tokens = setting["tokens"]
         self.weight = nn.Parameter(torch.tensor([3.0, weight]))
         self.register_buffer("mean", torch.tensor([mean], dtype=mean_type))

@@ -1,0 +1,249 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""timm's backbones: their names and layers, and the features of their layers as maps.
+
+Features come by one of three ways, :func:`make_extractor` chooses:
+
+- Of Vision Transformers (timm's ``VisionTransformer`` with DeiT and DINOv2, and ``Eva`` with EVA-02 and DINOv3) the
+  tokens of their blocks, normalised by the last layer's norm, from anomalib's extractor. Position embeddings are
+  resampled to the size of the image.
+- Of convolutional networks the maps of their stages, from anomalib's extractor.
+- Of all others, such as Swin, maps from timm's ``features_only``. anomalib's extractor takes each backbone with ``vit``
+  in its name for a Vision Transformer, and builds none for other sizes of images.
+
+Dimensions: B images, D channels of a layer, H x W its grid.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import timm
+import torch
+from anomalib.models.components import TimmFeatureExtractor
+from einops import rearrange
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers.format import Format
+from timm.models import Eva, FeatureInfo, VisionTransformer
+from timm.models.efficientnet import EfficientNetFeatures
+from timm.models.mobilenetv3 import MobileNetV3Features
+from torch import nn
+
+
+class Anatomy(NamedTuple):
+    """What is known of a backbone before its weights are.
+
+    Attributes:
+        layers: Layers whose features can be taken, shallow to deep, and their positions in timm's list.
+        is_transformer: Whether its features are the tokens of a Vision Transformer.
+        is_of_fixed_size: Whether it is built for one size of images.
+    """
+
+    layers: dict[str, int]
+    is_transformer: bool
+    is_of_fixed_size: bool
+
+    def canonical(self, layer: str) -> str:
+        """Name of a layer in :attr:`layers`; ``stages_2`` is ``stages.2``, as timm calls it when it cuts a model."""
+        same = [name for name in self.layers if name.replace(".", "_") == layer]
+        return same[0] if same else layer
+
+
+def architecture_of(backbone: str) -> str:
+    """Name of a timm model without that of its weights."""
+    return backbone.split(".", maxsplit=1)[0]
+
+
+def check_backbone(backbone: str) -> None:
+    """Check that timm has a model.
+
+    Args:
+        backbone: timm model name.
+
+    Raises:
+        ValueError: If it has not.
+    """
+    architecture = architecture_of(backbone)
+    if not timm.is_model(architecture):
+        similar = difflib.get_close_matches(architecture, timm.list_models(), n=5)
+        msg = f"timm has no model {backbone!r}. Similar names: {', '.join(similar) or 'none'}; `timm.list_models()` "
+        msg += "gives all."
+        raise ValueError(msg)
+
+
+def image_statistics(backbone: str) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation of the channels that a backbone's images are normalised with.
+
+    Args:
+        backbone: timm model name.
+
+    Returns:
+        Mean and standard deviation.
+
+    Raises:
+        ValueError: If timm has no such model, or no such weights of it.
+    """
+    check_backbone(backbone)
+    try:
+        config = timm.get_pretrained_cfg(backbone)
+    except RuntimeError as error:
+        msg = f"timm has no weights {backbone!r}: {error}"
+        raise ValueError(msg) from error
+    return (config.mean, config.std) if config else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+
+
+def anatomy(backbone: str) -> Anatomy:
+    """Find out which layers a timm backbone has.
+
+    Args:
+        backbone: timm model name.
+
+    Returns:
+        Its anatomy.
+
+    Raises:
+        ValueError: If timm has no such model, or has no layers of it that can be told apart by name.
+    """
+    check_backbone(backbone)
+    architecture = architecture_of(backbone)
+    if "vit" in architecture:
+        whole: Any = timm.create_model(architecture)
+        if isinstance(whole, VisionTransformer | Eva):
+            return _of_transformer(whole)
+    features: Any = timm.create_model(architecture, features_only=True)
+    whole = getattr(features, "model", None)
+    if isinstance(whole, VisionTransformer | Eva):
+        return _of_transformer(whole)
+    names = [entry["module"] for entry in features.feature_info.info]
+    counts = Counter(names)
+    layers = {name: index for index, name in enumerate(names) if name and counts[name] == 1}
+    if not layers:
+        msg = f"timm gives features of several branches of {backbone} under the same names ({', '.join(counts)}). Take "
+        msg += "a backbone of one branch, such as wide_resnet50_2."
+        raise ValueError(msg)
+    return Anatomy(layers, is_transformer=False, is_of_fixed_size=bool(features.default_cfg.get("fixed_input_size")))
+
+
+def _of_transformer(model: VisionTransformer | Eva) -> Anatomy:
+    layers = {f"blocks.{index}": index for index in range(len(model.blocks))}
+    return Anatomy(layers, is_transformer=True, is_of_fixed_size=False)
+
+
+def available_layers(backbone: str) -> list[str]:
+    """Names of the layers of a timm backbone whose features can be taken.
+
+    Args:
+        backbone: timm model name.
+
+    Returns:
+        Layer names, shallow to deep.
+
+    Raises:
+        ValueError: If timm has no such model.
+    """
+    return list(anatomy(backbone).layers)
+
+
+def check_class_token(backbone: str) -> None:
+    """Check that a backbone has a class token beside the tokens of the patches.
+
+    Args:
+        backbone: timm model name.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    model = timm.create_model(architecture_of(backbone))
+    if getattr(model, "cls_token", None) is None or not isinstance(model, VisionTransformer | Eva):
+        msg = f"{backbone} has no class token beside its patch tokens. Expected a Vision Transformer, such as "
+        msg += "vit_small_patch14_dinov2 or deit_small_distilled_patch16_224."
+        raise ValueError(msg)
+
+
+class TimmMaps(nn.Module):
+    """Features of a backbone that anomalib's ``TimmFeatureExtractor`` does not serve, with its attributes.
+
+    Args:
+        backbone: timm model name.
+        layers: Names of the layers.
+        indices: Their positions in timm's list.
+        pre_trained: Download the weights.
+    """
+
+    def __init__(self, backbone: str, layers: Sequence[str], indices: Sequence[int], pre_trained: bool) -> None:
+        super().__init__()
+        self.layers = list(layers)
+        options: dict[str, Any] = {"pretrained": pre_trained, "features_only": True, "out_indices": tuple(indices)}
+        try:
+            model = timm.create_model(backbone, strict_img_size=False, **options)
+        except TypeError:  # a backbone that is built for one size, or for any
+            model = timm.create_model(backbone, **options)
+        self.feature_extractor = model
+        info = cast("FeatureInfo", model.feature_info)
+        self.out_dims = info.channels()
+        self.reductions = info.reduction()
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Features of the layers, as timm gives them, by layer."""
+        return dict(zip(self.layers, self.feature_extractor(images), strict=True))
+
+
+def make_extractor(
+    backbone: str, known: Anatomy, layers: Sequence[str], pre_trained: bool, class_token: bool
+) -> TimmFeatureExtractor | TimmMaps:
+    """Build a backbone up to the last of some layers.
+
+    Args:
+        backbone: timm model name.
+        known: Its anatomy.
+        layers: The layers, shallow to deep.
+        pre_trained: Download the weights.
+        class_token: Give all tokens of a Vision Transformer, not those of the patches alone.
+
+    Returns:
+        A module that gives the features of images by layer; :func:`as_map` makes maps of them.
+    """
+    extractor: TimmFeatureExtractor | TimmMaps
+    if known.is_transformer:
+        extractor = TimmFeatureExtractor(
+            backbone, layers, pre_trained, output_fmt="NLC", return_class_token=class_token
+        )
+    elif known.is_of_fixed_size or "vit" in backbone.lower():
+        extractor = TimmMaps(backbone, layers, [known.layers[layer] for layer in layers], pre_trained)
+    else:
+        extractor = TimmFeatureExtractor(backbone, layers, pre_trained)
+    _cut_after(extractor.feature_extractor, layers)
+    return extractor
+
+
+def _cut_after(model: nn.Module, layers: Sequence[str]) -> None:
+    """Remove the stages behind the last layer that is used, where timm leaves them in."""
+    if isinstance(model, VisionTransformer | Eva | EfficientNetFeatures | MobileNetV3Features):
+        blocks = [int(layer.removeprefix("blocks.")) for layer in layers if layer.startswith("blocks.")]
+        if isinstance(model, VisionTransformer | Eva):
+            model.prune_intermediate_layers(blocks, prune_norm=False, prune_head=True)
+        else:
+            model.blocks = model.blocks[: max(blocks, default=-1) + 1]
+
+
+def as_map(model: nn.Module, features: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Bring features of a backbone to the shape of a map.
+
+    Args:
+        model: The backbone in timm's form.
+        features: Features of a layer: a map, with the channels first or last, or tokens of patches.
+        images: The images that they are of, shape (B, 3, height, width).
+
+    Returns:
+        The features, shape (B, D, H, W).
+    """
+    if features.ndim == 3:
+        height, width = cast("Any", model).patch_embed.dynamic_feat_size(images.shape[-2:])
+        return rearrange(features, "b (h w) d -> b d h w", h=height, w=width).contiguous()
+    if getattr(model, "output_fmt", None) == Format.NHWC:
+        return rearrange(features, "b h w d -> b d h w").contiguous()
+    return features
