@@ -86,6 +86,21 @@ def names_of_scales(levels: Mapping[str, Sequence[float]], order: Sequence[str])
     return {scale: [layer for layer in order if scale in levels[layer]] for scale in distinct}
 
 
+def neighborhood_mean(features: torch.Tensor, side: int) -> torch.Tensor:
+    """Mean of the features of a square of positions around each of them (PatchCore, Roth et al., CVPR 2022, Eq. 2).
+
+    Args:
+        features: Features, shape (B, D, H, W).
+        side: Side of the square, odd. At the border, what lies within the map counts.
+
+    Returns:
+        The means, same shape.
+    """
+    if side == 1:
+        return features
+    return F.avg_pool2d(features, side, stride=1, padding=side // 2, count_include_pad=False)
+
+
 class PyramidEncoder(nn.Module):
     """Frozen backbone applied to an image pyramid.
 
@@ -95,6 +110,7 @@ class PyramidEncoder(nn.Module):
             of them the sizes of the pyramid's images, relative to the input, at which it is taken.
         pre_trained: Download the weights of timm's hub. Ignored when ``backbone_weights`` is given.
         backbone_weights: Local weights file.
+        neighborhood: Side of the square of positions whose mean features each position takes, odd; 1 takes its own.
         tokens: Take all tokens of a Vision Transformer in place of a map of its patches: the class token first, then
             those that are no patch, then the patches.
 
@@ -105,7 +121,8 @@ class PyramidEncoder(nn.Module):
 
     Raises:
         ValueError: If there is no such backbone or layer, if a scale is out of range or given twice, if layers of a
-            group have unlike maps, or if the backbone has no class token but tokens are asked for.
+            group have unlike maps, if the neighbourhood has no middle, or if tokens are asked for but the backbone has
+            no class token or tokens would be averaged.
         FileNotFoundError: If there is no file of weights at the given path.
         RuntimeError: If the weights cannot be downloaded.
     """
@@ -116,10 +133,18 @@ class PyramidEncoder(nn.Module):
         levels: Mapping[str, Sequence[float]],
         pre_trained: bool = True,
         backbone_weights: str | Path | None = None,
+        neighborhood: int = 1,
         tokens: bool = False,
     ) -> None:
         super().__init__()
+        if neighborhood < 1 or neighborhood % 2 == 0:
+            msg = f"A neighbourhood has a position in its middle: expected neighborhood to be odd, got {neighborhood}."
+            raise ValueError(msg)
+        if tokens and neighborhood > 1:
+            msg = f"Tokens of a Vision Transformer have no neighbours: expected neighborhood=1, got {neighborhood}."
+            raise ValueError(msg)
         self.backbone = backbone
+        self.neighborhood = neighborhood
         known = anatomy(backbone)
         self._members = layers_of_levels(backbone, known, list(levels))
         self.names_of_scales = names_of_scales(levels, list(self._members))
@@ -180,7 +205,9 @@ class PyramidEncoder(nn.Module):
                 if self.tokens:
                     levels.append(rearrange(level, "b t d -> b d 1 t"))
                 else:
-                    levels.append(as_map(self.extractor.feature_extractor, level, scaled))
+                    levels.append(
+                        neighborhood_mean(as_map(self.extractor.feature_extractor, level, scaled), self.neighborhood)
+                    )
         return levels
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:

@@ -38,8 +38,11 @@ IN_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 DESCRIBED_PACKAGES = ("anomalib", "anomalib-hgad", "torch", "timm")
 """Packages whose versions an exported model says."""
 
-CLASS_TENSOR = "class_candidates"
-"""Name of the tensor of each image's most probable classes, the inferred one first, int64, shape (B, J)."""
+CLASS_TENSOR = "inferred_class"
+"""Name of the tensor of the inferred class of each image, int64, shape (B, 1)."""
+
+PIXELS_TENSOR = "largest_pixels"
+"""Name of the tensor of the pixels of each image's map, before any scale, whose mean its score is of."""
 
 
 class DescribedExport(ExportMixin):

@@ -25,7 +25,7 @@ from anomalib.metrics import F1Score
 from openvino import CompiledModel, Model, Node, Output, compile_model, opset13
 from torch.utils.data import DataLoader, Subset
 
-from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32
+from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32, PIXELS_TENSOR
 
 if TYPE_CHECKING:
     from anomalib_hgad.data.batch import ClassImageBatch
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 CALIBRATION_IMAGES = 300
 """Images from which the ranges of the activations are taken."""
 
-IMAGE_AXES = 3
-"""Channel, row and column, over which a map's maximum is taken."""
 
 QUANTISED = {"Convolution", "GroupConvolution", "MatMul"}
 """Operations whose weights, and in a calibrated form inputs, are quantised."""
@@ -160,11 +158,10 @@ def _recentred(quantised: Model, before: Model, images: Iterable[np.ndarray]) ->
     new_scores, _ = _scores(quantised, images)
     counts = np.bincount(classes).clip(min=1)
     shift = opset13.constant((np.bincount(classes, new_scores - scores) / counts).astype(np.float32))
-    candidates, anomaly_map = _candidates_and_map(quantised)
+    inferred, anomaly_map, _ = _class_map_and_score(quantised)
     users = anomaly_map.get_target_inputs()
-    if candidates is not None:
-        index = opset13.gather(candidates, opset13.constant(0), opset13.constant(1))
-        shift = opset13.gather(shift, index, opset13.constant(0))
+    if inferred is not None:
+        shift = opset13.gather(shift, inferred, opset13.constant(0))
     shift = opset13.reshape(shift, opset13.constant([-1, 1, 1, 1]), special_zero=False)
     corrected = opset13.subtract(anomaly_map, shift)
     for entry in users:
@@ -173,25 +170,23 @@ def _recentred(quantised: Model, before: Model, images: Iterable[np.ndarray]) ->
 
 
 def _scores(graph: Model, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Image scores before post-processing, and inferred classes, shapes (number of images,)."""
-    candidates, anomaly_map = _candidates_and_map(graph)
-    outputs = [anomaly_map] if candidates is None else [anomaly_map, candidates]
+    """Image scores before they are put on a scale, and inferred classes, shapes (number of images,)."""
+    inferred, _, image_score = _class_map_and_score(graph)
+    outputs = [image_score] if inferred is None else [image_score, inferred]
     model = compile_model(Model(outputs, graph.get_parameters(), "scores"), "CPU", IN_FLOAT32)
     scores, classes = [], []
     for image in images:
         result = model(image)
-        scores.append(result[0].max())
-        classes.append(0 if candidates is None else int(result[1][0, 0]))
+        scores.append(result[0].mean())  # of the largest pixels
+        classes.append(0 if inferred is None else int(result[1].item()))
     return np.array(scores), np.array(classes)
 
 
-def _candidates_and_map(graph: Model) -> tuple[Output | None, Output]:
-    """The tensors of the candidate classes, if there are several, and of the map whose maximum is the image's score."""
-    nodes = graph.get_ordered_ops()
-    candidates = [output for node in nodes for output in node.outputs() if CLASS_TENSOR in output.get_names()]
-    (maximum,) = [
-        node
-        for node in nodes
-        if node.get_type_name() == "ReduceMax" and node.input_value(1).get_node().data.size == IMAGE_AXES
-    ]
-    return candidates[0] if candidates else None, maximum.input_value(0)
+def _class_map_and_score(graph: Model) -> tuple[Output | None, Output, Output]:
+    """The tensors of the inferred class, if there are several, of the map, and of its pixels that the score is of."""
+    outputs = {
+        name: output for node in graph.get_ordered_ops() for output in node.outputs() for name in output.get_names()
+    }
+    largest = outputs[PIXELS_TENSOR]
+    flattened = largest.get_node().input_value(0)
+    return outputs.get(CLASS_TENSOR), flattened.get_node().input_value(0), largest

@@ -49,13 +49,17 @@ class ClassAccuracy(AnomalibMetric, _ClassAccuracy):
 
 
 def default_test_metrics() -> list[AnomalibMetric]:
-    """AUROC and F1 of images and pixels, AUPRO, and AUROCs of the raw scores with the class given and inferred."""
+    """AUROC and F1 of images and pixels, AUPRO, and AUROCs of the raw scores with the class given and inferred.
+
+    F1 of pixels is there twice: at the post-processor's threshold, and at the limits of the classes' normal pixels.
+    """
     return [
         AUROC(fields=["pred_score", "gt_label"], prefix="image_"),
         F1Score(fields=["pred_label", "gt_label"], prefix="image_"),
         AUROC(fields=["anomaly_map", "gt_mask"], prefix="pixel_", strict=False),
         AUPRO(fields=["anomaly_map", "gt_mask"], prefix="pixel_", strict=False),
         F1Score(fields=["pred_mask", "gt_mask"], prefix="pixel_", strict=False),
+        F1Score(fields=["limit_mask", "gt_mask"], prefix="normal_limit_pixel_", strict=False),
         ClassAccuracy(strict=False),
         *(
             AUROC(fields=[f"{source}_{field}", truth], prefix=f"{source}_{level}_", strict=False)

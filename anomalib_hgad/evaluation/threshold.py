@@ -84,7 +84,9 @@ class NormalPostProcessor(PostProcessor):
     """anomalib's post-processor with thresholds from the normal validation images alone.
 
     An image is found anomalous if its score is above the threshold; of new normal images at most the given share are.
-    The threshold of the maps is that of their largest values: at most as many normal images have a pixel marked.
+    The threshold of the maps is the model's ``pixel_limit``, if it has one, as :class:`~anomalib_hgad.Hgad` has, whose
+    maps are scaled by the normal pixels of each class; else it is that of the maps' largest values: at most the given
+    share of normal images has a pixel marked.
     Validate on normal images that were not trained on (``val_split_mode: from_train``). One that is loaded from a
     checkpoint is anomalib's plain post-processor with the same thresholds.
 
@@ -119,6 +121,8 @@ class NormalPostProcessor(PostProcessor):
             pl_module: The model.
         """
         super().on_validation_epoch_end(trainer, pl_module)
+        if (limit := getattr(pl_module, "pixel_limit", None)) is not None:
+            self._pixel_threshold.fill_(limit)
         for least, most, threshold in (
             (self.image_min, self.image_max, self.image_threshold),
             (self.pixel_min, self.pixel_max, self.pixel_threshold),

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lightning.pytorch import Trainer
 from torch import nn
 from torch.optim import Adam
+
+from anomalib_hgad.common.checks import check_range
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +23,36 @@ WARMUP_START = 0.1
 
 COSINE_END = 1e-3
 """Learning rate at the last step, relative to the full one."""
+
+TRAINING_ARGUMENTS: Mapping[str, float] = {
+    "weight_decay": 1e-4,
+    "warmup": 0.08,
+    "first_stage": 0.08,
+    "label_smoothing": 0.02,
+}
+"""Settings of a training that are rarely changed, see :class:`anomalib_hgad.Hgad`."""
+
+
+def checked_training_arguments(given: Mapping[str, float] | None) -> dict[str, float]:
+    """All settings of :data:`TRAINING_ARGUMENTS`.
+
+    Args:
+        given: Those that are not at their defaults.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ValueError: If there is no setting of a name, or if one is out of range.
+    """
+    given = dict(given or {})
+    if unknown := sorted(given.keys() - TRAINING_ARGUMENTS.keys()):
+        msg = f"training_arguments: there is no setting {', '.join(unknown)}. Expected some of "
+        msg += f"{', '.join(TRAINING_ARGUMENTS)}."
+        raise ValueError(msg)
+    for name, value in given.items():
+        check_range("0 <= {} < inf" if name == "weight_decay" else "0 <= {} < 1", **{name: value})
+    return dict(TRAINING_ARGUMENTS) | given
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from sklearn.decomposition import PCA
 from torch.nn import functional as F
 
 from anomalib_hgad.evaluation.predictions import Prediction
-from anomalib_hgad.models.hgad.anomaly_map import class_posterior
 from anomalib_hgad.models.hgad.lightning_model import Hgad
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 from anomalib_hgad.report.run_files import RunFiles
@@ -86,12 +85,10 @@ def finest_level(model: Hgad, row: Prediction) -> tuple[torch.Tensor, torch.Tens
     image = read_image(row.image_path, as_tensor=True).unsqueeze(0)
     pre_processor = model.pre_processor
     readings = model.model.read(model.model.encoder(image if pre_processor is None else pre_processor(image)))
-    inferred = class_posterior([reading.class_logits for reading in readings]).argmax(dim=-1, keepdim=True)
-    levels = model.model.level_scores(readings, inferred)
-    finest = max(range(len(levels)), key=lambda index: levels[index].log_likelihoods.shape[1])
+    levels = model.model.level_scores(readings, model.model.class_posterior(readings).argmax(dim=-1))
+    finest = max(range(len(levels)), key=lambda index: levels[index].log_likelihood.shape[1])
     prior = cast("HierarchicalGaussianMixture", model.model.priors[finest])
-    log_likelihoods = levels[finest].log_likelihoods[0, :, 0]
-    return readings[finest].latents.z[0], log_likelihoods, levels[finest].grid, prior.class_centers
+    return readings[finest].latents.z[0], levels[finest].log_likelihood[0], levels[finest].grid, prior.class_centers
 
 
 def project(sample: Sample) -> tuple[np.ndarray, np.ndarray]:

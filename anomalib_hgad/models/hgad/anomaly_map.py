@@ -3,18 +3,20 @@
 
 """Scores of positions to an anomaly map (HGAD, Sec. 3.4).
 
-A level gives every position a log-likelihood a and a negative entropy e. Against the largest value that normal training
-images of the class reach, each becomes a normality in (0, 1]; the normalities of the levels are upsampled, summed,
-turned over and smoothed, to S_a and S_e. The constants come from training data, so the score of an image never depends
-on the images beside it.
+A level gives every position a log-likelihood a under the image's class, its contrast c to other classes and a negative
+entropy e. The paper's maps take a and e against the largest value that normal training images of the class reach: each
+becomes a normality in (0, 1]; the normalities of the levels are upsampled, summed, turned over and smoothed, to S_a and
+S_e. The other maps measure a and c in standard deviations of normal images, so that levels count alike.
 
-Dimensions: B images, n = H*W positions, K classes, J of them, L levels.
+The constants come from normal images, so the score of an image never depends on the images beside it.
+
+Dimensions: B images, n = H*W positions, K classes, R other classes, L levels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from anomalib.models.components.filters.blur import GaussianBlur2d, compute_kernel_size
@@ -23,28 +25,72 @@ from torch.nn import functional as F
 
 from anomalib_hgad.common.precision import no_autocast
 
-ScoreKind = Literal["sum", "product", "log_likelihood", "entropy", "standardized"]
+ScoreKind = Literal["contrast", "standardized", "sum", "product", "log_likelihood", "entropy"]
+
+MAXIMUM_SCORES = frozenset({"sum", "product", "log_likelihood", "entropy"})
+"""Scores that are measured against the largest value of normal training images."""
 
 SIGMA_AT_256 = 4.0
 """Smoothing of the maps of a 256-pixel image; it grows with the image."""
 
 
 class LevelScores(NamedTuple):
-    """What a level says about every position.
+    """What a level says about every position under the class of its image.
 
     Attributes:
-        log_likelihoods: a = log p(x|k) / D for each of J classes k, in nats per dimension, shape (B, n, J).
+        log_likelihood: a = log p(x|y) / D, in nats per dimension, shape (B, n).
+        contrast: c, see :func:`class_contrast`, in nats per dimension, shape (B, n).
         negative_entropy: e, in nats, at most 0, shape (B, n).
         grid: (H, W).
     """
 
-    log_likelihoods: torch.Tensor
+    log_likelihood: torch.Tensor
+    contrast: torch.Tensor
     negative_entropy: torch.Tensor
     grid: tuple[int, int]
 
-    def to(self, device: torch.device) -> LevelScores:
-        """The same scores on a device."""
-        return LevelScores(self.log_likelihoods.to(device), self.negative_entropy.to(device), self.grid)
+
+QUANTITIES = LevelScores._fields[:3]
+"""Names of the numbers that a level gives each position, in the order of the last axis of :class:`LevelConstants`."""
+
+
+class LevelConstants(NamedTuple):
+    """What the scores of the positions are measured against: of normal images of a class, for every level and quantity.
+
+    Attributes:
+        maximum: Largest values of the images that were trained on, in the units of :data:`QUANTITIES`, shape
+            (..., L, 3).
+        mean: Means over images that were not, likewise.
+        deviation: Standard deviations over these, positive, likewise.
+    """
+
+    maximum: torch.Tensor
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+
+def class_contrast(log_likelihood: torch.Tensor, of_others: torch.Tensor) -> torch.Tensor:
+    """How much more likely a position is under its image's class than under the classes most like it.
+
+    c = a - log sum_r exp(a_r), a log-ratio of likelihoods: what is usual in other products, or makes a likelihood high
+    or low whatever the class, cancels out (likelihood ratios against a background: Ren et al., NeurIPS 2019).
+
+    Args:
+        log_likelihood: a, in nats per dimension, shape (B, n).
+        of_others: a_r under R other classes, likewise, shape (B, n, R).
+
+    Returns:
+        Contrasts in nats per dimension, shape (B, n); 0 where there is no other class.
+    """
+    if of_others.shape[-1] == 0:
+        return torch.zeros_like(log_likelihood)
+    return log_likelihood - of_others.logsumexp(dim=-1)
+
+
+def median(values: torch.Tensor, dim: int) -> torch.Tensor:
+    """Lower median along a dimension, by an operation that ONNX has."""
+    size = values.shape[dim]
+    return values.topk(size // 2 + 1, dim=dim).values.select(dim, -1)
 
 
 def class_posterior(class_logits: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -59,59 +105,67 @@ def class_posterior(class_logits: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack(list(class_logits)).sum(dim=0).softmax(dim=-1)
 
 
-def normality(log_score: torch.Tensor, maximum: torch.Tensor, class_weights: torch.Tensor) -> torch.Tensor:
-    """exp(a - a_max), weighted over the classes that an image may show.
+def normality(log_score: torch.Tensor, maximum: torch.Tensor) -> torch.Tensor:
+    """exp(s - s_max).
 
     Args:
-        log_score: a for each of J classes, shape (B, n, J), or one value for all of them, shape (B, n, 1).
-        maximum: a_max of the classes, shape (J,), or (B, J) where each image has its own choice of classes.
-        class_weights: Probabilities of the classes, shape (B, J).
+        log_score: s, shape (B, n).
+        maximum: s_max, shape (B,) or (1,).
 
     Returns:
         Normalities in [0, 1], shape (B, n). Values above the maximum of the training data count as 1.
     """
-    return ((log_score - maximum.unsqueeze(-2)).clamp(max=0).exp() @ class_weights.unsqueeze(-1)).squeeze(-1)
+    return (log_score - maximum.unsqueeze(-1)).clamp(max=0).exp()
 
 
-class LevelConstants(NamedTuple):
-    """What the scores of a level's positions are measured against, for every class or for the J of every image.
-
-    Attributes:
-        max_log_likelihood: a_max, largest a of normal training images, in nats per dimension, shape (..., L).
-        max_negative_entropy: e_max, in nats, likewise.
-        mean_log_likelihood: Mean of a over normal images that were not trained on, in nats per dimension, likewise.
-        deviation: Standard deviation of a over them, in nats per dimension, positive, likewise.
-    """
-
-    max_log_likelihood: torch.Tensor
-    max_negative_entropy: torch.Tensor
-    mean_log_likelihood: torch.Tensor
-    deviation: torch.Tensor
-
-
-def standardized(
-    log_score: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor, class_weights: torch.Tensor
-) -> torch.Tensor:
-    """(mean - a) / deviation, weighted over the classes that an image may show.
+def standardized(log_score: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
+    """(mean - s) / deviation.
 
     Args:
-        log_score: a for each of J classes, shape (B, n, J).
-        mean: Mean of a over normal images of the classes, shape (J,), or (B, J).
+        log_score: s, shape (B, n).
+        mean: Mean of s over normal images, shape (B,) or (1,).
         deviation: Its standard deviation, likewise.
-        class_weights: Probabilities of the classes, shape (B, J).
 
     Returns:
-        How much less likely than normal each position is, in standard deviations, shape (B, n).
+        How far below normal each position is, in standard deviations, shape (B, n).
     """
-    distances = (mean.unsqueeze(-2) - log_score) / deviation.unsqueeze(-2)
-    return (distances @ class_weights.unsqueeze(-1)).squeeze(-1)
+    return (mean.unsqueeze(-1) - log_score) / deviation.unsqueeze(-1)
+
+
+def image_score(anomaly_map: torch.Tensor, share: float) -> torch.Tensor:
+    """Mean of the largest share of a map's pixels.
+
+    Args:
+        anomaly_map: Maps, shape (B, 1, height, width).
+        share: The share; at least one pixel is taken, and that alone, the largest, with 0.
+
+    Returns:
+        Scores, shape (B,).
+    """
+    pixels = anomaly_map.flatten(1)
+    return pixels.topk(max(1, round(share * pixels.shape[1])), dim=1).values.mean(dim=1)
+
+
+def exceeded_value(anomaly_map: torch.Tensor, share: float) -> torch.Tensor:
+    """Value that a share of a map's pixels reaches or exceeds.
+
+    Args:
+        anomaly_map: Maps, shape (B, 1, height, width).
+        share: The share; at least one pixel.
+
+    Returns:
+        Values, shape (B, 1).
+    """
+    pixels = anomaly_map.flatten(1)
+    return pixels.topk(max(1, round(share * pixels.shape[1])), dim=1).values[:, -1:]
 
 
 class AnomalyMapGenerator(nn.Module):
     """Levels' scores to one anomaly map S.
 
     Args:
-        score: ``"sum"`` S_a + S_e, ``"product"`` S_a * S_e as in the paper, ``"log_likelihood"`` S_a alone, or
+        score: ``"contrast"``, a and c in standard deviations of normal images, summed; ``"standardized"``, a alone in
+            them; ``"sum"`` S_a + S_e, ``"product"`` S_a * S_e as in the paper, ``"log_likelihood"`` S_a alone, or
             ``"entropy"`` S_e alone.
         image_size: Height and width of the images, which set the width of the smoothing.
     """
@@ -128,65 +182,56 @@ class AnomalyMapGenerator(nn.Module):
             GaussianBlur2d(sigma=(1.0, sigma), kernel_size=(1, width)),
         )
 
-    def forward(
-        self,
-        levels: Sequence[LevelScores],
-        constants: LevelConstants,
-        class_weights: torch.Tensor,
-        size: Sequence[int],
-    ) -> torch.Tensor:
+    def forward(self, levels: Sequence[LevelScores], constants: LevelConstants, size: Sequence[int]) -> torch.Tensor:
         """Make the anomaly map.
 
         Args:
             levels: Scores of the levels.
-            constants: Of the classes that the levels' scores are of, shapes (J, L) or (B, J, L).
-            class_weights: Probabilities of these classes, shape (B, J).
+            constants: Of the images' classes, shapes (B, L, 3), or (1, L, 3) of one class for all.
             size: Height and width of the map.
 
         Returns:
-            S, at least 0, higher is more anomalous, shape (B, 1, height, width).
+            S, higher is more anomalous, shape (B, 1, height, width). At least 0 but for the scores in standard
+            deviations.
         """
-        with no_autocast(class_weights):
-            grids = [level.grid for level in levels]
-            if self.score == "standardized":
-                distances = [
-                    standardized(level.log_likelihoods, mean, deviation, class_weights)
-                    for level, mean, deviation in zip(
-                        levels, constants.mean_log_likelihood.unbind(-1), constants.deviation.unbind(-1), strict=True
-                    )
-                ]
-                return self.blur(_upsampled(distances, grids, size).sum(dim=0))
-            likelihood = [
-                normality(level.log_likelihoods, maximum, class_weights)
-                for level, maximum in zip(levels, constants.max_log_likelihood.unbind(-1), strict=True)
-            ]
-            entropy = [
-                normality(level.negative_entropy.unsqueeze(-1), maximum, class_weights)
-                for level, maximum in zip(levels, constants.max_negative_entropy.unbind(-1), strict=True)
-            ]
+        with no_autocast(constants.maximum):
+            if self.score not in MAXIMUM_SCORES:
+                return self.blur(self._upsampled_sum(self._distances(levels, constants), levels, size))
             if self.score == "log_likelihood":
-                return self._turned_over(likelihood, grids, size)
-            entropy_map = self._turned_over(entropy, grids, size)
+                return self._turned_over(0, levels, constants, size)
             if self.score == "entropy":
-                return entropy_map
-            likelihood_map = self._turned_over(likelihood, grids, size)
+                return self._turned_over(2, levels, constants, size)
+            likelihood_map, entropy_map = (self._turned_over(index, levels, constants, size) for index in (0, 2))
             return likelihood_map + entropy_map if self.score == "sum" else likelihood_map * entropy_map
 
+    def _distances(self, levels: Sequence[LevelScores], constants: LevelConstants) -> list[torch.Tensor]:
+        """How far below normal the positions of the levels are, shapes (B, n)."""
+        means, deviations = constants.mean.unbind(-2), constants.deviation.unbind(-2)
+        distances = []
+        for level, mean, deviation in zip(levels, means, deviations, strict=True):
+            distance = standardized(level.log_likelihood, mean[..., 0], deviation[..., 0])
+            if self.score == "contrast":
+                distance = distance + standardized(level.contrast, mean[..., 1], deviation[..., 1])
+            distances.append(distance)
+        return distances
+
     def _turned_over(
-        self,
-        normalities: Sequence[torch.Tensor],
-        grids: Sequence[tuple[int, int]],
-        size: Sequence[int],
+        self, quantity: int, levels: Sequence[LevelScores], constants: LevelConstants, size: Sequence[int]
     ) -> torch.Tensor:
-        """Largest possible sum over the levels minus the sum, smoothed, shape (B, 1, height, width)."""
-        return self.blur(len(normalities) - _upsampled(normalities, grids, size).sum(dim=0))
-
-
-def _upsampled(values: Sequence[torch.Tensor], grids: Sequence[tuple[int, int]], size: Sequence[int]) -> torch.Tensor:
-    """Values of the levels' positions, shapes (B, n), as maps of one size, shape (L, B, 1, height, width)."""
-    return torch.stack(
-        [
-            F.interpolate(level.unflatten(-1, grid).unsqueeze(1), size=size, mode="bilinear", align_corners=True)
-            for level, grid in zip(values, grids, strict=True)
+        """Largest possible sum of the levels' normalities minus the sum, smoothed, shape (B, 1, height, width)."""
+        normalities = [
+            normality(cast("torch.Tensor", level[quantity]), maximum[..., quantity])
+            for level, maximum in zip(levels, constants.maximum.unbind(-2), strict=True)
         ]
-    )
+        return self.blur(len(normalities) - self._upsampled_sum(normalities, levels, size))
+
+    @staticmethod
+    def _upsampled_sum(
+        values: Sequence[torch.Tensor], levels: Sequence[LevelScores], size: Sequence[int]
+    ) -> torch.Tensor:
+        """Sum of values of the levels' positions, shapes (B, n), as a map, shape (B, 1, height, width)."""
+        maps = [
+            F.interpolate(value.unflatten(-1, level.grid).unsqueeze(1), size=size, mode="bilinear", align_corners=True)
+            for value, level in zip(values, levels, strict=True)
+        ]
+        return torch.stack(maps).sum(dim=0)

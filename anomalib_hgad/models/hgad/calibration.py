@@ -3,23 +3,20 @@
 
 """Constants of the scores, all from normal training images, kept in the checkpoint and in the exported graph.
 
-Two kinds: what positions are measured against (a_max and e_max of every class and level, mean and deviation of a), and
-where and how wide the scores of a class's normal images lie, which puts the scores of all classes on one scale for one
-threshold.
+Two kinds: what positions are measured against, for every class and level; and where and how wide the image scores and
+the maps' pixels of a class's normal images lie, which puts the scores of all classes on one scale for one threshold.
 
-Dimensions: B images, n positions of a level, K classes, J of them, L levels.
+Dimensions: B images, K classes, L levels.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from anomalib_hgad.common.precision import no_autocast
-from anomalib_hgad.common.processes import gather_objects
-from anomalib_hgad.models.hgad.anomaly_map import AnomalyMapGenerator, LevelConstants, LevelScores
+from anomalib_hgad.models.hgad.anomaly_map import QUANTITIES, LevelConstants
+from anomalib_hgad.models.hgad.normal_scores import ClassTails, ClassValues, PositionScores
 
 PRIOR_IMAGES = 5
 """How many images' worth of trust the spread common to all classes has against a class's own."""
@@ -27,200 +24,143 @@ PRIOR_IMAGES = 5
 LEAST_SPREAD = 0.05
 """Smallest spread relative to the location, for images that are all alike."""
 
+NORMAL_PIXEL_RATE = 1e-3
+"""Share of the pixels of a normal image, in the median over those of a class, above :data:`PIXEL_LIMIT`."""
+
+PIXEL_LIMIT = 1.0
+"""Calibrated pixels above it are marked: a limit for each class, since each has its own scale."""
+
 
 class ScoreCalibration(nn.Module):
-    """Holds the constants, and puts maps on the common scale.
+    """Holds the constants, and puts image scores and maps on the common scales.
 
-    Before the first :meth:`update` the constants are neutral: scores are finite, but not comparable.
+    Before they are set the constants are neutral: scores are finite, but not comparable.
 
     Args:
         num_classes: K.
         num_levels: L.
 
     Attributes:
-        max_log_likelihood: a_max, in nats per dimension, shape (K, L).
-        max_negative_entropy: e_max, in nats, shape (K, L).
-        mean_log_likelihood: Mean of a over normal images, in nats per dimension, shape (K, L).
-        deviation: Its standard deviation, in nats per dimension, shape (K, L).
+        maximum: Largest values of the quantities of the positions, see
+            :class:`~anomalib_hgad.models.hgad.anomaly_map.LevelConstants`, shape (K, L, 3).
+        mean: Their means, likewise.
+        deviation: Their standard deviations, likewise.
         location: Centre of the image scores of a class's normal images, shape (K,).
         spread: Their width, positive, shape (K,).
+        pixel_location: Mean of the pixels of their maps, shape (K,).
+        pixel_spread: How far above that the value lies that a share of :data:`NORMAL_PIXEL_RATE` of an image's pixels
+            exceeds, median over the images, positive, shape (K,). A median, as single normal images have odd spots.
     """
 
-    max_log_likelihood: torch.Tensor
-    max_negative_entropy: torch.Tensor
-    mean_log_likelihood: torch.Tensor
+    maximum: torch.Tensor
+    mean: torch.Tensor
     deviation: torch.Tensor
     location: torch.Tensor
     spread: torch.Tensor
+    pixel_location: torch.Tensor
+    pixel_spread: torch.Tensor
 
     def __init__(self, num_classes: int, num_levels: int) -> None:
         super().__init__()
-        self.register_buffer("max_log_likelihood", torch.zeros(num_classes, num_levels))
-        self.register_buffer("max_negative_entropy", torch.zeros(num_classes, num_levels))
-        self.register_buffer("mean_log_likelihood", torch.zeros(num_classes, num_levels))
-        self.register_buffer("deviation", torch.ones(num_classes, num_levels))
-        self.register_buffer("location", torch.zeros(num_classes))
-        self.register_buffer("spread", torch.ones(num_classes))
+        shape = (num_classes, num_levels, len(QUANTITIES))
+        self.register_buffer("maximum", torch.zeros(shape))
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("deviation", torch.ones(shape))
+        for name in ("location", "pixel_location"):
+            self.register_buffer(name, torch.zeros(num_classes))
+        for name in ("spread", "pixel_spread"):
+            self.register_buffer(name, torch.ones(num_classes))
 
     @property
     def num_classes(self) -> int:
         """K."""
         return len(self.location)
 
-    def constants(self, class_index: torch.Tensor | slice) -> LevelConstants:
-        """Constants of the levels of some classes, shapes (..., L)."""
-        return LevelConstants(
-            self.max_log_likelihood[class_index],
-            self.max_negative_entropy[class_index],
-            self.mean_log_likelihood[class_index],
-            self.deviation[class_index],
-        )
+    def constants(self, class_index: torch.Tensor) -> LevelConstants:
+        """Constants of the levels of the images' classes, shape (B,): shapes (B, L, 3)."""
+        return LevelConstants(self.maximum[class_index], self.mean[class_index], self.deviation[class_index])
 
     def forward(
-        self, anomaly_map: torch.Tensor, class_index: torch.Tensor, class_weights: torch.Tensor
-    ) -> torch.Tensor:
-        """Put maps on the common scale: (S - location) / spread of the image's class.
+        self, image_score: torch.Tensor, anomaly_map: torch.Tensor, class_index: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put scores on the common scales: (S - location) / spread of the image's class.
 
         Increasing in S for a given class, so that it does not change the AUROC within a class.
 
         Args:
-            anomaly_map: S, shape (B, 1, height, width).
-            class_index: Classes that an image may show, int64, shape (B, J).
-            class_weights: Their probabilities, shape (B, J).
+            image_score: S of the images, shape (B,).
+            anomaly_map: S of the pixels, shape (B, 1, height, width).
+            class_index: Classes, int64, shape (B,).
 
         Returns:
-            Calibrated maps, same shape.
+            Calibrated image scores and maps, same shapes.
         """
         with no_autocast(anomaly_map):
             location, spread = (
-                (constant[class_index] * class_weights).sum(dim=-1).view(-1, 1, 1, 1)
-                for constant in (self.location, self.spread)
+                constant[class_index].view(-1, 1, 1, 1) for constant in (self.pixel_location, self.pixel_spread)
             )
-            return (anomaly_map - location) / spread
+            image_score = (image_score - self.location[class_index]) / self.spread[class_index]
+            return image_score, (anomaly_map - location) / spread
 
-    def update(
-        self,
-        training: NormalScores,
-        held_out: NormalScores | None,
-        generator: AnomalyMapGenerator,
-    ) -> None:
-        """Set the constants from the scores of normal images.
+    def set_positions(self, training: PositionScores, unseen: PositionScores) -> None:
+        """Set what positions are measured against. A class of no images keeps neutral constants.
 
         Args:
-            training: Scores of the images that the model was trained on; they give a_max and e_max.
-            held_out: Scores of normal images that it was not trained on; they give mean and deviation of a, location
-                and spread. A class that has none takes its training images, as do all with ``None``, which leaves the
-                maps as they are.
-            generator: Makes the maps whose largest value is an image's score.
+            training: Scores of the images that give the largest values.
+            unseen: Scores of those that give means and deviations.
         """
-        self.max_log_likelihood.zero_()
-        self.max_negative_entropy.zero_()
-        self.mean_log_likelihood.zero_()
-        self.deviation.fill_(1)
-        for index in range(self.num_classes):
-            if batches := training.of_class(index):
-                self.max_log_likelihood[index] = _level_maxima(batches, "log_likelihoods")
-                self.max_negative_entropy[index] = _level_maxima(batches, "negative_entropy")
-                unseen = (held_out.of_class(index) if held_out else []) or batches
-                self.mean_log_likelihood[index], self.deviation[index] = _level_moments(unseen)
-        self.location.zero_()
-        self.spread.fill_(1)
-        if held_out is not None:
-            image_scores = [
-                self._image_scores(index, held_out.of_class(index) or training.of_class(index), generator)
-                for index in range(self.num_classes)
-            ]
-            location, spread = location_and_spread(image_scores)
-            self.location.copy_(location)
-            self.spread.copy_(spread)
+        for level, (of_training, of_unseen) in enumerate(zip(training.levels, unseen.levels, strict=True)):
+            for quantity, (largest, moments) in enumerate(zip(of_training, of_unseen, strict=True)):
+                seen = moments.counts > 0
+                maximum = largest.largest.nan_to_num(neginf=0)
+                # Images that are all alike have no deviation.
+                deviation = torch.where(seen, moments.deviations.clamp(min=1e-3), 1.0)
+                for constant, values in (
+                    (self.maximum, maximum),
+                    (self.mean, moments.means),
+                    (self.deviation, deviation),
+                ):
+                    constant[:, level, quantity] = values.to(constant)
 
-    def _image_scores(
-        self, index: int, batches: list[list[LevelScores]], generator: AnomalyMapGenerator
-    ) -> torch.Tensor:
-        """Uncalibrated scores of a class's images, shape (number of images,)."""
-        constants = slice(index, index + 1)
-        scores = [
-            generator(
-                [level.to(self.location.device) for level in levels],
-                self.constants(constants),
-                self.location.new_ones(len(levels[0].negative_entropy), 1),
-                generator.image_size,
-            ).amax(dim=(-3, -2, -1))
-            for levels in batches
-        ]
-        return torch.cat([self.location.new_empty(0), *scores])
+    def set_scale(self, images: ClassValues, pixels: ClassValues, tails: ClassTails) -> None:
+        """Set the common scales.
+
+        Args:
+            images: Image scores of normal images, before any scale.
+            pixels: Pixels of their maps, likewise.
+            tails: Of every image the value that a share of :data:`NORMAL_PIXEL_RATE` of its pixels exceeds.
+        """
+        location, spread = location_and_spread(images)
+        self.location.copy_(location)
+        self.spread.copy_(spread)
+        self.pixel_location.copy_(pixels.means)
+        # Pixels that are all alike have no tail.
+        reach = (tails.exceeded_by(0.5) - pixels.means).clamp(min=1e-3)
+        self.pixel_spread.copy_(torch.where(pixels.counts > 0, reach, 1.0))
+
+    def clear_scale(self) -> None:
+        """Leave every class the scale of its own maps."""
+        for location, spread in ((self.location, self.spread), (self.pixel_location, self.pixel_spread)):
+            location.zero_()
+            spread.fill_(1)
 
 
-def _level_moments(batches: list[list[LevelScores]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of a of every level over all batches, shapes (L,)."""
-    levels = [
-        torch.cat([level.log_likelihoods.flatten() for level in level_batches])
-        for level_batches in zip(*batches, strict=True)
-    ]
-    # Images that are all alike have no deviation.
-    return (
-        torch.stack([values.mean() for values in levels]),
-        torch.stack([values.std(correction=0).clamp(min=1e-3) for values in levels]),
-    )
-
-
-def _level_maxima(batches: list[list[LevelScores]], score: str) -> torch.Tensor:
-    """Largest value of a score of every level over all batches, shape (L,)."""
-    return torch.stack([torch.stack([getattr(level, score).max() for level in batch]) for batch in batches]).amax(dim=0)
-
-
-def location_and_spread(scores: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of the image scores of every class's normal images.
+def location_and_spread(scores: ClassValues) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the scores of every class's normal images.
 
     A few images say little of a standard deviation. It is therefore drawn towards the one that the class would have if
     its ratio to the mean were that of all classes, which counts as much as :data:`PRIOR_IMAGES` images. Where no class
     has two images that ratio is 1.
 
     Args:
-        scores: Image scores of every class, shapes (number of images,). A class without any gets 0 and 1.
+        scores: Scores of every class. A class without any gets 0 and 1.
 
     Returns:
         Location, shape (K,), and spread, shape (K,), at least :data:`LEAST_SPREAD` of the location.
     """
-    counts = torch.tensor([len(of_class) for of_class in scores], device=scores[0].device)
-    location = torch.stack([of_class.sum() for of_class in scores]) / counts.clamp(min=1)
-    deviations = [of_class - mean for of_class, mean in zip(scores, location, strict=True)]
-    squares = torch.stack([deviation.square().sum() for deviation in deviations])
+    counts, location, squares = scores.counts, scores.means, scores.squared_deviations
     freedom = (counts - 1).clamp(min=0).sum()
     ratio = squares.div(location.square()).nan_to_num(0, 0, 0).sum() / freedom if freedom else 1.0
     variance = (squares + PRIOR_IMAGES * ratio * location.square()) / (counts + PRIOR_IMAGES)
     spread = variance.sqrt().clamp(min=LEAST_SPREAD * location.abs().clamp(min=1e-3))
     return location, torch.where(counts > 0, spread, torch.ones_like(spread))
-
-
-class NormalScores:
-    """Scores of the positions of normal images under their true class, collected over batches and processes."""
-
-    def __init__(self) -> None:
-        self._class_index: list[torch.Tensor] = []
-        self._batches: list[list[LevelScores]] = []
-
-    def add(self, levels: list[LevelScores], class_index: torch.Tensor) -> None:
-        """Add a batch. What is kept is two numbers a position, in main memory.
-
-        Args:
-            levels: Scores of the levels under the true class (J = 1).
-            class_index: True classes, int64, shape (B,).
-        """
-        self._class_index.append(class_index.cpu())
-        self._batches.append([level.to(torch.device("cpu")) for level in levels])
-
-    def gather(self) -> None:
-        """Share what every process of a distributed run has collected."""
-        everyone = gather_objects((self._class_index, self._batches))
-        self._class_index = [item for class_index, _ in everyone for item in class_index]
-        self._batches = [item for _, batches in everyone for item in batches]
-
-    def of_class(self, index: int) -> list[list[LevelScores]]:
-        """Scores of the images of a class, batch by batch."""
-        selected = []
-        for class_index, batch in zip(self._class_index, self._batches, strict=True):
-            rows = class_index == index
-            if rows.any():
-                selected.append([LevelScores(level[0][rows], level[1][rows], level.grid) for level in batch])
-        return selected

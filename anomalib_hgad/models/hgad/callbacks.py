@@ -6,15 +6,12 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from torch.utils.data import Dataset
 
-from anomalib_hgad.models.hgad.calibration import NormalScores
-from anomalib_hgad.models.hgad.normal_pass import feature_statistics, normal_images
+from anomalib_hgad.models.hgad.normal_pass import feature_statistics, normal_images, set_constants
 
 logger = logging.getLogger(__name__)
 
@@ -97,23 +94,7 @@ class NormalConstants(Callback):
         model.eval()
         if not model.trained:
             model.fit()
-        training = self._scores(trainer, pl_module, None)
-        held_out = NormalScores()
-        if (images := pl_module.training_data.held_out) is not None:
-            held_out = self._scores(trainer, pl_module, images)
-        one_scale = pl_module.calibration_share is not None
-        model.calibration.update(training, held_out if one_scale else None, model.anomaly_map_generator)
-        model.novelty.update(training, held_out)
+        with trainer.precision_plugin.val_step_context():
+            set_constants(trainer, pl_module)
         model.train(was_training)
         self._step_of_constants = trainer.global_step
-
-    @staticmethod
-    def _scores(trainer: Trainer, pl_module: AnomalibModule, dataset: Dataset[Any] | None) -> NormalScores:
-        scores = NormalScores()
-        with trainer.precision_plugin.val_step_context():
-            for batch in normal_images(trainer, pl_module, dataset):
-                class_index = pl_module.model.mixture_class_index(pl_module.class_index(batch))
-                readings = pl_module.model.read(pl_module.features(batch))
-                scores.add(pl_module.model.level_scores(readings, class_index.unsqueeze(-1)), class_index)
-        scores.gather()
-        return scores

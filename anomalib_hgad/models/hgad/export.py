@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from anomalib.data import AnomalibDataModule
 from anomalib.deploy import CompressionType
 
-from anomalib_hgad.deploy.export import CLASS_TENSOR
+from anomalib_hgad.deploy.export import CLASS_TENSOR, PIXELS_TENSOR
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 
 if TYPE_CHECKING:
@@ -22,18 +22,20 @@ if TYPE_CHECKING:
     from openvino import Model
 
 
-def name_class_tensor(graph: ModelProto) -> None:
-    """Give the indices of the largest class probabilities their name; with one class there are none.
+def name_tensors(graph: ModelProto) -> None:
+    """Name the inferred class, and the largest pixels whose mean is the score of an image.
 
     Args:
         graph: Exported graph, which is changed.
     """
-    indices = [node.output[1] for node in graph.graph.node if node.op_type == "TopK"]
-    for node in graph.graph.node:
-        for names in (node.input, node.output):
-            for position, name in enumerate(names):
-                if name in indices:
-                    names[position] = CLASS_TENSOR
+    nodes = graph.graph.node
+    averaged = {node.input[0] for node in nodes if node.op_type == "ReduceMean"}
+    names = {node.output[0]: CLASS_TENSOR for node in nodes if node.op_type == "ArgMax"}
+    names |= {node.output[0]: PIXELS_TENSOR for node in nodes if node.op_type == "TopK" and node.output[0] in averaged}
+    for node in nodes:
+        for tensors in (node.input, node.output):
+            for position, name in enumerate(tensors):
+                tensors[position] = names.get(name, name)
 
 
 def compress_graph(

@@ -33,9 +33,10 @@ from anomalib_hgad.deploy.export import CLASS_TENSOR
 from anomalib_hgad.models.base import PluginModel, height_and_width
 from anomalib_hgad.models.checkpoint import check_score
 from anomalib_hgad.models.hgad.anomaly_map import ScoreKind
+from anomalib_hgad.models.hgad.calibration import PIXEL_LIMIT
 from anomalib_hgad.models.hgad.callbacks import ClassCheck, NormalConstants
 from anomalib_hgad.models.hgad.class_labels import ClassLabels, with_class_fields
-from anomalib_hgad.models.hgad.export import compress_graph, name_class_tensor
+from anomalib_hgad.models.hgad.export import compress_graph, name_tensors
 from anomalib_hgad.models.hgad.feature_cache.cache import FeatureCache
 from anomalib_hgad.models.hgad.folding import fold
 from anomalib_hgad.models.hgad.loss import checked_loss_weights, total_loss
@@ -43,7 +44,13 @@ from anomalib_hgad.models.hgad.prediction import ScoredClass, predict_batch
 from anomalib_hgad.models.hgad.prior import CovarianceKind
 from anomalib_hgad.models.hgad.torch_model import PAPER_LEVELS, HgadModel, PriorKind
 from anomalib_hgad.models.hgad.training_data import TrainingData
-from anomalib_hgad.models.schedule import TrainingCourse, make_optimizer, total_steps, train_for_one_pass
+from anomalib_hgad.models.schedule import (
+    TrainingCourse,
+    checked_training_arguments,
+    make_optimizer,
+    total_steps,
+    train_for_one_pass,
+)
 
 
 class Hgad(PluginModel, AnomalibModule):
@@ -61,6 +68,9 @@ class Hgad(PluginModel, AnomalibModule):
         levels: Layers of the backbone whose features are taken, or groups of them, such as ``"blocks.2+3"``, whose mean
             is; and for each of them the sizes of the image pyramid, relative to ``image_size``, at which it is taken.
             Defaults to ``{"blocks.4": [1.0, 0.5, 0.25]}``, the stage of stride 16 at three scales.
+        neighborhood: Side of the square of positions of a level whose mean features each position takes, odd, as in
+            PatchCore; 1 takes the position's own.
+            Defaults to ``1``.
         image_size: Size that images are resized to, a side of a square or height and width.
             Defaults to ``1024``.
         pre_trained: Download pre-trained weights for the backbone.
@@ -97,23 +107,26 @@ class Hgad(PluginModel, AnomalibModule):
             ``entropy`` of the classes (Eq. 9), 1; ``intra``, the likelihood within a class (Eq. 10), 1;
             ``likelihood``, its log-sigmoid (CFLOW-AD's form), 1.
             Defaults to ``None``, the paper's.
-        label_smoothing: Share of the label spread over all classes in the mutual information.
-            Defaults to ``0.02``.
-        first_stage: Share of the training with the inter-class losses alone (Eq. 6, 8 and 9); 0 trains in one stage.
-            Defaults to ``0.08``.
         position_share: Share of the positions of the feature maps that a training step takes, drawn anew for each step,
             the same ones of all images. Neighbours tell nearly the same, so that less than all of them trains faster.
             Flows of the families other than ``"cflow"`` need whole maps, and take all.
             Defaults to ``0.25``.
         lr: Learning rate of Adam.
             Defaults to ``2e-4``.
-        weight_decay: Weight decay of the flows; centres and logits have none.
-            Defaults to ``1e-4``.
-        warmup: Share of the training in which the learning rate rises from a tenth; then it falls along a cosine.
-            Defaults to ``0.08``.
+        training_arguments: Settings of the training that are rarely changed, by name: ``weight_decay`` of the flows,
+            1e-4 (centres and logits have none); ``warmup``, share of the training in which the learning rate rises from
+            a tenth, before it falls along a cosine, 0.08; ``first_stage``, share of it with the inter-class losses
+            alone (Eq. 6, 8 and 9), 0.08, where 0 trains in one stage; ``label_smoothing``, share of the label spread
+            over all classes in the mutual information, 0.02.
+            Defaults to ``None``, these values.
         score: What anomaly maps are made of: the map of the ``"log_likelihood"``, that of the ``"entropy"``, their
-            ``"sum"``, or their ``"product"`` as in the paper.
+            ``"sum"``, or their ``"product"`` as in the paper; ``"standardized"``, how unlikely a position is, in
+            standard deviations of normal images; or ``"contrast"``, that and how unlikely it is compared with the
+            classes most like its own, which takes ``covariance="full"``.
             Defaults to ``"sum"``.
+        score_share: The score of an image is the mean of the largest share of its map's pixels; 0 takes the largest
+            alone.
+            Defaults to ``0.0``.
         class_source: ``"inferred"`` scores an image without its label; ``"given"`` uses the label where the batch has
             one. The test reports both.
             Defaults to ``"inferred"``.
@@ -160,6 +173,7 @@ class Hgad(PluginModel, AnomalibModule):
         self,
         backbone: str = "tf_efficientnet_b6",
         levels: dict[str, list[float]] = PAPER_LEVELS,
+        neighborhood: int = 1,
         image_size: int | tuple[int, int] = 1024,
         pre_trained: bool = True,
         backbone_weights: str | Path | None = None,
@@ -171,13 +185,11 @@ class Hgad(PluginModel, AnomalibModule):
         prior: PriorKind = "hierarchical",
         covariance: CovarianceKind = "identity",
         loss_weights: dict[str, float] | None = None,
-        label_smoothing: float = 0.02,
-        first_stage: float = 0.08,
         position_share: float = 0.25,
         lr: float = 2e-4,
-        weight_decay: float = 1e-4,
-        warmup: float = 0.08,
+        training_arguments: dict[str, float] | None = None,
         score: ScoreKind = "sum",
+        score_share: float = 0.0,
         class_source: ScoredClass = "inferred",
         calibration_share: float | None = 0.1,
         feature_cache: bool | str | Path = True,
@@ -195,26 +207,22 @@ class Hgad(PluginModel, AnomalibModule):
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         check_range("0 < {} < inf", num_classes=1 if num_classes is None else num_classes, lr=lr)
         check_range("0 < {} <= 1", position_share=position_share)
-        check_range("0 <= {} < inf", weight_decay=weight_decay)
         self.loss_weights = checked_loss_weights(loss_weights)
-        check_range("0 <= {} < 1", first_stage=first_stage, warmup=warmup)
-        check_range("0 <= {} < 1", label_smoothing=label_smoothing, calibration_share=calibration_share or 0.0)
+        self.training_arguments = checked_training_arguments(training_arguments)
+        check_range("0 <= {} < 1", calibration_share=calibration_share or 0.0)
         check_choice(ScoredClass, class_source=class_source)
         check_choice(PriorKind, prior=prior)
         check_choice(CovarianceKind, covariance=covariance)
         check_choice(ScoreKind, score=score)
         self.whiten = whiten
-        self.label_smoothing = label_smoothing
-        self.first_stage = first_stage
         self.position_share = position_share
         self.lr = lr
-        self.weight_decay = weight_decay
-        self.warmup = warmup
         self.class_source = class_source
         self.calibration_share = calibration_share
         self.model = HgadModel(
             backbone=backbone,
             levels=levels,
+            neighborhood=neighborhood,
             image_size=size,
             pre_trained=pre_trained,
             backbone_weights=backbone_weights,
@@ -225,6 +233,7 @@ class Hgad(PluginModel, AnomalibModule):
             prior=prior,
             covariance=covariance,
             score=score,
+            score_share=score_share,
         )
         if not self.model.trained:
             self.default_epochs = 1
@@ -235,6 +244,11 @@ class Hgad(PluginModel, AnomalibModule):
         self.labels = ClassLabels(num_classes)
         self.training_data = TrainingData()
         self.feature_cache = FeatureCache(feature_cache)
+
+    @property
+    def pixel_limit(self) -> float:
+        """Calibrated pixels above it are marked, see :class:`~anomalib_hgad.NormalPostProcessor`."""
+        return PIXEL_LIMIT
 
     @property
     def class_names(self) -> list[str]:
@@ -276,7 +290,7 @@ class Hgad(PluginModel, AnomalibModule):
             msg += "'log_likelihood', got 'entropy'."
             raise ValueError(msg)
         share = self.calibration_share or 0.0
-        self.training_data.start(datamodule, share if self.model.num_classes > 1 else 0.0)
+        self.training_data.start(datamodule, share)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, with warm-up and cosine by step; none where nothing is trained.
@@ -293,7 +307,7 @@ class Hgad(PluginModel, AnomalibModule):
             self.model.flows.parameters(),
             self.model.priors.parameters(),
             self.lr,
-            self.weight_decay,
+            self.training_arguments["weight_decay"],
             fused=not self.trainer.gradient_clip_val,
         )
         scheduler = LambdaLR(optimizer, self._course().learning_rate_factor)
@@ -307,7 +321,9 @@ class Hgad(PluginModel, AnomalibModule):
             self.training_data.use_features(cast("Any", self.trainer).datamodule, *features)
 
     def _course(self) -> TrainingCourse:
-        return TrainingCourse(total_steps(self.trainer), self.warmup, self.first_stage)
+        return TrainingCourse(
+            total_steps(self.trainer), self.training_arguments["warmup"], self.training_arguments["first_stage"]
+        )
 
     def features(self, batch: ClassImageBatch | FeatureBatch) -> list[torch.Tensor]:
         """Feature maps of the levels, shapes (B, D, H, W), of a batch of images or of features kept of them."""
@@ -374,7 +390,11 @@ class Hgad(PluginModel, AnomalibModule):
         # All processes draw the same positions, and so does a resumed training.
         generator = torch.Generator().manual_seed(self.global_step)
         losses = self.model.losses(
-            self.features(batch), class_index, self.label_smoothing, self.position_share, generator
+            self.features(batch),
+            class_index,
+            self.training_arguments["label_smoothing"],
+            self.position_share,
+            generator,
         )
         stage = self._course().stage(self.global_step)
         loss = total_loss(losses, self.loss_weights, stage)
@@ -435,7 +455,7 @@ class Hgad(PluginModel, AnomalibModule):
         return self.model if image_size is None else fold(self.model, image_size)
 
     def _name_tensors(self, graph: Any) -> None:  # noqa: ANN401 - an onnx.ModelProto, see the base
-        name_class_tensor(graph)
+        name_tensors(graph)
 
     def _compress_ov_model(self, model: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """INT8 in place of anomalib's, which quantises the mixture too, on test images."""

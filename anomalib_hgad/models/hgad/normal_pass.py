@@ -15,7 +15,11 @@ from torch import distributed
 from torch.utils.data import DataLoader, Dataset
 
 from anomalib_hgad.data.batch import ClassImageBatch, FeatureBatch
+from anomalib_hgad.models.hgad.anomaly_map import MAXIMUM_SCORES, LevelScores, exceeded_value
+from anomalib_hgad.models.hgad.calibration import NORMAL_PIXEL_RATE
 from anomalib_hgad.models.hgad.flows import FeatureFlow
+from anomalib_hgad.models.hgad.normal_scores import ClassTails, ClassValues, PositionScores
+from anomalib_hgad.models.hgad.torch_model import HgadModel
 
 
 def normal_images(
@@ -114,3 +118,62 @@ def feature_statistics(
         mean = total[0, 1:] / total[0, 0]
         statistics.append((mean, total[1:, 1:] / total[0, 0] - torch.outer(mean, mean)))
     return statistics
+
+
+def set_constants(trainer: Trainer, module: AnomalibModule) -> None:
+    """Set all constants of the scores from normal images.
+
+    Images that were held out of the training tell how unseen ones score; a class that has none takes its training
+    images. Of these the largest values come that some scores are measured against; other scores need none of them.
+
+    Args:
+        trainer: Trainer of the running fit.
+        module: The model in training, in evaluation mode.
+    """
+    model, held_out = module.model, module.training_data.held_out
+    unseen = _position_scores(trainer, module, held_out) if held_out is not None else _no_scores(model)
+    missing = unseen.typicality.counts == 0
+    training = unseen
+    if model.score in MAXIMUM_SCORES or missing.any():
+        training = _position_scores(trainer, module, None)
+        unseen = unseen.or_else(training)
+    model.calibration.set_positions(training, unseen)
+    model.novelty.update(unseen.typicality)
+    model.calibration.clear_scale()
+    if module.calibration_share is None:
+        return
+    images, pixels = (ClassValues(model.num_classes, module.device) for _ in range(2))
+    tails = ClassTails(model.num_classes, module.device)
+    for dataset, classes in ((held_out, ~missing), (None, missing)):
+        if not classes.any():
+            continue
+        for levels, class_index in _level_scores(trainer, module, dataset):
+            rows = classes[class_index]
+            image_scores, maps = model.raw_scores(levels, class_index, model.image_size)
+            images.add(image_scores[rows].unsqueeze(-1), class_index[rows])
+            pixels.add(maps[rows], class_index[rows])
+            tails.add(exceeded_value(maps[rows], NORMAL_PIXEL_RATE), class_index[rows])
+    for sums in (images, pixels, tails):
+        sums.gather()
+    model.calibration.set_scale(images, pixels, tails)
+
+
+def _no_scores(model: HgadModel) -> PositionScores:
+    return PositionScores(model.num_classes, len(model.flows), model.calibration.location.device)
+
+
+def _position_scores(trainer: Trainer, module: AnomalibModule, dataset: Dataset[Any] | None) -> PositionScores:
+    scores = _no_scores(module.model)
+    for levels, class_index in _level_scores(trainer, module, dataset):
+        scores.add(levels, class_index)
+    scores.gather()
+    return scores
+
+
+def _level_scores(
+    trainer: Trainer, module: AnomalibModule, dataset: Dataset[Any] | None
+) -> Iterator[tuple[list[LevelScores], torch.Tensor]]:
+    """Scores of the levels of normal images under their classes, batch by batch, and these classes."""
+    for batch in normal_images(trainer, module, dataset):
+        class_index = module.model.mixture_class_index(module.class_index(batch))
+        yield module.model.level_scores(module.model.read(module.features(batch)), class_index), class_index

@@ -11,6 +11,7 @@ from typing import Literal, cast
 import torch
 
 from anomalib_hgad.data.batch import NO_CLASS, UNKNOWN, ClassImageBatch
+from anomalib_hgad.models.hgad.calibration import PIXEL_LIMIT
 from anomalib_hgad.models.hgad.novelty import NOVELTY_LIMIT
 from anomalib_hgad.models.hgad.torch_model import HgadModel, HgadPrediction
 
@@ -38,7 +39,7 @@ def predict_batch(
     chosen = given if given is not None and class_source == "given" else inferred
     batch.update(pred_score=chosen.pred_score, raw_score=chosen.pred_score, anomaly_map=chosen.anomaly_map)
     batch.update(class_inferred_score=inferred.pred_score, class_inferred_map=inferred.anomaly_map.squeeze(1))
-    batch.update(novelty=inferred.novelty)
+    batch.update(novelty=inferred.novelty, limit_mask=chosen.anomaly_map.squeeze(1) > PIXEL_LIMIT)
     if given is not None:
         batch.update(class_given_score=given.pred_score, class_given_map=given.anomaly_map.squeeze(1))
     if model.num_classes == len(class_names):

@@ -181,6 +181,28 @@ class HierarchicalGaussianMixture(nn.Module):
         self.class_whitening.copy_(inverse_cholesky(every))
         self.shared_whitening.copy_(inverse_cholesky(shared))
 
+    @torch.no_grad()
+    def mean_log_densities(self, counts: torch.Tensor, means: torch.Tensor, covariances: torch.Tensor) -> torch.Tensor:
+        """How likely vectors of each class are, on average, under each class: their own the most, then those like it.
+
+        E log p(z|k) = -1/2 (tr(Sigma_k^-1 C_y) + ||L_k^-1 (m_y - mu_k)||^2) + log|L_k^-1| for full covariances with a
+        class's mean as its only centre.
+
+        Args:
+            counts: Number of vectors of each class y, shape (K,).
+            means: Their means m_y, shape (K, D).
+            covariances: Their covariances C_y, shape (K, D, D).
+
+        Returns:
+            Expectations in nats, y by k, shape (K, K); -inf under a class k of no vectors.
+        """
+        whitening = cast("torch.Tensor", self.class_whitening).to(means)
+        precisions = whitening.mT @ whitening
+        traces = covariances.flatten(1) @ precisions.flatten(1).mT
+        differences = means.unsqueeze(0) - self.class_centers.to(means).unsqueeze(1)
+        distances = (differences @ whitening.mT).square().sum(dim=-1).mT
+        return (log_det(whitening) - 0.5 * (traces + distances)).masked_fill(counts == 0, -torch.inf)
+
     @property
     def _whitened_centers(self) -> torch.Tensor:
         """L^-1 (mu_k - their mean), shape (K, D): numbers are as large as the differences that count."""

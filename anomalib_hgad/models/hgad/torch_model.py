@@ -4,7 +4,7 @@
 """HGAD as a torch module: images -> features -> flow -> mixture -> losses or scores.
 
 Dimensions: B images, H x W grid of a level, D its channels, n its latent vectors (H*W where each position has one), K
-classes, J of them, L levels.
+classes, J of them, R other classes that one is contrasted with, L levels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from torch import nn
 
 from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.common.encoder import PyramidEncoder
-from anomalib_hgad.models.hgad.anomaly_map import AnomalyMapGenerator, LevelScores, ScoreKind, class_posterior
+from anomalib_hgad.models.hgad.anomaly_map import (
+    AnomalyMapGenerator,
+    LevelScores,
+    ScoreKind,
+    class_contrast,
+    class_posterior,
+    image_score,
+    median,
+)
 from anomalib_hgad.models.hgad.calibration import ScoreCalibration
 from anomalib_hgad.models.hgad.flows import FAMILIES, FeatureFlow, Latents, check_flow_arguments
 from anomalib_hgad.models.hgad.loss import HgadLosses, class_log_likelihood, hgad_losses, negative_entropy
@@ -36,10 +44,13 @@ TRAINED_CENTERS = 10
 """M of the paper."""
 
 CANDIDATE_CLASSES = 5
-"""Most classes that an image is scored under when its class is inferred: the most probable ones.
+"""Most classes whose full densities decide the class of an image: the most probable ones by their shared covariance.
 
-The posterior is sharp, as it sums over all positions; with this bound the time per image hardly grows with K.
+With this bound the time per image hardly grows with K.
 """
+
+RIVAL_CLASSES = 2
+"""R, classes that a class is contrasted with: those most like it."""
 
 
 class HgadPrediction(NamedTuple):
@@ -47,8 +58,7 @@ class HgadPrediction(NamedTuple):
 
     Attributes:
         pred_score: Image scores, higher is more anomalous, shape (B,).
-        anomaly_map: Scores of the pixels on the same scale, shape (B, 1, height, width). The image score is their
-            largest.
+        anomaly_map: Scores of the pixels, on a scale of their own, shape (B, 1, height, width).
         class_posterior: Probabilities of the classes as the model infers them, shape (B, K).
         novelty: How much less typical the images are than normal ones of their class, 1 is the most that is taken
             for one of its products, shape (B,).
@@ -81,6 +91,7 @@ class HgadModel(nn.Module):
         backbone: timm model name.
         levels: Layers of the backbone whose features are taken, or groups of them, such as ``"blocks.2+3"``, whose mean
             is; and for each of them the sizes of the image pyramid, relative to the input, at which it is taken.
+        neighborhood: Side of the square of positions whose mean features each position takes, odd.
         image_size: Height and width of the images.
         pre_trained: Download the weights of the backbone.
         backbone_weights: Local file with the weights of the backbone, instead of a download.
@@ -95,7 +106,9 @@ class HgadModel(nn.Module):
         covariance: Covariance of the classes of the mixture: ``"identity"``, as in the paper, or ``"full"``, of a flow
             that is not trained.
         score: What the map is made of, see :class:`~anomalib_hgad.models.hgad.anomaly_map.AnomalyMapGenerator`. With
-            one class the entropy is identically 0, and sum and product are the log-likelihood's map.
+            one class the entropy is identically 0, and sum and product are the log-likelihood's map; so is the
+            contrast, which takes full covariances.
+        score_share: The score of an image is the mean of the largest share of its map's pixels; with 0 the largest.
 
     Raises:
         ValueError: If an argument is out of range, or if there is no such flow or option of it.
@@ -106,6 +119,7 @@ class HgadModel(nn.Module):
         self,
         backbone: str = "tf_efficientnet_b6",
         levels: Mapping[str, Sequence[float]] = PAPER_LEVELS,
+        neighborhood: int = 1,
         image_size: tuple[int, int] = (1024, 1024),
         pre_trained: bool = True,
         backbone_weights: str | Path | None = None,
@@ -116,8 +130,14 @@ class HgadModel(nn.Module):
         prior: PriorKind = "hierarchical",
         covariance: CovarianceKind = "identity",
         score: ScoreKind = "sum",
+        score_share: float = 0.0,
     ) -> None:
         super().__init__()
+        check_range("0 <= {} <= 1", score_share=score_share)
+        if score == "contrast" and covariance == "identity":
+            msg = "The contrast is one of classes with covariances of their own: expected covariance='full' or another "
+            msg += "score than 'contrast', got covariance='identity'."
+            raise ValueError(msg)
         options = check_flow_arguments(flow, flow_arguments or {})  # before the backbone is loaded
         family = FAMILIES[flow]
         if covariance == "full" and family.trained:
@@ -128,9 +148,12 @@ class HgadModel(nn.Module):
         self.covariance = covariance
         self.num_centers = _number_of_centers(num_centers, family)
         self.score = score
+        self.score_share = score_share
         check_range("0 < {} < inf", **{"height of image_size": image_size[0], "width of image_size": image_size[1]})
         self.image_size = image_size
-        self.encoder = PyramidEncoder(backbone, levels, pre_trained, backbone_weights, tokens=family.of_tokens)
+        self.encoder = PyramidEncoder(
+            backbone, levels, pre_trained, backbone_weights, neighborhood, tokens=family.of_tokens
+        )
         self.encoder.check_image_size(image_size)
         self.flows = nn.ModuleList(family(dim, **options) for dim in self.encoder.out_dims)
         self.priors: nn.ModuleList
@@ -155,6 +178,9 @@ class HgadModel(nn.Module):
         self.priors = nn.ModuleList(self._new_prior(num_classes, dim) for dim in self.encoder.out_dims)
         self.calibration = ScoreCalibration(num_classes, len(self.flows))
         self.novelty = NoveltyScale(num_classes)
+        count = min(RIVAL_CLASSES, num_classes - 1) if self.covariance == "full" else 0
+        # Until they are fitted, the classes that follow.
+        self.register_buffer("rivals", (torch.arange(num_classes).view(-1, 1) + 1 + torch.arange(count)) % num_classes)
         needs_classes = self.score in {"sum", "product"}
         score: ScoreKind = "log_likelihood" if num_classes == 1 and needs_classes else self.score
         self.anomaly_map_generator = AnomalyMapGenerator(score, self.image_size)
@@ -204,15 +230,27 @@ class HgadModel(nn.Module):
         Raises:
             ValueError: If no features were added, or some with numbers that are not finite.
         """
+        densities = torch.zeros(())
         for flow, prior, level in zip(self.feature_flows, self._priors, self._moments, strict=True):
             gaussians = level.gaussians()
             flow.set_whitening(*gaussians.pooled())
-            prior.set_gaussians(*gaussians.mapped(flow.whitening.double(), flow.whitening_bias.double()))
+            latents = gaussians.mapped(flow.whitening.double(), flow.whitening_bias.double())
+            prior.set_gaussians(*latents)
+            if self._rivals.shape[1]:
+                densities = densities.to(self._rivals.device) + prior.mean_log_densities(*latents) / flow.dim
+        if self._rivals.shape[1]:
+            densities.fill_diagonal_(-torch.inf)
+            self._rivals.copy_(densities.topk(self._rivals.shape[1], dim=-1).indices)
 
     @property
     def feature_flows(self) -> list[FeatureFlow]:
         """The flows of the levels."""
         return [cast("FeatureFlow", flow) for flow in self.flows]
+
+    @property
+    def _rivals(self) -> torch.Tensor:
+        """The classes that each class is contrasted with, int64, shape (K, R)."""
+        return cast("torch.Tensor", self.rivals)
 
     @property
     def _priors(self) -> list[HierarchicalGaussianMixture]:
@@ -279,22 +317,51 @@ class HgadModel(nn.Module):
         return readings
 
     @torch.no_grad()
-    def level_scores(self, readings: Sequence[LevelReading], class_index: torch.Tensor) -> list[LevelScores]:
-        """Scores of all positions of all levels under some classes of each image.
+    def class_posterior(self, readings: Sequence[LevelReading]) -> torch.Tensor:
+        """Probabilities of the classes of some images.
+
+        Main centres decide; with full covariances, which they share there, they choose the candidates, among which the
+        classes' own densities decide: as if all positions were as likely as the median one, since a defect may be
+        unlikely beyond all measure under the right class.
 
         Args:
             readings: What the levels say.
-            class_index: Classes, as the mixture counts them, int64, shape (B, J).
+
+        Returns:
+            Probabilities, shape (B, K).
+        """
+        posterior = class_posterior([reading.class_logits for reading in readings])
+        if self.covariance == "identity" or self.num_classes == 1:
+            return posterior
+        candidates = posterior.topk(min(CANDIDATE_CLASSES, self.num_classes), dim=-1).indices
+        logits = []
+        for reading, prior in zip(readings, self._priors, strict=True):
+            log_densities = prior.intra_class_log_density(reading.latents.z, candidates)
+            typical = median(log_densities, dim=1) + prior.class_log_priors()[candidates]
+            logits.append(log_densities.shape[1] * typical)
+        return torch.zeros_like(posterior).scatter(-1, candidates, class_posterior(logits))
+
+    @torch.no_grad()
+    def level_scores(self, readings: Sequence[LevelReading], class_index: torch.Tensor) -> list[LevelScores]:
+        """Scores of all positions of all levels under the class of each image.
+
+        Args:
+            readings: What the levels say.
+            class_index: Classes, as the mixture counts them, int64, shape (B,).
 
         Returns:
             Scores of the levels.
         """
+        classes = class_index.unsqueeze(-1)
+        if self.score == "contrast":
+            classes = torch.cat((classes, self._rivals[class_index]), dim=-1)
         levels = []
         for reading, prior in zip(readings, self._priors, strict=True):
             z, log_det, grid = reading.latents
-            log_densities = prior.intra_class_log_density(z, class_index)
+            log_densities = prior.intra_class_log_density(z, classes)
             log_likelihoods = class_log_likelihood(log_densities, log_det.unsqueeze(-1), dim=z.shape[-1])
-            levels.append(LevelScores(log_likelihoods, reading.negative_entropy, grid))
+            own, of_others = log_likelihoods[..., 0], log_likelihoods[..., 1:]
+            levels.append(LevelScores(own, class_contrast(own, of_others), reading.negative_entropy, grid))
         return levels
 
     @torch.no_grad()
@@ -313,35 +380,39 @@ class HgadModel(nn.Module):
             The prediction with the inferred class, and that with the true one if it is given.
         """
         readings = self.read(self.encoder(images))
-        posterior = class_posterior([reading.class_logits for reading in readings])
-        weights, candidates = posterior.topk(min(CANDIDATE_CLASSES, self.num_classes), dim=-1)
-        weights = weights / weights.sum(dim=-1, keepdim=True)
+        posterior = self.class_posterior(readings)
         size = images.shape[-2:]
-        inferred = self._prediction(readings, candidates, weights, posterior, size)
+        inferred = self._prediction(readings, posterior.argmax(dim=-1, keepdim=True).squeeze(-1), posterior, size)
         if class_index is None:
             return inferred, None
-        true_class = self.mixture_class_index(class_index).unsqueeze(-1)
-        certain = torch.ones_like(true_class, dtype=posterior.dtype)
-        return inferred, self._prediction(readings, true_class, certain, posterior, size)
+        return inferred, self._prediction(readings, self.mixture_class_index(class_index), posterior, size)
+
+    def raw_scores(
+        self, levels: Sequence[LevelScores], class_index: torch.Tensor, size: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores before they are put on the common scales.
+
+        Args:
+            levels: Scores of the levels under the classes.
+            class_index: These classes, int64, shape (B,).
+            size: Height and width of the maps.
+
+        Returns:
+            Image scores, shape (B,), and maps, shape (B, 1, height, width).
+        """
+        anomaly_map = self.anomaly_map_generator(levels, self.calibration.constants(class_index), size)
+        return image_score(anomaly_map, self.score_share), anomaly_map
 
     def _prediction(
         self,
         readings: Sequence[LevelReading],
         class_index: torch.Tensor,
-        class_weights: torch.Tensor,
         posterior: torch.Tensor,
         size: Sequence[int],
     ) -> HgadPrediction:
-        """Predict under the classes that an image may show, shape (B, J), most probable first, and their weights."""
+        """Predict under the classes, shape (B,)."""
         levels = self.level_scores(readings, class_index)
-        anomaly_map = self.anomaly_map_generator(
-            levels,
-            self.calibration.constants(class_index),
-            class_weights,
-            size,
-        )
-        anomaly_map = self.calibration(anomaly_map, class_index, class_weights)
-        pred_score = anomaly_map.amax(dim=(-3, -2, -1))
+        pred_score, anomaly_map = self.calibration(*self.raw_scores(levels, class_index, size), class_index)
         return HgadPrediction(pred_score, anomaly_map, posterior, self.novelty(levels, class_index))
 
     @torch.no_grad()

@@ -90,7 +90,7 @@ def content_key(
         list(installed_versions(LIBRARIES).items()),
         [(type(reader).__qualname__, repr(reader.augmentations)) for images in datasets for reader in readers(images)],
         repr(transform),
-        (encoder.backbone, encoder.names_of_scales, encoder.tokens, precision),
+        (encoder.backbone, encoder.names_of_scales, encoder.neighborhood, encoder.tokens, precision),
         list(digests),
     ]
     digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)

@@ -1,0 +1,182 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Moments of what normal images score, class by class, summed up batch by batch.
+
+What is kept does not depend on the number of images: a few numbers for each class, level and quantity.
+
+Dimensions: B images, n positions of an image, K classes, L levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import distributed
+
+from anomalib_hgad.models.hgad.anomaly_map import QUANTITIES, LevelScores, median
+
+
+class ClassValues:
+    """Counts, sums, sums of squares and largest values of some numbers of every class.
+
+    Args:
+        num_classes: K.
+        device: Where the sums are, and where the processes of a distributed run exchange them.
+
+    Attributes:
+        counts: Number of values of each class, float64, shape (K,).
+        largest: Largest of them, likewise; -inf for a class of none.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        self._sums = torch.zeros(3, num_classes, dtype=torch.float64, device=device)
+        self.largest = torch.full((num_classes,), -torch.inf, dtype=torch.float64, device=device)
+
+    @property
+    def counts(self) -> torch.Tensor:  # noqa: D102 - see the class
+        return self._sums[0]
+
+    @property
+    def means(self) -> torch.Tensor:
+        """Mean of each class's values, shape (K,); 0 for a class of none."""
+        return self._sums[1] / self.counts.clamp(min=1)
+
+    @property
+    def squared_deviations(self) -> torch.Tensor:
+        """Sum of the squared deviations from that mean, shape (K,)."""
+        return (self._sums[2] - self.counts * self.means.square()).clamp(min=0)
+
+    @property
+    def deviations(self) -> torch.Tensor:
+        """Standard deviation of each class's values, shape (K,)."""
+        return (self.squared_deviations / self.counts.clamp(min=1)).sqrt()
+
+    def add(self, values: torch.Tensor, class_index: torch.Tensor) -> None:
+        """Add values of some images.
+
+        Args:
+            values: The values, shape (B, ...).
+            class_index: Classes of the images, int64, shape (B,).
+        """
+        rows = values.double().flatten(1)
+        count = torch.full((len(rows),), rows.shape[1], dtype=rows.dtype, device=rows.device)
+        self._sums.index_add_(1, class_index, torch.stack((count, rows.sum(dim=1), rows.square().sum(dim=1))))
+        self.largest.index_reduce_(0, class_index, rows.amax(dim=1), "amax")
+
+    def gather(self) -> None:
+        """Add what every process of a distributed run has; all of them must ask together."""
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(self._sums)
+            distributed.all_reduce(self.largest, op=distributed.ReduceOp.MAX)
+
+    def or_else(self, other: ClassValues) -> ClassValues:
+        """These values, and another's of the classes that have none here."""
+        result = ClassValues(self._sums.shape[1], self._sums.device)
+        missing = self.counts == 0
+        result._sums = torch.where(missing, other._sums, self._sums)
+        result.largest = torch.where(missing, other.largest, self.largest)
+        return result
+
+
+class ClassTails:
+    """How many values of every class lie above what: a histogram with geometric bins, for quantiles within a hundredth.
+
+    The bins reach over 12 orders of magnitude, so that no scale of the values is assumed (DDSketch, Masson et al., VLDB
+    2019). Values that are not positive count, and have no bin of their own.
+
+    Args:
+        num_classes: K.
+        device: Where the counts are.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        self._edges = torch.logspace(-6, 6, 1400, dtype=torch.float64, device=device)  # 2 % apart
+        self._counts = torch.zeros(num_classes, len(self._edges) + 1, dtype=torch.float64, device=device)
+
+    def add(self, values: torch.Tensor, class_index: torch.Tensor) -> None:
+        """Add values of some images.
+
+        Args:
+            values: The values, shape (B, ...).
+            class_index: Classes of the images, int64, shape (B,).
+        """
+        bins = torch.bucketize(values.double().flatten(1), self._edges)
+        cells = (class_index.unsqueeze(1) * self._counts.shape[1] + bins).flatten()
+        self._counts += torch.bincount(cells, minlength=self._counts.numel()).view_as(self._counts)
+
+    def gather(self) -> None:
+        """Add what every process of a distributed run has; all of them must ask together."""
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(self._counts)
+
+    def exceeded_by(self, share: float) -> torch.Tensor:
+        """Value that at most a share of each class's values exceeds, shape (K,), positive.
+
+        Args:
+            share: The share.
+        """
+        above = self._counts.flip(1).cumsum(dim=1).flip(1)  # of each bin and those above it
+        allowed = share * above[:, :1]
+        # Values above edge i are those of the bins from i + 1 on.
+        first = (above[:, 1:] <= allowed).int().argmax(dim=1)
+        return self._edges[first]
+
+
+class PositionScores:
+    """Moments of the scores of the positions of normal images, and of the images' typicality.
+
+    Args:
+        num_classes: K.
+        num_levels: L.
+        device: Where the sums are.
+
+    Attributes:
+        levels: For every level the moments of each of :data:`~anomalib_hgad.models.hgad.anomaly_map.QUANTITIES`.
+        typicality: Those of :func:`typicality`.
+    """
+
+    def __init__(self, num_classes: int, num_levels: int, device: torch.device) -> None:
+        self.levels = [[ClassValues(num_classes, device) for _ in QUANTITIES] for _ in range(num_levels)]
+        self.typicality = ClassValues(num_classes, device)
+
+    def add(self, levels: Sequence[LevelScores], class_index: torch.Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            levels: Scores of the levels under the true class.
+            class_index: True classes, int64, shape (B,).
+        """
+        for moments, level in zip(self.levels, levels, strict=True):
+            quantities = (level.log_likelihood, level.contrast, level.negative_entropy)
+            for of_quantity, values in zip(moments, quantities, strict=True):
+                of_quantity.add(values, class_index)
+        self.typicality.add(typicality(levels).unsqueeze(-1), class_index)
+
+    def gather(self) -> None:
+        """Add what every process of a distributed run has; all of them must ask together."""
+        for values in (*(of_quantity for level in self.levels for of_quantity in level), self.typicality):
+            values.gather()
+
+    def or_else(self, other: PositionScores) -> PositionScores:
+        """These scores, and another's of the classes that have none here."""
+        result = PositionScores(0, 0, self.typicality.counts.device)
+        result.levels = [
+            [mine.or_else(its) for mine, its in zip(*level, strict=True)]
+            for level in zip(self.levels, other.levels, strict=True)
+        ]
+        result.typicality = self.typicality.or_else(other.typicality)
+        return result
+
+
+def typicality(levels: Sequence[LevelScores]) -> torch.Tensor:
+    """How likely most of an image is: median over the positions of a = log p(x|y) / D, mean over the levels.
+
+    Args:
+        levels: Scores of the levels.
+
+    Returns:
+        Typicalities in nats per dimension, shape (B,).
+    """
+    return torch.stack([median(level.log_likelihood, dim=1) for level in levels]).mean(dim=0)
