@@ -86,6 +86,9 @@ class Hgad(PluginModel, AnomalibModule):
         whiten: Whiten the features, as a part of the flow, by constants from the training images. The paper does not,
             and learns slower.
             Defaults to ``True``.
+        feature_dim: Most directions that the whitening of a level keeps: those in which the training images vary most,
+            as PCA. The density is then that within their subspace. ``None`` keeps all channels.
+            Defaults to ``None``.
         covariance: Covariance of the classes: ``"identity"``, as in the paper, or ``"full"``, which ``flow="linear"``
             takes from the features of each class.
             Defaults to ``"identity"``.
@@ -168,6 +171,7 @@ class Hgad(PluginModel, AnomalibModule):
         flow: str = "cflow",
         flow_arguments: dict[str, Any] | None = None,
         whiten: bool = True,
+        feature_dim: int | None = None,
         prior: PriorKind = "hierarchical",
         covariance: CovarianceKind = "identity",
         loss_weights: dict[str, float] | None = None,
@@ -203,6 +207,9 @@ class Hgad(PluginModel, AnomalibModule):
         check_choice(PriorKind, prior=prior)
         check_choice(CovarianceKind, covariance=covariance)
         check_choice(ScoreKind, score=score)
+        if feature_dim is not None and not whiten:
+            msg = f"The whitening is what reduces the channels: expected whiten=True with feature_dim={feature_dim}."
+            raise ValueError(msg)
         self.whiten = whiten
         self.label_smoothing = label_smoothing
         self.first_stage = first_stage
@@ -222,6 +229,7 @@ class Hgad(PluginModel, AnomalibModule):
             num_centers=num_centers,
             flow=flow,
             flow_arguments=flow_arguments,
+            feature_dim=feature_dim,
             prior=prior,
             covariance=covariance,
             score=score,
