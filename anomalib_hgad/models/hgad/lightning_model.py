@@ -66,7 +66,8 @@ class Hgad(PluginModel, AnomalibModule):
         pre_trained: Download pre-trained weights for the backbone.
             Defaults to ``True``.
         backbone_weights: Local file (.safetensors, .pth) with the weights of the backbone, for machines without
-            internet; nothing is downloaded then. It may hold the stages that are used alone.
+            internet; nothing is downloaded then. It may hold the stages that are used alone. ``"package"`` takes the
+            weights of an installed package, which docs/backbones.md names.
             Defaults to ``None``.
         num_classes: Expected number of product classes. ``None`` takes it from the data.
             Defaults to ``None``.
