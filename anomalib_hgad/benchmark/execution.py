@@ -79,7 +79,7 @@ def local_weights(files: dict[str, str]) -> Iterator[None]:
     """Let pre-trained backbones read local files, in models too that have no argument for one.
 
     Args:
-        files: A file for each name of a timm model. Other names are downloaded as ever.
+        files: A file for each name of a timm model, or ``"package"``. Other names are downloaded as ever.
 
     Yields:
         Nothing.
@@ -94,7 +94,7 @@ def local_weights(files: dict[str, str]) -> Iterator[None]:
         path = files.get(model_name) if pretrained else None
         module = create_model(model_name, pretrained=pretrained and path is None, **arguments)
         if path is not None:
-            load_backbone_weights(module, path)
+            load_backbone_weights(module, path, model_name)
         return module
 
     with mock.patch.object(timm, "create_model", create_with_local_weights):

@@ -109,7 +109,7 @@ class PyramidEncoder(nn.Module):
         levels: Layers whose features are taken, or groups of them, such as ``blocks.2+3``, whose mean is, and for each
             of them the sizes of the pyramid's images, relative to the input, at which it is taken.
         pre_trained: Download the weights of timm's hub. Ignored when ``backbone_weights`` is given.
-        backbone_weights: Local weights file.
+        backbone_weights: Local weights file, or ``"package"`` for those of an installed package.
         neighborhood: Side of the square of positions whose mean features each position takes, odd; 1 takes its own.
         tokens: Take all tokens of a Vision Transformer in place of a map of its patches: the class token first, then
             those that are no patch, then the patches.
@@ -124,6 +124,7 @@ class PyramidEncoder(nn.Module):
             group have unlike maps, if the neighbourhood has no middle, or if tokens are asked for but the backbone has
             no class token or tokens would be averaged.
         FileNotFoundError: If there is no file of weights at the given path.
+        ModuleNotFoundError: If the package of the weights is not installed.
         RuntimeError: If the weights cannot be downloaded.
     """
 
@@ -164,7 +165,7 @@ class PyramidEncoder(nn.Module):
             msg += "internet, give a local file: backbone_weights=/path/to/weights.safetensors."
             raise RuntimeError(msg) from error
         if backbone_weights is not None:
-            load_backbone_weights(self.extractor.feature_extractor, backbone_weights)
+            load_backbone_weights(self.extractor.feature_extractor, backbone_weights, backbone)
         self.extractor.requires_grad_(requires_grad=False)
         self.out_dims = self._dims(dict(zip(layers, self.extractor.out_dims, strict=True)))
         self.train()

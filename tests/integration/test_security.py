@@ -126,7 +126,7 @@ def test_backbone_weights_with_code_are_refused(tmp_path: Path) -> None:
     made = tmp_path / "made"
     torch.save({"conv1.weight": Code(made)}, tmp_path / "weights.pth")
     with pytest.raises(ValueError, match="cannot be read"):
-        load_backbone_weights(torch.nn.Conv2d(1, 1, 1), tmp_path / "weights.pth")
+        load_backbone_weights(torch.nn.Conv2d(1, 1, 1), tmp_path / "weights.pth", "resnet18")
     assert not made.exists()
 
 

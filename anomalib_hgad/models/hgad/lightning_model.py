@@ -76,7 +76,8 @@ class Hgad(PluginModel, AnomalibModule):
         pre_trained: Download pre-trained weights for the backbone.
             Defaults to ``True``.
         backbone_weights: Local file (.safetensors, .pth) with the weights of the backbone, for machines without
-            internet; nothing is downloaded then. It may hold the stages that are used alone.
+            internet; nothing is downloaded then. It may hold the stages that are used alone. ``"package"`` takes the
+            weights of an installed package, which docs/backbones.md names.
             Defaults to ``None``.
         num_classes: Expected number of product classes. ``None`` takes it from the data.
             Defaults to ``None``.
@@ -96,6 +97,9 @@ class Hgad(PluginModel, AnomalibModule):
         whiten: Whiten the features, as a part of the flow, by constants from the training images. The paper does not,
             and learns slower.
             Defaults to ``True``.
+        feature_dim: Most directions that the whitening of a level keeps: those in which the training images vary most,
+            as PCA. The density is then that within their subspace. ``None`` keeps all channels.
+            Defaults to ``None``.
         covariance: Covariance of the classes: ``"identity"``, as in the paper, or ``"full"``, which ``flow="linear"``
             takes from the features of each class.
             Defaults to ``"identity"``.
@@ -182,6 +186,7 @@ class Hgad(PluginModel, AnomalibModule):
         flow: str = "cflow",
         flow_arguments: dict[str, Any] | None = None,
         whiten: bool = True,
+        feature_dim: int | None = None,
         prior: PriorKind = "hierarchical",
         covariance: CovarianceKind = "identity",
         loss_weights: dict[str, float] | None = None,
@@ -214,6 +219,9 @@ class Hgad(PluginModel, AnomalibModule):
         check_choice(PriorKind, prior=prior)
         check_choice(CovarianceKind, covariance=covariance)
         check_choice(ScoreKind, score=score)
+        if feature_dim is not None and not whiten:
+            msg = f"The whitening is what reduces the channels: expected whiten=True with feature_dim={feature_dim}."
+            raise ValueError(msg)
         self.whiten = whiten
         self.position_share = position_share
         self.lr = lr
@@ -230,6 +238,7 @@ class Hgad(PluginModel, AnomalibModule):
             num_centers=num_centers,
             flow=flow,
             flow_arguments=flow_arguments,
+            feature_dim=feature_dim,
             prior=prior,
             covariance=covariance,
             score=score,

@@ -41,8 +41,8 @@ class Gaussians(NamedTuple):
         """Moments of the vectors W x + b.
 
         Args:
-            matrix: W, shape (D, D).
-            shift: b, shape (D,).
+            matrix: W, shape (d, D).
+            shift: b, shape (d,).
 
         Returns:
             The moments.

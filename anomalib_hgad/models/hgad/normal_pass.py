@@ -105,7 +105,9 @@ def feature_statistics(
         Mean, shape (D,), and covariance, shape (D, D), of every level, in float64.
     """
     # A process may have no images: it takes part in the sums all the same.
-    sums = [torch.zeros(flow.dim + 1, flow.dim + 1, dtype=torch.float64, device=device) for flow in flows]
+    sums = [
+        torch.zeros(flow.feature_dim + 1, flow.feature_dim + 1, dtype=torch.float64, device=device) for flow in flows
+    ]
     for levels in levels_of_batches:
         for moment, flow, level in zip(sums, flows, levels, strict=True):
             rows = flow.vectors(level).flatten(0, 1).double()

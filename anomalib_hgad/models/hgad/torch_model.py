@@ -101,6 +101,8 @@ class HgadModel(nn.Module):
             ``"semantic"``, of the class token of a Vision Transformer; or another one of
             :data:`~anomalib_hgad.models.hgad.flows.FAMILIES`.
         flow_arguments: Options of the family by name, as its class has them. ``None`` leaves all at their defaults.
+        feature_dim: Most directions that the whitening of a level keeps, those in which the features vary most. It is
+            then a part of the flow: :meth:`set_whitening` or :meth:`fit` must set it. ``None`` keeps all channels.
         prior: ``"hierarchical"``; ``"fixed_centers"`` keeps the main centres where they start; ``"single_gaussian"``
             is one standard Gaussian for all classes, as in CFLOW-AD, and knows no classes.
         covariance: Covariance of the classes of the mixture: ``"identity"``, as in the paper, or ``"full"``, of a flow
@@ -127,6 +129,7 @@ class HgadModel(nn.Module):
         num_centers: int | None = None,
         flow: str = "cflow",
         flow_arguments: dict[str, Any] | None = None,
+        feature_dim: int | None = None,
         prior: PriorKind = "hierarchical",
         covariance: CovarianceKind = "identity",
         score: ScoreKind = "sum",
@@ -144,6 +147,12 @@ class HgadModel(nn.Module):
             msg = "Covariances of the classes are fitted in closed form: expected covariance='identity' or "
             msg += f"flow='linear', got covariance='full' and flow={flow!r}."
             raise ValueError(msg)
+        if feature_dim is not None:
+            check_range("2 <= {} < inf", feature_dim=feature_dim)
+            if family.of_tokens:
+                msg = f"flow={flow!r} attends to patch tokens, whose channels are not reduced: expected "
+                msg += f"feature_dim=None, got {feature_dim}."
+                raise ValueError(msg)
         self.prior_kind = prior
         self.covariance = covariance
         self.num_centers = _number_of_centers(num_centers, family)
@@ -155,7 +164,9 @@ class HgadModel(nn.Module):
             backbone, levels, pre_trained, backbone_weights, neighborhood, tokens=family.of_tokens
         )
         self.encoder.check_image_size(image_size)
-        self.flows = nn.ModuleList(family(dim, **options) for dim in self.encoder.out_dims)
+        self.flows = nn.ModuleList(
+            family(min(dim, feature_dim or dim), **options).reduce(dim) for dim in self.encoder.out_dims
+        )
         self.priors: nn.ModuleList
         self.calibration: ScoreCalibration
         self.novelty: NoveltyScale
@@ -175,7 +186,7 @@ class HgadModel(nn.Module):
         """
         if self.prior_kind == "single_gaussian":
             num_classes = 1
-        self.priors = nn.ModuleList(self._new_prior(num_classes, dim) for dim in self.encoder.out_dims)
+        self.priors = nn.ModuleList(self._new_prior(num_classes, flow.dim) for flow in self.feature_flows)
         self.calibration = ScoreCalibration(num_classes, len(self.flows))
         self.novelty = NoveltyScale(num_classes)
         count = min(RIVAL_CLASSES, num_classes - 1) if self.covariance == "full" else 0
@@ -211,7 +222,7 @@ class HgadModel(nn.Module):
     def start_moments(self) -> None:
         """Forget the features that were added."""
         device = self.calibration.location.device
-        self._moments = [ClassMoments(self.num_classes, flow.dim, device) for flow in self.feature_flows]
+        self._moments = [ClassMoments(self.num_classes, flow.feature_dim, device) for flow in self.feature_flows]
 
     def add_moments(self, features: Sequence[torch.Tensor], class_index: torch.Tensor) -> None:
         """Add the features of normal images to what :meth:`fit` takes.

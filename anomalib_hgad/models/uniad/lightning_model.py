@@ -48,7 +48,8 @@ class UniAd(PluginModel, AnomalibModule):
         pre_trained: Download pre-trained weights for the backbone.
             Defaults to ``True``.
         backbone_weights: Local file (.safetensors, .pth) with the weights of the backbone, for machines without
-            internet; nothing is downloaded then. It may hold the stages that are used alone.
+            internet; nothing is downloaded then. It may hold the stages that are used alone. ``"package"`` takes the
+            weights of an installed package, which docs/backbones.md names.
             Defaults to ``None``.
         grid_size: Grid that the features are resized to, a side of a square or height and width: the tokens of the
             transformer.

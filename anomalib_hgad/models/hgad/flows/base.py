@@ -5,7 +5,8 @@
 
 docs/add_a_flow.md shows how a family is made.
 
-Dimensions: B images, D channels, H x W grid of the features, n vectors of an image whose density the flow models.
+Dimensions: B images, D channels, H x W grid of the features, n vectors of an image whose density the flow models. Where
+the whitening keeps d < D directions, latents and whitened vectors have d channels.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class Latents(NamedTuple):
     """What a flow makes of the features of some images.
 
     Attributes:
-        z: Latent vectors, shape (B, n, D).
-        log_det: Part of each of them in log |det J| of the flow of an image in nats, not divided by D, shape (B, n).
+        z: Latent vectors, shape (B, n, d).
+        log_det: Part of each of them in log |det J| of the flow of an image in nats, not divided by d, shape (B, n).
             Their sum over n is log |det J|.
         grid: Height and width of the grid that the vectors are on, in reading order.
     """
@@ -46,13 +47,19 @@ class FeatureFlow(nn.Module):
     name, the family's options, each with a type and a default. The whitening and its log-determinant are here alone.
     Until :meth:`set_whitening` is called, features enter the flow as they are.
 
+    A flow of d < D channels models the density of the features within the subspace of the d directions in which the
+    training images vary most; what is beside it has no density. See :meth:`reduce`.
+
     Args:
-        dim: D, at least 2.
+        dim: D, at least 2; d where the whitening keeps fewer directions.
 
     Attributes:
+        dim: d, the channels of latents and whitened vectors.
+        feature_dim: D.
         feature_mean: m, subtracted from the features, shape (D,).
-        whitening: Symmetric W, which then multiplies them, shape (D, D).
-        whitening_log_det: log det W in nats, a part of log |det J| for each vector, scalar.
+        whitening: W, which then multiplies them, shape (d, D), symmetric if d = D.
+        whitening_log_det: Sum of the logarithms of W's singular values in nats, a part of log |det J| for each vector,
+            scalar.
         whitened: Whether they were set, bool scalar.
 
     Raises:
@@ -75,22 +82,36 @@ class FeatureFlow(nn.Module):
         if dim < 2:  # a coupling needs two halves
             msg = f"A coupling block splits the channels in two: expected dim >= 2, got {dim}."
             raise ValueError(msg)
-        self.dim = dim
+        self.dim = self.feature_dim = dim
         self.register_buffer("feature_mean", torch.zeros(dim))
         self.register_buffer("whitening", torch.eye(dim))
         self.register_buffer("whitening_log_det", torch.tensor(0.0))
         self.register_buffer("whitened", torch.tensor(False))  # noqa: FBT003
 
+    def reduce(self, feature_dim: int) -> FeatureFlow:
+        """Let the whitening, before it is set, keep as many directions as the flow has channels.
+
+        Args:
+            feature_dim: D, at least d.
+
+        Returns:
+            The flow itself.
+        """
+        self.feature_dim = feature_dim
+        self.feature_mean = self.feature_mean.new_zeros(feature_dim)
+        self.whitening = torch.eye(self.dim, feature_dim).to(self.whitening)
+        return self
+
     def transform(self, x: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
         """Map whitened vectors to latents.
 
         Args:
-            x: Whitened vectors, shape (B, n, D).
+            x: Whitened vectors, shape (B, n, d).
             context: Features that they are of, shape (B, D, H, W). What a family takes of them but the vectors, such as
                 their grid, is what its flow is conditioned on.
 
         Returns:
-            Latents z, shape (B, n, D), and the parts of log |det J| in nats, one a block, each of a shape that
+            Latents z, shape (B, n, d), and the parts of log |det J| in nats, one a block, each of a shape that
             broadcasts to (B, n).
         """
         raise NotImplementedError
@@ -99,11 +120,11 @@ class FeatureFlow(nn.Module):
         """Map latents back to whitened vectors.
 
         Args:
-            z: Latents, shape (B, n, D).
+            z: Latents, shape (B, n, d).
             context: As :meth:`transform` takes it; its :meth:`vectors` may be any.
 
         Returns:
-            Whitened vectors, shape (B, n, D).
+            Whitened vectors, shape (B, n, d).
         """
         raise NotImplementedError
 
@@ -132,7 +153,8 @@ class FeatureFlow(nn.Module):
     def set_whitening(self, mean: torch.Tensor, covariance: torch.Tensor) -> None:
         """Whiten the features from now on: W = (C + r I)^(-1/2), r a hundredth of the mean variance.
 
-        The r keeps directions in which the training images hardly vary from outweighing all others.
+        The r keeps directions in which the training images hardly vary from outweighing all others. Of d < D directions
+        W has the d eigenvectors of C of largest variance as rows, divided by the square root of variance and r, as PCA.
 
         Args:
             mean: Mean over the :meth:`vectors` of the training images, shape (D,).
@@ -140,15 +162,16 @@ class FeatureFlow(nn.Module):
         """
         variances, directions = torch.linalg.eigh(covariance.double())
         variances = variances.clamp(min=0)
-        scales = (variances + RELATIVE_RIDGE * variances.mean().clamp(min=1e-12)).rsqrt()
+        scales = (variances + RELATIVE_RIDGE * variances.mean().clamp(min=1e-12)).rsqrt()[-self.dim :]
+        kept = directions[:, -self.dim :] * scales
         self.feature_mean.copy_(mean)
-        self.whitening.copy_((directions * scales) @ directions.T)
+        self.whitening.copy_(kept @ directions.T if self.dim == self.feature_dim else kept.T)
         self.whitening_log_det.copy_(scales.log().sum())
         self.whitened.fill_(value=True)
 
     @property
     def whitening_bias(self) -> torch.Tensor:
-        """-W m, shape (D,)."""
+        """-W m, shape (d,)."""
         with no_autocast(self.whitening):
             return -(self.whitening @ self.feature_mean)
 
@@ -158,14 +181,14 @@ class FeatureFlow(nn.Module):
             return F.linear(full_precision(vectors), self.whitening, self.whitening_bias)
 
     def unwhiten(self, vectors: torch.Tensor) -> torch.Tensor:
-        """W^-1 x + m of whitened vectors x, shape (..., D)."""
-        return torch.linalg.solve(self.whitening, vectors.mT).mT + self.feature_mean
+        """W^-1 x + m of whitened vectors x, shape (..., d); with the pseudo-inverse of W where d < D."""
+        return vectors @ torch.linalg.pinv(self.whitening).mT + self.feature_mean
 
     def total_log_det(self, z: torch.Tensor, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         """Sum the log-determinants of the whitening and of what follows it.
 
         Args:
-            z: Latents, shape (B, n, D).
+            z: Latents, shape (B, n, d).
             parts: The parts that :meth:`transform` gave with them.
 
         Returns:
@@ -196,7 +219,7 @@ class FeatureFlow(nn.Module):
             generator: Random numbers of a CPU; PyTorch's global ones by default.
 
         Returns:
-            z, shape (B, drawn, D), and their parts of log |det J|, shape (B, drawn).
+            z, shape (B, drawn, d), and their parts of log |det J|, shape (B, drawn).
         """
         del share, generator
         latents = self(features)
@@ -206,7 +229,7 @@ class FeatureFlow(nn.Module):
         """Map latents back to features.
 
         Args:
-            z: Latent vectors, shape (B, n, D).
+            z: Latent vectors, shape (B, n, d).
             context: Features of the same images, shape (B, D, H, W), whose :meth:`vectors` may be any: what else is in
                 them is what the flow is conditioned on.
 
@@ -238,7 +261,7 @@ class PointwiseFlow(FeatureFlow):
         """Map whitened vectors to latents, as :meth:`FeatureFlow.transform`.
 
         Args:
-            x: Whitened vectors, shape (B, n, D).
+            x: Whitened vectors, shape (B, n, d).
             context: Features that they are of, shape (B, D, H, W).
             positions: Which of the features' vectors they are, int64, shape (n,); ``None`` if they are all.
 

@@ -121,6 +121,7 @@ class FoldedFlow(FeatureFlow):
     @torch.no_grad()
     def __init__(self, flow: ConditionalFlow, height: int, width: int) -> None:
         super().__init__(flow.dim)
+        self.reduce(flow.feature_dim)
         self.folded_grid = (height, width)
         self.clamp_alpha = flow.clamp_alpha
         for name, tensor in flow.named_buffers(recurse=False):  # the whitening
