@@ -63,7 +63,7 @@ class ClassValues:
         rows = values.double().flatten(1)
         count = torch.full((len(rows),), rows.shape[1], dtype=rows.dtype, device=rows.device)
         self._sums.index_add_(1, class_index, torch.stack((count, rows.sum(dim=1), rows.square().sum(dim=1))))
-        self.largest.index_reduce_(0, class_index, rows.amax(dim=1), "amax")
+        self.largest.scatter_reduce_(0, class_index, rows.amax(dim=1), "amax")
 
     def gather(self) -> None:
         """Add what every process of a distributed run has; all of them must ask together."""
@@ -116,12 +116,15 @@ class ClassTails:
 
         Args:
             share: The share.
+
+        Returns:
+            The values; the last edge of the bins where more than the share lie above all of them.
         """
         above = self._counts.flip(1).cumsum(dim=1).flip(1)  # of each bin and those above it
         allowed = share * above[:, :1]
         # Values above edge i are those of the bins from i + 1 on.
-        first = (above[:, 1:] <= allowed).int().argmax(dim=1)
-        return self._edges[first]
+        too_low = (above[:, 1:] > allowed).sum(dim=1)
+        return self._edges[too_low.clamp(max=len(self._edges) - 1)]
 
 
 class PositionScores:
