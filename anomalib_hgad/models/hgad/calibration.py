@@ -27,6 +27,9 @@ LEAST_SPREAD = 0.05
 NORMAL_PIXEL_RATE = 1e-3
 """Share of the pixels of a normal image, in the median over those of a class, above :data:`PIXEL_LIMIT`."""
 
+BELOW_MEDIAN = 0.84
+"""Share of images above a value that lies a standard deviation below their median, if they are normally distributed."""
+
 PIXEL_LIMIT = 1.0
 """Calibrated pixels above it are marked: a limit for each class, since each has its own scale."""
 
@@ -50,6 +53,7 @@ class ScoreCalibration(nn.Module):
         pixel_location: Mean of the pixels of their maps, shape (K,).
         pixel_spread: How far above that the value lies that a share of :data:`NORMAL_PIXEL_RATE` of an image's pixels
             exceeds, median over the images, positive, shape (K,). A median, as single normal images have odd spots.
+            Where maps are even, and images differ, at least how far that value lies apart between images.
     """
 
     maximum: torch.Tensor
@@ -134,8 +138,10 @@ class ScoreCalibration(nn.Module):
         self.location.copy_(location)
         self.spread.copy_(spread)
         self.pixel_location.copy_(pixels.means)
-        # Pixels that are all alike have no tail.
-        reach = (tails.exceeded_by(0.5) - pixels.means).clamp(min=1e-3)
+        typical = tails.exceeded_by(0.5)
+        # An even map has no tail: the lower half of the images tells their width, as a deviation would without odd ones.
+        lowest = torch.minimum(pixels.means, tails.exceeded_by(BELOW_MEDIAN))
+        reach = (typical - lowest).clamp(min=1e-3)
         self.pixel_spread.copy_(torch.where(pixels.counts > 0, reach, 1.0))
 
     def clear_scale(self) -> None:

@@ -160,6 +160,17 @@ def test_scale_equals_numpy() -> None:
     np.testing.assert_array_less(np.abs(calibration.pixel_spread.numpy() - expected), 0.02 * middle)
 
 
+def test_even_maps_of_images_that_differ_are_as_wide_as_the_images() -> None:
+    """As those of flow="semantic"; the mean may be above the median then."""
+    values = list(5 + np.exp(np.random.default_rng(2).normal(size=400)))
+    calibration = ScoreCalibration(1, 1).double()
+    calibration.set_scale(*[class_values([values])] * 2, class_tails([values]))
+    assert np.mean(values) > np.median(values)
+    expected = np.median(values) - np.quantile(values, 0.16)
+    assert calibration.pixel_spread.item() == pytest.approx(expected, abs=0.04 * 5)
+    assert calibration.pixel_spread.item() > 0.4
+
+
 def test_pixels_that_are_all_alike_have_a_positive_spread() -> None:
     calibration = ScoreCalibration(1, 1)
     calibration.set_scale(class_values([[2.0]]), class_values([[3.0, 3.0]]), class_tails([[3.0, 3.0]]))
