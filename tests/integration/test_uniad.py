@@ -217,9 +217,9 @@ def test_checkpoint_gives_the_model_back_without_a_download(
     torch.save(checkpoint, tmp_path / "model.ckpt")
     extractor = backbones.TimmFeatureExtractor
 
-    def offline(*args: Any, pre_trained: bool, **kwargs: Any) -> nn.Module:
+    def offline(backbone: Any, layers: list[str], pre_trained: bool) -> nn.Module:
         assert not pre_trained
-        return extractor(*args, pre_trained=pre_trained, **kwargs)
+        return extractor(backbone, layers, pre_trained)
 
     monkeypatch.setattr(backbones, "TimmFeatureExtractor", offline)
     restored = UniAd.load_from_checkpoint(tmp_path / "model.ckpt").eval()

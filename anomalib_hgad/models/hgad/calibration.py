@@ -139,7 +139,7 @@ class ScoreCalibration(nn.Module):
         self.spread.copy_(spread)
         self.pixel_location.copy_(pixels.means)
         typical = tails.exceeded_by(0.5)
-        # An even map has no tail: the lower half of the images tells their width, as a deviation would without odd ones.
+        # An even map has no tail: the lower half of the images tells their width, where no odd ones are.
         lowest = torch.minimum(pixels.means, tails.exceeded_by(BELOW_MEDIAN))
         reach = (typical - lowest).clamp(min=1e-3)
         self.pixel_spread.copy_(torch.where(pixels.counts > 0, reach, 1.0))

@@ -35,10 +35,11 @@ class Encoder(nn.Module):
 
     def __init__(self, weight: float = 1.0, mean: float = 0.0, mean_type: Any = torch.float32, **changes: Any) -> None:
         super().__init__()
-        setting = {"backbone": "resnet18", "levels": {1.0: ["layer2"], 0.5: ["layer2"]}, "tokens": False} | changes
+        setting = {"backbone": "resnet18", "levels": {1.0: ["layer2"], 0.5: ["layer2"]}} | changes
         self.backbone = setting["backbone"]
         self.names_of_scales = setting["levels"]
-        self.tokens = setting["tokens"]
+        self.tokens = setting.get("tokens", False)
+        self.neighborhood = setting.get("neighborhood", 1)
         self.weight = nn.Parameter(torch.tensor([3.0, weight]))
         self.register_buffer("mean", torch.tensor([mean], dtype=mean_type))
 
@@ -80,13 +81,15 @@ def test_equal_settings_have_equal_keys() -> None:
         lambda: {"encoder": Encoder(levels={1.0: ["layer1", "layer2"], 0.5: ["layer2"]})},
         lambda: {"encoder": Encoder(backbone="resnet34")},
         lambda: {"encoder": Encoder(tokens=True)},
+        lambda: {"encoder": Encoder(neighborhood=3)},
         lambda: {"encoder": Encoder(weight=1.001)},
         lambda: {"encoder": Encoder(mean=0.001)},
         lambda: {"encoder": Encoder(mean_type=torch.int32)},
     ],
     ids=[
         *("augmentations", "reader", "number of datasets", "order of files", "number of files", "normalisation"),
-        *("no transform", "precision", "scales", "layers", "backbone", "tokens", "weight", "statistic", "type"),
+        *("no transform", "precision", "scales", "layers", "backbone", "tokens", "neighborhood", "weight"),
+        *("statistic", "type"),
     ],
 )
 def test_another_setting_has_another_key(change: Callable[[], dict[str, Any]]) -> None:
