@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from anomalib_hgad.data.batch import ClassImageBatch, FeatureBatch
 from anomalib_hgad.models.hgad.anomaly_map import MAXIMUM_SCORES, LevelScores, exceeded_value
-from anomalib_hgad.models.hgad.calibration import NORMAL_PIXEL_RATE
+from anomalib_hgad.models.hgad.calibration import LEAST_LIMIT, NORMAL_PIXEL_RATE
 from anomalib_hgad.models.hgad.flows import FeatureFlow
-from anomalib_hgad.models.hgad.normal_scores import ClassTails, ClassValues, PositionScores
+from anomalib_hgad.models.hgad.normal_scores import ClassValues, PositionScores
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 
 
@@ -144,8 +144,7 @@ def set_constants(trainer: Trainer, module: AnomalibModule) -> None:
     model.calibration.clear_scale()
     if module.calibration_share is None:
         return
-    images, pixels = (ClassValues(model.num_classes, module.device) for _ in range(2))
-    tails = ClassTails(model.num_classes, module.device)
+    images, pixels, log_limits = (ClassValues(model.num_classes, module.device) for _ in range(3))
     for dataset, classes in ((held_out, ~missing), (None, missing)):
         if not classes.any():
             continue
@@ -154,10 +153,11 @@ def set_constants(trainer: Trainer, module: AnomalibModule) -> None:
             image_scores, maps = model.raw_scores(levels, class_index, model.image_size)
             images.add(image_scores[rows].unsqueeze(-1), class_index[rows])
             pixels.add(maps[rows], class_index[rows])
-            tails.add(exceeded_value(maps[rows], NORMAL_PIXEL_RATE), class_index[rows])
-    for sums in (images, pixels, tails):
+            limits = exceeded_value(maps[rows], NORMAL_PIXEL_RATE)
+            log_limits.add(limits.clamp(min=LEAST_LIMIT).log(), class_index[rows])
+    for sums in (images, pixels, log_limits):
         sums.gather()
-    model.calibration.set_scale(images, pixels, tails)
+    model.calibration.set_scale(images, pixels, log_limits)
 
 
 def _no_scores(model: HgadModel) -> PositionScores:
