@@ -111,8 +111,11 @@ def train_model(module: Hgad, train: Images, variant: Variant) -> float:
     prepare_flows(model, train, variant)
     batches = -(-len(train.class_index) // BATCH)
     steps = variant.epochs * batches
-    course = TrainingCourse(steps, module.warmup, module.first_stage)
-    optimizer = make_optimizer(model.flows.parameters(), model.priors.parameters(), variant.lr, module.weight_decay)
+    settings = module.training_arguments
+    course = TrainingCourse(steps, settings["warmup"], settings["first_stage"])
+    optimizer = make_optimizer(
+        model.flows.parameters(), model.priors.parameters(), variant.lr, settings["weight_decay"]
+    )
     optimizer.param_groups[-1]["lr"] *= variant.prior_lr
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, course.learning_rate_factor)
     order: list[torch.Tensor] = []
@@ -121,7 +124,7 @@ def train_model(module: Hgad, train: Images, variant: Variant) -> float:
         order = order or list(torch.randperm(len(train.class_index)).split(BATCH))
         features, classes = train.batch(order.pop())
         generator = torch.Generator().manual_seed(step)
-        losses = model.losses(features, classes, module.label_smoothing, variant.positions, generator)
+        losses = model.losses(features, classes, settings["label_smoothing"], variant.positions, generator)
         optimizer.zero_grad()
         total_loss(losses, module.loss_weights, course.stage(step)).backward()
         optimizer.step()
@@ -134,8 +137,8 @@ def log_likelihood(model: HgadModel, normal: Images) -> float:
     of_classes = []
     for index in normal.class_index.unique():
         features, classes = normal.batch((normal.class_index == index).nonzero().flatten())
-        levels = model.level_scores(model.read(features), classes.unsqueeze(-1))
-        of_classes.append(torch.stack([level.log_likelihoods.mean() for level in levels]).mean())
+        levels = model.level_scores(model.read(features), classes)
+        of_classes.append(torch.stack([level.log_likelihood.mean() for level in levels]).mean())
     return torch.stack(of_classes).mean().item()
 
 

@@ -29,9 +29,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.benchmarks.gpu_model import Bench, Training, autocast, calibrate, closed_form, flow_and_mixture
+from tests.benchmarks.gpu_model import Bench, Training, autocast, closed_form, flow_and_mixture
 from tests.benchmarks.gpu_plan import CUT, FULL, Plan, Setting
 from tests.benchmarks.measure import device, environment, median_seconds, peak_megabytes
+from tests.helpers.constants import set_constants
 
 Row = dict[str, Any]
 Function = Callable[[], Any]
@@ -78,14 +79,13 @@ def inference(setting: Setting, bench: Bench) -> Iterator[Row]:
     bench.module.eval()
     for batch in setting.inference:
         images, class_index = bench.images(batch)
-        candidates = torch.arange(min(5, bench.model.num_classes), device=device()).expand(batch, -1)
         for precision in PRECISIONS:
             with autocast(precision):
                 features = bench.model.encoder(images)
             functions = {
                 "whole model": partial(bench.model, images),
                 "encoder alone": partial(bench.model.encoder, images),
-                "flow and mixture": partial(flow_and_mixture, bench, features, candidates),
+                "flow and mixture": partial(flow_and_mixture, bench, features),
                 "closed form, one class": partial(closed_form, bench, features, class_index),
             }
             in_precision = {name: autocast(precision)(function) for name, function in functions.items()}
@@ -120,7 +120,7 @@ def long_training(plan: Plan, model: Row) -> Iterator[Row]:
 def scores(plan: Plan, model: Row) -> Iterator[Row]:
     """Largest differences of the scores of one checkpoint from those in float32 on the processor."""
     bench, _, features, class_index = trained(model, plan.pool, "float32", plan.steps_before_scores)
-    calibrate(bench.model, features, class_index)
+    set_constants(bench.model, features, class_index)
     images, _ = bench.images(16)
     side = bench.model.image_size[0] // 4
     images[8:, :, side : 2 * side, side : 2 * side] = torch.randn(8, 3, side, side).to(images)  # half have a defect

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -78,9 +78,10 @@ def closed_form(bench: Bench, features: list[torch.Tensor], class_index: torch.T
     return distances
 
 
-def flow_and_mixture(bench: Bench, features: list[torch.Tensor], candidates: torch.Tensor) -> None:
+def flow_and_mixture(bench: Bench, features: list[torch.Tensor]) -> None:
     """What inference computes between the encoder and the map."""
-    bench.model.level_scores(bench.model.read(features), candidates)
+    readings = bench.model.read(features)
+    bench.model.level_scores(readings, bench.model.class_posterior(readings).argmax(dim=-1))
 
 
 class Training:
@@ -96,7 +97,10 @@ class Training:
         self.module, self.share, self.precision, self.count = module, share, precision, 0
         groups = [
             {"params": [parameter for parameter in part.parameters() if parameter.requires_grad], "weight_decay": decay}
-            for part, decay in ((module.model.flows, module.weight_decay), (module.model.priors, 0.0))
+            for part, decay in (
+                (module.model.flows, module.training_arguments["weight_decay"]),
+                (module.model.priors, 0.0),
+            )
         ]
         self.optimizer = torch.optim.Adam(groups, lr=module.lr, betas=(0.95, 0.99), fused=True)
 
@@ -108,7 +112,8 @@ class Training:
 
     def from_features(self, features: list[torch.Tensor], class_index: torch.Tensor) -> torch.Tensor:
         """A step on features that are there, as those of the cache; gives the loss."""
-        smoothing, generator = self.module.label_smoothing, torch.Generator().manual_seed(self.count)
+        smoothing = self.module.training_arguments["label_smoothing"]
+        generator = torch.Generator().manual_seed(self.count)
         with autocast(self.precision):
             losses = self.module.model.losses(features, class_index, smoothing, self.share, generator)._asdict()
             loss = torch.stack([self.module.loss_weights[name] * value for name, value in losses.items()]).sum()
@@ -117,34 +122,3 @@ class Training:
         self.optimizer.zero_grad()
         self.count += 1
         return loss.detach()
-
-
-class NormalLevels(NamedTuple):
-    """Scores of the positions of normal images, in the form that the calibration takes them in.
-
-    Attributes:
-        levels: Scores of the levels under the true class.
-        class_index: True classes, shape (B,).
-    """
-
-    levels: list[Any]
-    class_index: torch.Tensor
-
-    def of_class(self, index: int) -> list[list[Any]]:
-        """Those of a class, as one batch."""
-        rows = self.class_index == index
-        return [
-            [
-                level._replace(
-                    log_likelihoods=level.log_likelihoods[rows], negative_entropy=level.negative_entropy[rows]
-                )
-                for level in self.levels
-            ]
-        ]
-
-
-def calibrate(model: HgadModel, features: list[torch.Tensor], class_index: torch.Tensor) -> None:
-    """Set the constants of the scores from the features of normal images."""
-    levels = model.level_scores(model.read(features), class_index.unsqueeze(-1))
-    normal = NormalLevels(levels, class_index)
-    model.calibration.update(normal, normal, model.anomaly_map_generator)

@@ -19,9 +19,8 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.data.hold_out import hold_out
-from anomalib_hgad.models.hgad.anomaly_map import class_posterior
-from anomalib_hgad.models.hgad.calibration import NormalScores
 from anomalib_hgad.models.hgad.torch_model import HgadModel
+from tests.helpers.constants import set_positions
 
 BATCH = 8
 HELD_OUT = 0.2
@@ -100,27 +99,23 @@ def split_data(data: Path, size: tuple[int, int]) -> tuple[MultiClass, Items, Tr
 
 @torch.no_grad()
 def aurocs(model: HgadModel, train: Images, test: Images, size: tuple[int, int]) -> list[tuple[float, float | None]]:
-    """Image and pixel AUROC of the classes in percent, class inferred; the maps' maxima are those of training images.
+    """Image and pixel AUROC of the classes in percent, class inferred; positions are measured against training images.
 
     There is no pixel AUROC of a class with images that have no mask.
     """
-    training = NormalScores()
-    for rows in torch.arange(len(train.class_index)).split(BATCH):
-        features, classes = train.batch(rows)
-        training.add(model.level_scores(model.read(features), classes.unsqueeze(-1)), classes)
-    model.calibration.update(training, None, model.anomaly_map_generator)
-    maps = []
+    set_positions(model, train.features, train.class_index)
+    scores, maps = [], []
     for rows in torch.arange(len(test.class_index)).split(BATCH):
         readings = model.read(test.batch(rows)[0])
-        inferred = class_posterior([reading.class_logits for reading in readings]).argmax(dim=-1, keepdim=True)
-        levels = model.level_scores(readings, inferred)
-        constants = model.calibration.constants(inferred)
-        maps.append(model.anomaly_map_generator(levels, constants, torch.ones(len(rows), 1), size).squeeze(1))
-    maps_of_all = torch.cat(maps).numpy()
+        inferred = model.class_posterior(readings).argmax(dim=-1)
+        image_scores, anomaly_maps = model.raw_scores(model.level_scores(readings, inferred), inferred, size)
+        scores.append(image_scores)
+        maps.append(anomaly_maps.squeeze(1))
+    scores_of_all, maps_of_all = torch.cat(scores).numpy(), torch.cat(maps).numpy()
     of_classes = []
     for index in range(model.num_classes):
         rows = np.flatnonzero(test.class_index.numpy() == index)
-        image = 100 * float(roc_auc_score(test.anomalous[rows], maps_of_all[rows].max(axis=(1, 2))))
+        image = 100 * float(roc_auc_score(test.anomalous[rows], scores_of_all[rows]))
         masks = [test.masks[row] for row in rows]
         pixel = None
         if all(mask is not None for mask in masks):

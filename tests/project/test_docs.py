@@ -81,7 +81,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     for config in (tmp_path / "configs").glob("*.yaml"):  # what a config says beats the defaults, which are light here
         config.write_text(
             re.sub(
-                r"\n    (flow: (?!linear)|(backbone|layers|levels|image_size|train_batch_size|seed):).*",
+                r"\n    (flow: (?!linear)|(backbone|layers|levels|image_size|train_batch_size):).*",
                 "",
                 config.read_text(),
             )

@@ -53,7 +53,8 @@ class ScoreCalibration(nn.Module):
         pixel_location: Mean of the pixels of their maps, shape (K,).
         pixel_spread: How far above that the value lies that a share of :data:`NORMAL_PIXEL_RATE` of an image's pixels
             exceeds, geometric mean over the images, positive, shape (K,). Geometric, as few normal images have spots
-            that score many times what all others do.
+            that score many times what all others do. Where maps are even, and images differ, at least how far that
+            value lies apart between images.
     """
 
     maximum: torch.Tensor
@@ -139,8 +140,9 @@ class ScoreCalibration(nn.Module):
         self.location.copy_(location)
         self.spread.copy_(spread)
         self.pixel_location.copy_(pixels.means)
-        # Pixels that are all alike do not exceed their mean.
-        reach = (log_limits.means.exp() - pixels.means).clamp(min=1e-3)
+        # An even map does not exceed its mean: how the images differ tells the width then.
+        lowest = torch.minimum(pixels.means, (log_limits.means - log_limits.deviations).exp())
+        reach = (log_limits.means.exp() - lowest).clamp(min=1e-3)
         self.pixel_spread.copy_(torch.where(pixels.counts > 0, reach, 1.0))
 
     def clear_scale(self) -> None:

@@ -42,7 +42,7 @@ from anomalib_hgad.models.hgad.folding import fold
 from anomalib_hgad.models.hgad.loss import checked_loss_weights, total_loss
 from anomalib_hgad.models.hgad.prediction import ScoredClass, predict_batch
 from anomalib_hgad.models.hgad.prior import CovarianceKind
-from anomalib_hgad.models.hgad.torch_model import PAPER_LEVELS, HgadModel, PriorKind
+from anomalib_hgad.models.hgad.torch_model import DEFAULT_LEVELS, HgadModel, PriorKind
 from anomalib_hgad.models.hgad.training_data import TrainingData
 from anomalib_hgad.models.schedule import (
     TrainingCourse,
@@ -64,15 +64,15 @@ class Hgad(PluginModel, AnomalibModule):
 
     Args:
         backbone: timm model name.
-            Defaults to ``"tf_efficientnet_b6"``.
+            Defaults to ``"resnet18"``.
         levels: Layers of the backbone whose features are taken, or groups of them, such as ``"blocks.2+3"``, whose mean
             is; and for each of them the sizes of the image pyramid, relative to ``image_size``, at which it is taken.
-            Defaults to ``{"blocks.4": [1.0, 0.5, 0.25]}``, the stage of stride 16 at three scales.
+            Defaults to ``{"layer2": [1.0], "layer3": [1.0]}``, the stages of strides 8 and 16.
         neighborhood: Side of the square of positions of a level whose mean features each position takes, odd, as in
             PatchCore; 1 takes the position's own.
-            Defaults to ``1``.
+            Defaults to ``3``.
         image_size: Size that images are resized to, a side of a square or height and width.
-            Defaults to ``1024``.
+            Defaults to ``256``.
         pre_trained: Download pre-trained weights for the backbone.
             Defaults to ``True``.
         backbone_weights: Local file (.safetensors, .pth) with the weights of the backbone, for machines without
@@ -88,7 +88,7 @@ class Hgad(PluginModel, AnomalibModule):
             Transformer, for anomalies of what an image shows: its anomaly maps have one value everywhere;
             ``"linear"``, the whitening alone, which is fitted in one pass, with nothing to train; or a family of your
             own, see docs/add_a_flow.md.
-            Defaults to ``"cflow"``.
+            Defaults to ``"linear"``.
         flow_arguments: Options of the family by name, such as ``{"coupling_blocks": 8}``. Its class documents them:
             :class:`~anomalib_hgad.models.hgad.flows.ConditionalFlow`,
             :class:`~anomalib_hgad.models.hgad.flows.FastFlow`,
@@ -102,7 +102,7 @@ class Hgad(PluginModel, AnomalibModule):
             Defaults to ``None``.
         covariance: Covariance of the classes: ``"identity"``, as in the paper, or ``"full"``, which ``flow="linear"``
             takes from the features of each class.
-            Defaults to ``"identity"``.
+            Defaults to ``"full"``.
         prior: ``"hierarchical"``; ``"fixed_centers"`` does not train the main class centres; ``"single_gaussian"`` is
             one standard Gaussian for all classes, as in CFLOW-AD.
             Defaults to ``"hierarchical"``.
@@ -127,10 +127,10 @@ class Hgad(PluginModel, AnomalibModule):
             ``"sum"``, or their ``"product"`` as in the paper; ``"standardized"``, how unlikely a position is, in
             standard deviations of normal images; or ``"contrast"``, that and how unlikely it is compared with the
             classes most like its own, which takes ``covariance="full"``.
-            Defaults to ``"sum"``.
+            Defaults to ``"contrast"``.
         score_share: The score of an image is the mean of the largest share of its map's pixels; 0 takes the largest
             alone.
-            Defaults to ``0.0``.
+            Defaults to ``0.03``.
         class_source: ``"inferred"`` scores an image without its label; ``"given"`` uses the label where the batch has
             one. The test reports both.
             Defaults to ``"inferred"``.
@@ -171,30 +171,30 @@ class Hgad(PluginModel, AnomalibModule):
 
     model: HgadModel
     default_epochs = 100
-    default_image_size = (1024, 1024)
+    default_image_size = (256, 256)
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_b6",
-        levels: dict[str, list[float]] = PAPER_LEVELS,
-        neighborhood: int = 1,
-        image_size: int | tuple[int, int] = 1024,
+        backbone: str = "resnet18",
+        levels: dict[str, list[float]] = DEFAULT_LEVELS,
+        neighborhood: int = 3,
+        image_size: int | tuple[int, int] = 256,
         pre_trained: bool = True,
         backbone_weights: str | Path | None = None,
         num_classes: int | None = None,
         num_centers: int | None = None,
-        flow: str = "cflow",
+        flow: str = "linear",
         flow_arguments: dict[str, Any] | None = None,
         whiten: bool = True,
         feature_dim: int | None = None,
         prior: PriorKind = "hierarchical",
-        covariance: CovarianceKind = "identity",
+        covariance: CovarianceKind = "full",
         loss_weights: dict[str, float] | None = None,
         position_share: float = 0.25,
         lr: float = 2e-4,
         training_arguments: dict[str, float] | None = None,
-        score: ScoreKind = "sum",
-        score_share: float = 0.0,
+        score: ScoreKind = "contrast",
+        score_share: float = 0.03,
         class_source: ScoredClass = "inferred",
         calibration_share: float | None = 0.1,
         feature_cache: bool | str | Path = True,

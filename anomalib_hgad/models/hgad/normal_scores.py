@@ -63,7 +63,7 @@ class ClassValues:
         rows = values.double().flatten(1)
         count = torch.full((len(rows),), rows.shape[1], dtype=rows.dtype, device=rows.device)
         self._sums.index_add_(1, class_index, torch.stack((count, rows.sum(dim=1), rows.square().sum(dim=1))))
-        self.largest.index_reduce_(0, class_index, rows.amax(dim=1), "amax")
+        self.largest.scatter_reduce_(0, class_index, rows.amax(dim=1), "amax")
 
     def gather(self) -> None:
         """Add what every process of a distributed run has; all of them must ask together."""

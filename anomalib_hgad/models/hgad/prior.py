@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 CovarianceKind = Literal["identity", "full"]
 """Covariances of the classes."""
 
-RIDGE = 0.01
+RIDGE = 0.03
 """Variance added to every direction of a full covariance, relative to its mean variance."""
 
 CENTER_DISTANCE = 5.0

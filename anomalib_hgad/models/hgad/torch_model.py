@@ -37,7 +37,7 @@ from anomalib_hgad.models.hgad.prior import CovarianceKind, HierarchicalGaussian
 
 PriorKind = Literal["hierarchical", "fixed_centers", "single_gaussian"]
 
-PAPER_LEVELS = {"blocks.4": [1.0, 0.5, 0.25]}
+DEFAULT_LEVELS = {"layer2": [1.0], "layer3": [1.0]}
 """Levels of the paper: one layer of its backbone, of stride 16, at three scales."""
 
 TRAINED_CENTERS = 10
@@ -119,10 +119,10 @@ class HgadModel(nn.Module):
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_b6",
-        levels: Mapping[str, Sequence[float]] = PAPER_LEVELS,
+        backbone: str = "resnet18",
+        levels: Mapping[str, Sequence[float]] = DEFAULT_LEVELS,
         neighborhood: int = 1,
-        image_size: tuple[int, int] = (1024, 1024),
+        image_size: tuple[int, int] = (256, 256),
         pre_trained: bool = True,
         backbone_weights: str | Path | None = None,
         num_classes: int = 1,

@@ -10,46 +10,50 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from anomalib_hgad.models.hgad.anomaly_map import AnomalyMapGenerator, LevelScores
-from anomalib_hgad.models.hgad.calibration import NormalScores, ScoreCalibration, location_and_spread
+from anomalib_hgad.models.hgad.anomaly_map import QUANTITIES, LevelScores
+from anomalib_hgad.models.hgad.calibration import ScoreCalibration, location_and_spread
+from anomalib_hgad.models.hgad.normal_scores import ClassTails, ClassValues, PositionScores
 
-pytestmark = pytest.mark.usefixtures("seeded")
-
-SIZE = (16, 16)
+CPU = torch.device("cpu")
 LEVELS = 2
-ALL = torch.arange(2)
-"""Both of two classes."""
+POSITIONS = 5
 
 
-def single_position_levels(a: np.ndarray, e: np.ndarray, dtype: torch.dtype = torch.float32) -> list[LevelScores]:
-    """Levels of 1 x 1 positions, whose maps are constant: a of shape (B, L, K), e of shape (B, L)."""
-    return [
-        LevelScores(
-            torch.from_numpy(a[:, index : index + 1]).to(dtype),
-            torch.from_numpy(e[:, index : index + 1]).to(dtype),
-            (1, 1),
-        )
-        for index in range(a.shape[1])
-    ]
+def drawn(images: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """a, c and e of the positions of two levels, shape (3, images, L, n), and the classes, in no order."""
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(len(QUANTITIES), images, LEVELS, POSITIONS))
+    scores[2] = -np.abs(scores[2])
+    return scores, rng.permutation(np.arange(images) % classes)
 
 
-def normal_scores(a: np.ndarray, e: np.ndarray, y: np.ndarray, batch: int = 4, **dtype: torch.dtype) -> NormalScores:
-    """The scores of all images, collected batch by batch."""
-    scores = NormalScores()
+def position_scores(scores: np.ndarray, y: np.ndarray, classes: int, batch: int = 4) -> PositionScores:
+    """Their moments, collected batch by batch."""
+    result = PositionScores(classes, LEVELS, CPU)
     for start in range(0, len(y), batch):
         rows = slice(start, start + batch)
-        of_true_class = np.take_along_axis(a[rows], y[rows, None, None], axis=2)
-        scores.add(single_position_levels(of_true_class, e[rows], **dtype), torch.from_numpy(y[rows]))
-    return scores
+        levels = [
+            LevelScores(*(torch.from_numpy(of_quantity[rows, level]) for of_quantity in scores), (1, POSITIONS))
+            for level in range(LEVELS)
+        ]
+        result.add(levels, torch.from_numpy(y[rows]))
+    return result
 
 
-def updated(
-    training: NormalScores, held_out: NormalScores | None, classes: int, dtype: torch.dtype = torch.float32
-) -> ScoreCalibration:
-    """Constants from scores."""
-    calibration = ScoreCalibration(classes, LEVELS).to(dtype)
-    calibration.update(training, held_out, AnomalyMapGenerator("product", SIZE).to(dtype))
-    return calibration
+def class_values(values: list[list[float]]) -> ClassValues:
+    """Of every class, a value each of some images."""
+    result = ClassValues(len(values), CPU)
+    for index, of_class in enumerate(values):
+        result.add(torch.tensor(of_class, dtype=torch.float64).unsqueeze(-1), torch.full((len(of_class),), index))
+    return result
+
+
+def class_tails(values: list[list[float]]) -> ClassTails:
+    """Likewise."""
+    result = ClassTails(len(values), CPU)
+    for index, of_class in enumerate(values):
+        result.add(torch.tensor(of_class, dtype=torch.float64).unsqueeze(-1), torch.full((len(of_class),), index))
+    return result
 
 
 def spread_by_hand(scores: list[np.ndarray]) -> list[float]:
@@ -58,106 +62,131 @@ def spread_by_hand(scores: list[np.ndarray]) -> list[float]:
     return [np.sqrt((s.var() * len(s) + 5 * relative * s.mean() ** 2) / (len(s) + 5)) for s in scores]
 
 
-def s_by_hand(a: np.ndarray, e: np.ndarray, a_max: np.ndarray, e_max: np.ndarray) -> np.ndarray:
-    """S of images of one position, a and e of shape (B, L)."""
-    of_a, of_e = (np.exp(np.minimum(0, score - largest)) for score, largest in ((a, a_max), (e, e_max)))
-    return (LEVELS - of_a.sum(axis=1)) * (LEVELS - of_e.sum(axis=1))
-
-
-def random_scores(images: int, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """a, e and the classes, in no order."""
-    rng = np.random.default_rng(0)
-    y = rng.permutation(np.arange(images) % classes)
-    return rng.normal(size=(images, LEVELS, classes)), -rng.random((images, LEVELS)), y
-
-
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("batch", [1, 4, 100])
-def test_constants_equal_numpy(batch: int) -> None:
-    """However the images are batched; scores under the classes that an image is not of do not count."""
-    a, e, y = random_scores(30, 3)
-    held_a, held_e, held_y = (
-        part[::-1][:17].copy() - shift for part, shift in zip((a, e, y), (0.3, 0.1, 0), strict=True)
-    )
-    training, held_out = normal_scores(a, e, y, batch), normal_scores(held_a, held_e, held_y, batch)
-    calibration = updated(training, held_out, classes=3)
-    scores = []
+def test_constants_of_positions_equal_numpy(batch: int, dtype: torch.dtype) -> None:
+    """However the images are batched; as a training with precision="64-true" has them, too."""
+    scores, y = drawn(30, 3)
+    unseen_scores, unseen_y = scores[:, ::-1][:, :17] - 0.3, y[::-1][:17].copy()
+    calibration = ScoreCalibration(3, LEVELS).to(dtype)
+    calibration.set_positions(position_scores(scores, y, 3, batch), position_scores(unseen_scores, unseen_y, 3, batch))
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-12
     for k in range(3):
-        a_max, e_max = a[y == k][:, :, k].max(axis=0), e[y == k].max(axis=0)
-        np.testing.assert_allclose(calibration.max_log_likelihood[k].numpy(), a_max, rtol=1e-6)
-        np.testing.assert_allclose(calibration.max_negative_entropy[k].numpy(), e_max, rtol=1e-6)
-        np.testing.assert_allclose(
-            calibration.mean_log_likelihood[k].numpy(), held_a[held_y == k][:, :, k].mean(axis=0), rtol=1e-4
-        )
-        np.testing.assert_allclose(
-            calibration.deviation[k].numpy(), held_a[held_y == k][:, :, k].std(axis=0), rtol=1e-4
-        )
-        scores.append(s_by_hand(held_a[held_y == k][:, :, k], held_e[held_y == k], a_max, e_max))
-    np.testing.assert_allclose(calibration.location.numpy(), [s.mean() for s in scores], rtol=1e-4)
-    np.testing.assert_allclose(calibration.spread.numpy(), spread_by_hand(scores), rtol=1e-4)
+        of_class, of_unseen = scores[:, y == k], unseen_scores[:, unseen_y == k]
+        for actual, expected in (
+            (calibration.maximum, of_class.max(axis=(1, 3))),
+            (calibration.mean, of_unseen.mean(axis=(1, 3))),
+            (calibration.deviation, of_unseen.std(axis=(1, 3))),
+        ):
+            assert actual.dtype == dtype
+            np.testing.assert_allclose(actual[k].numpy(), expected.T, rtol=tolerance, atol=tolerance)
 
 
-def test_constants_are_maxima_over_positions() -> None:
-    a, e = torch.tensor([[[-3.0], [-1.0], [-2.0]]]), torch.tensor([[-0.3, -0.2, -0.1]])
-    scores = NormalScores()
-    scores.add([LevelScores(a, e, (1, 3))], torch.tensor([0]))
-    calibration = ScoreCalibration(1, 1)
-    calibration.update(scores, None, AnomalyMapGenerator("product", SIZE))
-    assert calibration.max_log_likelihood.item() == -1
-    assert calibration.max_negative_entropy.item() == pytest.approx(-0.1)
-
-
-def test_without_calibration_the_scores_are_the_map_itself() -> None:
-    training = normal_scores(*random_scores(12, 2))
-    calibration, reference = updated(training, None, 2), updated(training, training, 2)
-    anomaly_map = torch.rand(2, 1, 4, 4)
-    assert torch.equal(calibration(anomaly_map, ALL.expand(2, 2), torch.eye(2)), anomaly_map)
-    assert torch.equal(calibration.max_log_likelihood, reference.max_log_likelihood)
-
-
-def test_class_without_held_out_images_takes_its_training_images() -> None:
-    a, e, y = random_scores(20, 2)
-    training = normal_scores(a, e, y)
-    rows = y == 0
-    calibration = updated(training, normal_scores(a[rows][:4], e[rows][:4], y[rows][:4]), 2)
-    of_all = updated(training, training, 2)
-    assert calibration.location[1].item() == pytest.approx(of_all.location[1].item(), rel=1e-5)
-    assert calibration.location[0].item() != pytest.approx(of_all.location[0].item(), rel=1e-3)
-    empty = updated(training, NormalScores(), 2)
-    for name, constants in empty.state_dict().items():
-        torch.testing.assert_close(constants, of_all.state_dict()[name], rtol=0, atol=1e-6)
-
-
-def test_update_forgets_the_constants_before() -> None:
-    a, e, y = random_scores(12, 2)
-    first, second = normal_scores(a, e, y), normal_scores(2 * a - 7, e, y)
-    calibration = updated(first, first, 2)
-    calibration.update(second, second, AnomalyMapGenerator("product", SIZE))
-    reference = updated(second, second, 2)
-    for name, constants in calibration.state_dict().items():
-        torch.testing.assert_close(constants, reference.state_dict()[name], rtol=0, atol=0)
-
-
-def test_absent_class_keeps_neutral_constants() -> None:
-    a, e, y = random_scores(12, 3)
+def test_class_of_no_images_keeps_neutral_constants() -> None:
+    scores, y = drawn(12, 3)
     present = y != 1
-    scores = normal_scores(a[present], e[present], y[present])
-    calibration = updated(scores, scores, classes=3)
-    assert calibration.max_log_likelihood[1].tolist() == calibration.max_negative_entropy[1].tolist() == [0, 0]
-    assert (calibration.location[1].item(), calibration.spread[1].item()) == (0, 1)
-    assert (calibration.location[[0, 2]] > 0).all()
-    own = [s_by_hand(a[y == k][:, :, k], e[y == k], a[y == k][:, :, k].max(0), e[y == k].max(0)) for k in (0, 2)]
-    np.testing.assert_allclose(calibration.spread[[0, 2]].numpy(), spread_by_hand(own), rtol=1e-4)
+    calibration = ScoreCalibration(3, LEVELS)
+    own = position_scores(scores[:, present], y[present], 3)
+    calibration.set_positions(own, own)
+    for name, neutral in (("maximum", 0), ("mean", 0), ("deviation", 1)):
+        constants = getattr(calibration, name)
+        assert (constants[1] == neutral).all()
+        assert (constants[[0, 2]] != neutral).all()
+    calibration.set_scale(*[class_values([[3.0, 4.0], [], [5.0, 6.0]])] * 2, class_tails([[7.0], [], [8.0]]))
+    for name, neutral in (("location", 0), ("spread", 1), ("pixel_location", 0), ("pixel_spread", 1)):
+        constants = getattr(calibration, name)
+        assert constants[1].item() == neutral
+        assert (constants[[0, 2]] != neutral).all()
 
 
-def test_maps_are_put_on_the_scale_of_their_class() -> None:
-    """(S - location) / spread; an uncertain class blends both."""
+def test_positions_that_are_all_alike_deviate_a_little() -> None:
+    alike = position_scores(np.full((3, 4, LEVELS, POSITIONS), -2.0), np.zeros(4, dtype=np.int64), 1)
+    calibration = ScoreCalibration(1, LEVELS)
+    calibration.set_positions(alike, alike)
+    torch.testing.assert_close(calibration.deviation, torch.full((1, LEVELS, 3), 1e-3))
+
+
+def test_new_constants_replace_the_old() -> None:
+    scores, y = drawn(12, 2)
+    first, second = position_scores(scores, y, 2), position_scores(2 * scores - 7, y, 2)
+    calibration, reference = ScoreCalibration(2, LEVELS), ScoreCalibration(2, LEVELS)
+    calibration.set_positions(first, first)
+    for each in (calibration, reference):
+        each.set_positions(second, second)
+    for name, constants in calibration.state_dict().items():
+        assert torch.equal(constants, reference.state_dict()[name]), name
+
+
+def test_constants_are_those_of_each_images_class() -> None:
+    calibration = ScoreCalibration(3, LEVELS)
+    for constants in (calibration.maximum, calibration.mean, calibration.deviation):
+        constants.copy_(torch.randn(constants.shape))
+    found = calibration.constants(torch.tensor([2, 0]))
+    for actual, of_all in zip(found, (calibration.maximum, calibration.mean, calibration.deviation), strict=True):
+        assert torch.equal(actual, torch.stack((of_all[2], of_all[0])))
+
+
+def test_scores_and_maps_are_put_on_scales_of_their_own() -> None:
+    """(S - location) / spread, by hand."""
     calibration = ScoreCalibration(2, 1)
-    calibration.location.copy_(torch.tensor([1.0, 3.0]))
-    calibration.spread.copy_(torch.tensor([0.5, 2.0]))
-    weights = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
-    actual = calibration(torch.full((3, 1, 2, 2), 5.0), torch.tensor([[0, 1], [0, 1], [1, 0]]), weights)
-    expected = torch.tensor([8.0, 1.0, 3 / 1.25]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
-    torch.testing.assert_close(actual, expected)
+    for name, values in (
+        ("location", [1.0, 3.0]),
+        ("spread", [0.5, 2.0]),
+        ("pixel_location", [0.0, 2.0]),
+        ("pixel_spread", [4.0, 0.1]),
+    ):
+        getattr(calibration, name).copy_(torch.tensor(values))
+    score, anomaly_map = calibration(torch.tensor([5.0, 5.0]), torch.full((2, 1, 2, 2), 3.0), torch.tensor([1, 0]))
+    torch.testing.assert_close(score, torch.tensor([1.0, 8.0]))
+    torch.testing.assert_close(anomaly_map, torch.tensor([10.0, 0.75]).view(2, 1, 1, 1).expand(2, 1, 2, 2))
+
+
+def test_scale_equals_numpy() -> None:
+    """Image scores have mean and deviation; pixels their mean and the median of what a share of an image exceeds."""
+    rng = np.random.default_rng(1)
+    scores, pixels, tails = ([rng.gamma(3, size=size) * scale for size, scale in ((9, 1), (31, 40))] for _ in range(3))
+    tails = [of_class + pixel.mean() for of_class, pixel in zip(tails, pixels, strict=True)]
+    calibration = ScoreCalibration(2, LEVELS).double()
+    calibration.set_scale(
+        class_values([list(of_class) for of_class in scores]),
+        class_values([list(of_class) for of_class in pixels]),
+        class_tails([list(of_class) for of_class in tails]),
+    )
+    np.testing.assert_allclose(calibration.location.numpy(), [of_class.mean() for of_class in scores], rtol=1e-12)
+    np.testing.assert_allclose(calibration.spread.numpy(), spread_by_hand(scores), rtol=1e-10)
+    np.testing.assert_allclose(calibration.pixel_location.numpy(), [of_class.mean() for of_class in pixels], rtol=1e-12)
+    middle = np.array([np.median(of_class) for of_class in tails])
+    expected = middle - [of_class.mean() for of_class in pixels]
+    np.testing.assert_array_less(np.abs(calibration.pixel_spread.numpy() - expected), 0.02 * middle)
+
+
+def test_even_maps_of_images_that_differ_are_as_wide_as_the_images() -> None:
+    """As those of flow="semantic"; the mean may be above the median then."""
+    values = list(5 + np.exp(np.random.default_rng(2).normal(size=400)))
+    calibration = ScoreCalibration(1, 1).double()
+    calibration.set_scale(*[class_values([values])] * 2, class_tails([values]))
+    assert np.mean(values) > np.median(values)
+    expected = np.median(values) - np.quantile(values, 0.16)
+    assert calibration.pixel_spread.item() == pytest.approx(expected, abs=0.04 * 5)
+    assert calibration.pixel_spread.item() > 0.4
+
+
+def test_pixels_that_are_all_alike_have_a_positive_spread() -> None:
+    calibration = ScoreCalibration(1, 1)
+    calibration.set_scale(class_values([[2.0]]), class_values([[3.0, 3.0]]), class_tails([[3.0, 3.0]]))
+    assert calibration.pixel_location.item() == 3
+    assert 1e-3 <= calibration.pixel_spread.item() < 0.07  # within the width of a bin of the tail
+
+
+def test_cleared_scale_leaves_scores_and_maps_as_they_are() -> None:
+    calibration = ScoreCalibration(2, 1)
+    calibration.set_scale(*[class_values([[3.0, 4.0], [5.0]])] * 2, class_tails([[7.0], [8.0]]))
+    scores, maps = torch.rand(2), torch.rand(2, 1, 4, 4)
+    changed = calibration(scores, maps, torch.arange(2))
+    calibration.clear_scale()
+    for same, other, expected in zip(calibration(scores, maps, torch.arange(2)), changed, (scores, maps), strict=True):
+        assert torch.equal(same, expected)
+        assert not torch.allclose(other, expected)
 
 
 def test_auroc_within_a_class_stays_and_that_of_all_images_no_longer_suffers_from_the_scales() -> None:
@@ -166,40 +195,26 @@ def test_auroc_within_a_class_stays_and_that_of_all_images_no_longer_suffers_fro
     y, label = np.arange(400) % 2, np.arange(400) // 2 % 2
     s = (rng.normal(size=400) + 5 + 2 * label) * np.where(y == 1, 100, 1)
     calibration = ScoreCalibration(2, 1).double()
-    normal = [torch.from_numpy(s[(y == k) & (label == 0)]) for k in range(2)]
-    for constants, values in zip((calibration.location, calibration.spread), location_and_spread(normal), strict=True):
-        constants.copy_(values)
-    maps = torch.from_numpy(s).view(-1, 1, 1, 1)
-    scaled = calibration(maps, torch.from_numpy(y).view(-1, 1), torch.ones(400, 1).double()).flatten().numpy()
+    normal = class_values([list(s[(y == k) & (label == 0)]) for k in range(2)])
+    calibration.set_scale(normal, normal, class_tails([[1.0], [1.0]]))
+    scores = torch.from_numpy(s)
+    scaled = calibration(scores, scores.view(-1, 1, 1, 1), torch.from_numpy(y))[0].numpy()
     of_classes = [roc_auc_score(label[y == k], s[y == k]) for k in range(2)]
     for k in range(2):
         assert roc_auc_score(label[y == k], scaled[y == k]) == pytest.approx(of_classes[k], abs=1e-12)
     assert roc_auc_score(label, s) < 0.8
     assert roc_auc_score(label, scaled) == pytest.approx(np.mean(of_classes), abs=0.03)
-
-
-def test_normal_images_of_every_class_score_around_zero_with_width_one() -> None:
-    """Class 1's log-likelihoods vary thirty times as much as class 0's."""
-    a, e, y = random_scores(800, 2)
-    a = -np.abs(a) * np.array([0.1, 3.0])
-    scores = normal_scores(a, e, y, batch=100)
-    calibration = updated(scores, scores, 2)
-    weights = torch.nn.functional.one_hot(torch.from_numpy(y), 2).float()
-    maps = AnomalyMapGenerator("product", SIZE)(
-        single_position_levels(a, e), calibration.constants(slice(None)), weights, SIZE
-    )
-    assert maps[y == 1].mean() > 4 * maps[y == 0].mean()
-    scaled = calibration(maps, ALL.expand(800, 2), weights).amax(dim=(1, 2, 3)).numpy()
     for k in range(2):
-        assert scaled[y == k].mean() == pytest.approx(0, abs=1e-3)
-        assert scaled[y == k].std() == pytest.approx(1, abs=0.05)
+        normal_scores = scaled[(y == k) & (label == 0)]
+        assert normal_scores.mean() == pytest.approx(0, abs=1e-9)
+        assert normal_scores.std() == pytest.approx(1, abs=0.05)
 
 
 def test_location_and_spread_by_hand() -> None:
     """Squares 2, 0, 0 and means 2, 10, 4: the ratio squared is (2 / 4) / (1 + 3 + 0) = 1/8; 5 images' worth of it."""
-    location, spread = location_and_spread([torch.tensor([1.0, 3.0]), torch.full((4,), 10.0), torch.tensor([4.0])])
+    location, spread = location_and_spread(class_values([[1.0, 3.0], [10.0] * 4, [4.0]]))
     assert location.tolist() == [2, 10, 4]
-    expected = torch.tensor([(2 + 5 / 8 * 4) / 7, (5 / 8 * 100) / 9, (5 / 8 * 16) / 6]).sqrt()
+    expected = torch.tensor([(2 + 5 / 8 * 4) / 7, (5 / 8 * 100) / 9, (5 / 8 * 16) / 6]).double().sqrt()
     torch.testing.assert_close(spread, expected)
 
 
@@ -213,36 +228,19 @@ def test_location_and_spread_by_hand() -> None:
     ],
 )
 def test_one_image_or_identical_ones_have_a_positive_spread(scores: list[float], expected: float) -> None:
-    location, spread = location_and_spread([torch.tensor(scores), torch.empty(0)])
+    location, spread = location_and_spread(class_values([scores, []]))
     assert location.tolist() == [pytest.approx(scores[0]), 0]
     assert spread.tolist() == [pytest.approx(expected), 1]
 
 
-def test_scores_of_a_class_are_those_of_a_model_of_this_class_alone() -> None:
-    a, e, y = random_scores(5, 3)
-    (levels,) = normal_scores(a, e, y, batch=5).of_class(2)
-    assert [level.log_likelihoods.shape for level in levels] == [(np.sum(y == 2), 1, 1)] * LEVELS
-    for index, level in enumerate(levels):
-        np.testing.assert_array_equal(level.log_likelihoods[:, 0, 0], a[y == 2, index, 2].astype(np.float32))
-        np.testing.assert_array_equal(level.negative_entropy[:, 0], e[y == 2, index].astype(np.float32))
-
-
 def test_scale_is_kept_in_full_precision_under_autocast() -> None:
     calibration = ScoreCalibration(3, 1)
-    calibration.location.copy_(torch.tensor([1.001, 2.003, 3.007]))
-    calibration.spread.fill_(0.0123)
-    maps, weights = torch.rand(3, 1, 4, 4) + 1, torch.eye(3)
-    expected = calibration(maps, torch.arange(3).expand(3, 3), weights)
+    for name in ("location", "pixel_location"):
+        getattr(calibration, name).copy_(torch.tensor([1.001, 2.003, 3.007]))
+    for name in ("spread", "pixel_spread"):
+        getattr(calibration, name).fill_(0.0123)
+    arguments = torch.rand(3) + 1, torch.rand(3, 1, 4, 4) + 1, torch.arange(3)
+    expected = calibration(*arguments)
     with torch.autocast("cpu", torch.bfloat16):
-        actual = calibration(maps, torch.arange(3).expand(3, 3), weights)
+        actual = calibration(*arguments)
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_constants_in_double_precision() -> None:
-    """As a training with precision="64-true" has them."""
-    a, e, y = random_scores(12, 2)
-    scores = normal_scores(a, e, y, dtype=torch.float64)
-    calibration = updated(scores, scores, 2, torch.float64)
-    own_a, own_e = a[y == 1][:, :, 1], e[y == 1]
-    expected = s_by_hand(own_a, own_e, own_a.max(axis=0), own_e.max(axis=0)).mean()
-    assert calibration.location[1].item() == pytest.approx(expected, rel=1e-6)

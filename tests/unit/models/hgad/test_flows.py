@@ -164,7 +164,7 @@ def test_new_family_learns_where_drawn_vectors_are_from(scaling: Scaling) -> Non
 
 @pytest.mark.usefixtures("scaling")
 def test_new_family_is_in_the_model() -> None:
-    model = HgadModel("resnet18", {"layer1": [1.0]}, (32, 32), pre_trained=False, flow="scaling")
+    model = HgadModel("resnet18", {"layer1": [1.0]}, image_size=(32, 32), pre_trained=False, flow="scaling")
     assert isinstance(model.flows[0], Scaling)
 
 

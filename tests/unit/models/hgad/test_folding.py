@@ -23,7 +23,7 @@ def model() -> HgadModel:
     model = HgadModel(
         "resnet18",
         {"layer2": [1.0, 0.5]},
-        SIZE,
+        image_size=SIZE,
         pre_trained=False,
         num_classes=3,
         num_centers=4,
@@ -35,6 +35,8 @@ def model() -> HgadModel:
     model.set_whitening([(torch.rand(128), torch.rand(128).add(0.5).diag()) for _ in model.flows])
     model.calibration.location.copy_(torch.rand(3))
     model.calibration.spread.copy_(torch.rand(3) + 0.5)
+    model.calibration.pixel_location.copy_(torch.rand(3))
+    model.calibration.pixel_spread.copy_(torch.rand(3) + 0.5)
     return model
 
 

@@ -299,3 +299,44 @@ def test_full_covariances_in_half_precision() -> None:
         actual = prior.intra_class_log_density(z, classes), prior.class_energies(z)
     for one, other in zip(actual, expected, strict=True):
         assert torch.equal(one, other)
+
+
+def empirical(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Counts, means and covariances of vectors of the classes."""
+    return (
+        torch.tensor([len(of_class) for of_class in rows], dtype=torch.float64),
+        torch.stack([of_class.mean(dim=0) for of_class in rows]),
+        torch.stack([torch.cov(of_class.T, correction=0) for of_class in rows]),
+    )
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["fitted vectors", "other vectors"])
+@pytest.mark.parametrize(("classes", "dim"), [(4, 3), (2, 6), (1, 2)])
+def test_mean_log_densities_are_the_means_of_torchs_over_the_vectors(classes: int, dim: int, same: bool) -> None:
+    """An expectation depends on the vectors' moments alone."""
+    prior = HierarchicalGaussianMixture(classes, 1, dim, covariance="full").double()
+    fitted, others = (
+        [
+            2 * torch.randn(dim).double() + torch.randn(300, dim).double() @ torch.randn(dim, dim).double()
+            for _ in range(classes)
+        ]
+        for _ in range(2)
+    )
+    counts, means, covariances = empirical(fitted)
+    prior.set_gaussians(counts, means, covariances)
+    rows = fitted if same else others
+    actual = prior.mean_log_densities(*empirical(rows))
+    for y in range(classes):
+        for k in range(classes):
+            log_densities = MultivariateNormal(means[k], with_ridge(covariances[k])).log_prob(rows[y])
+            assert actual[y, k].item() == pytest.approx(log_densities.mean().item() + constant(dim), rel=1e-9)
+    if same:
+        assert actual.argmax(dim=1).tolist() == list(range(classes)), "its own class fits a class best"
+
+
+def test_nothing_is_likely_under_a_class_of_no_vectors() -> None:
+    prior = HierarchicalGaussianMixture(3, 1, 2, covariance="full").double()
+    gaussians = torch.tensor([9.0, 0.0, 5.0]), torch.randn(3, 2).double(), torch.eye(2).double().repeat(3, 1, 1)
+    prior.set_gaussians(*gaussians)
+    actual = prior.mean_log_densities(*gaussians)
+    assert actual.isneginf().tolist() == [[False, True, False]] * 3

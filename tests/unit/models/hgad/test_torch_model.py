@@ -11,12 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from scipy.special import logsumexp, softmax
 from torch import nn
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
-from anomalib_hgad.models.hgad.calibration import NormalScores
 from anomalib_hgad.models.hgad.loss import HgadLosses, hgad_losses
-from anomalib_hgad.models.hgad.torch_model import HgadModel
+from anomalib_hgad.models.hgad.prior import RIDGE
+from anomalib_hgad.models.hgad.torch_model import CANDIDATE_CLASSES, HgadModel
+from tests.helpers import constants
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -31,7 +33,7 @@ def make_model(scales: Sequence[float] = (1.0,), **settings: object) -> HgadMode
         "flow_arguments": {"coupling_blocks": 2, "condition_dim": 8},
         **settings,
     }
-    model = HgadModel("resnet18", {"layer2": scales}, SIZE, pre_trained=False, **arguments).eval()
+    model = HgadModel("resnet18", {"layer2": scales}, image_size=SIZE, pre_trained=False, **arguments).eval()
     for prior in model.priors:
         nn.init.normal_(prior.class_logits)
         nn.init.normal_(prior.center_logits)
@@ -40,11 +42,8 @@ def make_model(scales: Sequence[float] = (1.0,), **settings: object) -> HgadMode
 
 def set_constants(model: HgadModel) -> None:
     """Constants of the scores from random images."""
-    scores = NormalScores()
     classes = torch.arange(3 * model.num_classes) % model.num_classes
-    readings = model.read(model.encoder(torch.randn(len(classes), 3, *SIZE)))
-    scores.add(model.level_scores(readings, classes.unsqueeze(-1)), classes)
-    model.calibration.update(scores, scores, model.anomaly_map_generator)
+    constants.set_constants(model, model.encoder(torch.randn(len(classes), 3, *SIZE)), classes)
 
 
 @pytest.fixture
@@ -74,11 +73,12 @@ def test_score_does_not_depend_on_the_batch(prior: str, labelled: bool) -> None:
 
 
 def test_level_scores_are_the_densities_of_torch() -> None:
-    """a by class, e, and the most likely class of the image."""
+    """a under the class that is asked for, e, and the most likely class of the image."""
     model = make_model()
     images = torch.randn(4, 3, *SIZE)
     readings = model.read(model.encoder(images))
-    (level,) = model.level_scores(readings, torch.arange(3).expand(4, 3))
+    class_index = torch.tensor([2, 0, 1, 2])
+    (level,) = model.level_scores(readings, class_index)
     (prior,) = model.priors
     with torch.no_grad():
         latents = model.flows[0](model.encoder(images)[0])
@@ -93,7 +93,8 @@ def test_level_scores_are_the_densities_of_torch() -> None:
             of_classes.append((mixture.log_prob(z) + latents.log_det.double()) / 128)
         energies = -0.5 * (z.unsqueeze(2) - prior.class_centers.double()).square().sum(dim=-1)
         log_joint = energies + prior.class_logits.double().log_softmax(dim=-1)
-    torch.testing.assert_close(level.log_likelihoods.double(), torch.stack(of_classes, dim=-1), rtol=1e-4, atol=1e-5)
+    expected = torch.stack([of_classes[y][row] for row, y in enumerate(class_index)])
+    torch.testing.assert_close(level.log_likelihood.double(), expected, rtol=1e-4, atol=1e-5)
     entropy = Categorical(logits=energies).entropy()
     torch.testing.assert_close(level.negative_entropy.double(), -entropy, rtol=1e-3, atol=1e-4)
     assert level.grid == (8, 8)
@@ -104,11 +105,11 @@ def test_single_gaussian_is_the_standard_normal() -> None:
     """CFLOW-AD: log N(z; 0, I) + log |det J|, per dimension, whatever the number of classes asked for."""
     model = make_model(prior="single_gaussian", num_classes=5)
     images = torch.randn(2, 3, *SIZE)
-    (level,) = model.level_scores(model.read(model.encoder(images)), torch.zeros(2, 1, dtype=torch.int64))
+    (level,) = model.level_scores(model.read(model.encoder(images)), torch.zeros(2, dtype=torch.int64))
     with torch.no_grad():
         latents = model.flows[0](model.encoder(images)[0])
     expected = (Normal(0.0, 1.0).log_prob(latents.z).sum(dim=-1) + latents.log_det) / 128
-    torch.testing.assert_close(level.log_likelihoods, expected.unsqueeze(-1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(level.log_likelihood, expected, rtol=1e-4, atol=1e-5)
     assert model.num_classes == 1
     assert not model.priors[0].class_centers.requires_grad
 
@@ -126,9 +127,9 @@ def test_map_of_one_class_is_that_of_the_log_likelihood(score: str) -> None:
     """The entropy of one class is 0; its map would make every product 0."""
     model = make_model(num_classes=1, score=score)
     images = torch.randn(2, 3, *SIZE)
-    (level,) = model.level_scores(model.read(model.encoder(images)), torch.zeros(2, 1, dtype=torch.int64))
-    model.calibration.max_log_likelihood.fill_(level.log_likelihoods.max())
-    normality = (level.log_likelihoods - level.log_likelihoods.max()).exp().view(2, 1, 8, 8)
+    (level,) = model.level_scores(model.read(model.encoder(images)), torch.zeros(2, dtype=torch.int64))
+    model.calibration.maximum[..., 0] = level.log_likelihood.max()
+    normality = (level.log_likelihood - level.log_likelihood.max()).exp().view(2, 1, 8, 8)
     upsampled = nn.functional.interpolate(normality, SIZE, mode="bilinear", align_corners=True)
     expected = model.anomaly_map_generator.blur(1 - upsampled)
     anomaly_map = model(images).anomaly_map
@@ -151,15 +152,20 @@ def test_given_class_is_a_certain_posterior(model: HgadModel) -> None:
         torch.testing.assert_close(inferred.pred_score, given.pred_score, rtol=1e-4, atol=1e-4)
 
 
-def test_an_image_is_scored_under_its_most_probable_classes() -> None:
-    """Of many equally likely classes, five count; a class beyond them changes nothing."""
+def test_an_image_is_scored_under_its_most_probable_class_alone() -> None:
+    """Another class's constants change nothing, however probable it is."""
     model = make_model(num_classes=9)
     set_constants(model)
     images = torch.randn(1, 3, *SIZE)
-    posterior = model.predict(images)[0].class_posterior[0]
-    model.calibration.location[posterior.argsort()[:4]] = 1e6
-    assert model.predict(images)[0].pred_score.abs().item() < 1e4
-    model.calibration.location[posterior.argmax()] = 1e6
+    before, _ = model.predict(images)
+    best = before.class_posterior.argmax()
+    others = torch.arange(9) != best
+    for constant in (model.calibration.location, model.calibration.pixel_location, model.novelty.location):
+        constant[others] = 1e6
+    after, _ = model.predict(images)
+    for actual, expected in zip(after, before, strict=True):
+        assert torch.equal(actual, expected)
+    model.calibration.location[best] = 1e6
     assert model.predict(images)[0].pred_score.abs().item() > 1e4
 
 
@@ -173,10 +179,20 @@ def test_given_class_is_that_of_each_image(model: HgadModel) -> None:
     assert (mixed.pred_score - others.pred_score).abs().min() > 1e-3
 
 
-def test_image_score_is_the_largest_of_its_map(model: HgadModel) -> None:
-    images = torch.randn(3, 3, *SIZE)
-    for prediction in model.predict(images, torch.tensor([0, 1, 2])):
-        np.testing.assert_array_equal(prediction.pred_score, prediction.anomaly_map.numpy().reshape(3, -1).max(axis=1))
+@pytest.mark.parametrize("share", [0.0, 0.02, 1.0])
+def test_image_score_is_the_mean_of_the_largest_share_of_its_map(share: float) -> None:
+    """Before score and map are put on scales of their own."""
+    model = make_model((1.0, 0.5), score_share=share)
+    set_constants(model)
+    images, classes = torch.randn(3, 3, *SIZE), torch.tensor([0, 1, 2])
+    calibration = model.calibration
+    inferred, given = model.predict(images, classes)
+    for prediction, y in ((inferred, inferred.class_posterior.argmax(dim=-1)), (given, classes)):
+        raw = prediction.anomaly_map.flatten(1).double() * calibration.pixel_spread[y].unsqueeze(1)
+        pixels = np.sort((raw + calibration.pixel_location[y].unsqueeze(1)).numpy(), axis=1)[:, ::-1]
+        expected = pixels[:, : max(1, round(share * pixels.shape[1]))].mean(axis=1)
+        actual = prediction.pred_score * calibration.spread[y] + calibration.location[y]
+        np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_forward_predicts_with_the_inferred_class_and_without_gradients(model: HgadModel) -> None:
@@ -253,13 +269,15 @@ def test_setting_the_number_of_classes_starts_priors_and_constants_anew_and_keep
     flows = {name: tensor.clone() for name, tensor in model.flows.state_dict().items()}
     model.set_num_classes(5)
     assert model.num_classes == 5
-    fresh = HgadModel("resnet18", {"layer2": [1.0, 0.5]}, SIZE, pre_trained=False, num_classes=5, num_centers=2)
+    fresh = HgadModel(
+        "resnet18", {"layer2": [1.0, 0.5]}, image_size=SIZE, pre_trained=False, num_classes=5, num_centers=2
+    )
     for own, other in zip(model.priors, fresh.priors, strict=True):
         torch.testing.assert_close(own.class_centers, other.class_centers)
         assert own.center_offsets.shape == (5, 1, 128)
         assert (own.class_logits == 0).all()
-    for name, constants in fresh.calibration.state_dict().items():
-        assert torch.equal(model.calibration.state_dict()[name], constants)
+    for name, tensor in fresh.calibration.state_dict().items():
+        assert torch.equal(model.calibration.state_dict()[name], tensor)
     for name, tensor in model.flows.state_dict().items():
         assert torch.equal(tensor, flows[name]), name
 
@@ -292,7 +310,10 @@ def test_map_has_the_size_of_the_images(model: HgadModel) -> None:
     images = torch.randn(1, 3, 96, 128)
     prediction, _ = model.predict(images)
     assert prediction.anomaly_map.shape == (1, 1, 96, 128)
-    assert prediction.pred_score.item() == prediction.anomaly_map.max().item()
+    scale = model.calibration
+    y = prediction.class_posterior.argmax(dim=-1)
+    largest = prediction.anomaly_map.max() * scale.pixel_spread[y] + scale.pixel_location[y]
+    torch.testing.assert_close(prediction.pred_score * scale.spread[y] + scale.location[y], largest)
 
 
 def test_losses_are_named_as_their_equations() -> None:
@@ -322,24 +343,201 @@ def test_posterior_is_the_product_over_all_positions_of_all_levels() -> None:
     torch.testing.assert_close(prediction.class_posterior, torch.tensor([SHARES] * 2), rtol=1e-3, atol=0)
 
 
-def test_score_is_that_under_the_five_most_probable_classes_by_their_shares() -> None:
-    """Their probabilities sum to 0.96; the class of 0.04 counts for nothing."""
+def test_score_is_on_the_scale_of_the_most_probable_class() -> None:
+    """Of a probability of 0.4, the others count for nothing."""
     model = blind_model(SHARES)
     model.calibration.location.copy_(torch.tensor([5.0, 1.0, 4.0, 2.0, 1000.0, 3.0]))
     model.calibration.spread.copy_(torch.tensor([2.0, 0.5, 2.0, 1.0, 1000.0, 1.0]))
-    location = (0.4 * 1 + 0.25 * 2 + 0.15 * 3 + 0.1 * 4 + 0.06 * 5) / 0.96
-    spread = (0.4 * 0.5 + 0.25 * 1 + 0.15 * 1 + 0.1 * 2 + 0.06 * 2) / 0.96
+    model.calibration.pixel_location.copy_(torch.tensor([9.0, -1.0, 9.0, 9.0, 9.0, 9.0]))
+    model.calibration.pixel_spread.copy_(torch.tensor([9.0, 0.1, 9.0, 9.0, 9.0, 9.0]))
     entropy_map = 2 * (1 - 1 / 6)
     prediction, _ = model.predict(torch.randn(1, 3, *SIZE))
-    assert prediction.pred_score.item() == pytest.approx((entropy_map - location) / spread, rel=1e-3)
+    assert prediction.pred_score.item() == pytest.approx((entropy_map - 1) / 0.5, rel=1e-3)
+    torch.testing.assert_close(
+        prediction.anomaly_map, torch.full((1, 1, *SIZE), (entropy_map + 1) / 0.1), rtol=1e-3, atol=0
+    )
 
 
 def test_entropy_counts_from_the_largest_of_each_class_and_level() -> None:
     """S_e = 2 - exp(-ln 3 - e_max) of both levels, with e_max for the normalities that are written down."""
     model = blind_model((0.5, 0.3, 0.2))
     normalities = torch.tensor([[0.5, 0.75], [0.4, 0.6], [0.9, 0.8]])
-    model.calibration.max_negative_entropy.copy_(-math.log(3) - normalities.log())
+    model.calibration.maximum[..., 2] = -math.log(3) - normalities.log()
     inferred, given = model.predict(torch.randn(3, 3, *SIZE), torch.tensor([0, 1, 2]))
-    for prediction, expected in ((given, [0.75, 1.0, 0.3]), (inferred, [0.5 * 0.75 + 0.3 * 1.0 + 0.2 * 0.3] * 3)):
+    for prediction, expected in ((given, [0.75, 1.0, 0.3]), (inferred, [0.75] * 3)):
         maps = torch.tensor(expected).view(3, 1, 1, 1).expand(3, 1, *SIZE)
         torch.testing.assert_close(prediction.anomaly_map, maps, rtol=1e-3, atol=1e-4)
+
+
+IMAGES_OF_CLASS = 40
+CLOSED_FORM = {"flow": "linear", "flow_arguments": None, "num_centers": 1, "covariance": "full", "score": "contrast"}
+
+
+class ClosedForm:
+    """A model of Gaussians in float64 that is fitted to drawn features, and the same Gaussians as PyTorch has them.
+
+    Args:
+        num_classes: K. Classes lie on a line, each beside the next.
+        settings: Of the model.
+    """
+
+    def __init__(self, num_classes: int, **settings: object) -> None:
+        self.model = HgadModel(
+            "resnet18", {"layer1": [1.0, 0.5]}, image_size=(16, 16), pre_trained=False, num_classes=num_classes,
+            **CLOSED_FORM | settings,
+        ).double()  # fmt: skip
+        self.classes = torch.arange(num_classes).repeat_interleave(IMAGES_OF_CLASS)
+        self.features = self.draw(self.classes)
+        self.model.start_moments()
+        for rows in torch.randperm(len(self.classes)).split(5):
+            self.model.add_moments([level[rows] for level in self.features], self.classes[rows])
+        self.model.fit()
+
+    @staticmethod
+    def draw(class_index: torch.Tensor) -> list[torch.Tensor]:
+        """Features of two levels, of 4 x 4 and 2 x 2 positions."""
+        place = 0.4 * class_index.double() ** 1.5
+        width = 1 + 0.2 * (class_index % 3).double()
+        return [
+            place.view(-1, 1, 1, 1) + width.view(-1, 1, 1, 1) * torch.randn(len(class_index), 64, side, side).double()
+            for side in (4, 2)
+        ]
+
+    def log_likelihoods(self, features: list[torch.Tensor]) -> list[np.ndarray]:
+        """log p(x|k) / D of every level, shape (B, n, K), by PyTorch from the fitted features in their own space.
+
+        Both ridges are those of the definition: a share of the mean variance, before the whitening and after it.
+        """
+        of_levels = []
+        for fitted, level in zip(self.features, features, strict=True):
+            rows = [fitted[self.classes == k].permute(0, 2, 3, 1).flatten(0, 2) for k in self.classes.unique()]
+            pooled = torch.cov(torch.cat(rows).T, correction=0)
+            pooled = pooled + RIDGE * pooled.diagonal().mean() * torch.eye(64)
+            unwhiten = torch.linalg.cholesky(pooled)
+            whiten = torch.linalg.inv(unwhiten)
+            log_densities = []
+            for of_class in rows:
+                latent = whiten @ torch.cov(of_class.T, correction=0) @ whiten.T
+                latent = latent + RIDGE * latent.diagonal().mean() * torch.eye(64)
+                gaussian = MultivariateNormal(of_class.mean(dim=0), unwhiten @ latent @ unwhiten.T)
+                log_densities.append(gaussian.log_prob(level.permute(0, 2, 3, 1).flatten(1, 2)) / 64)
+            of_levels.append(torch.stack(log_densities, dim=-1).numpy())
+        return of_levels
+
+    def rivals(self) -> np.ndarray:
+        """The two other classes under which a class's fitted vectors are likeliest, the likelier one first."""
+        of_levels = self.log_likelihoods(self.features)
+        mean = np.stack(
+            [sum(level[self.classes == k].mean(axis=(0, 1)) for level in of_levels) for k in self.classes.unique()]
+        )
+        np.fill_diagonal(mean, -np.inf)
+        return np.argsort(-mean, axis=1)[:, : min(2, len(mean) - 1)]
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 6])
+def test_rivals_are_the_classes_under_which_its_vectors_are_likeliest(num_classes: int) -> None:
+    closed = ClosedForm(num_classes)
+    assert torch.equal(closed.model.rivals, torch.from_numpy(closed.rivals()))
+    assert set(closed.model.rivals[0].tolist()) == {1, 2} - {num_classes}, "the nearest on the line"
+
+
+@pytest.mark.parametrize("num_classes", [2, 6])
+def test_contrast_is_with_the_rivals(num_classes: int) -> None:
+    """c = a - log of the sum of the rivals' likelihoods per dimension, by PyTorch and SciPy."""
+    closed = ClosedForm(num_classes)
+    y = torch.tensor([0, 1, num_classes - 1, 0])
+    features = closed.draw(torch.tensor([0, 1, 0, 1]))
+    levels = closed.model.level_scores(closed.model.read(features), y)
+    for level, of_classes in zip(levels, closed.log_likelihoods(features), strict=True):
+        for row, index in enumerate(y.tolist()):
+            own = of_classes[row, :, index]
+            others = logsumexp(of_classes[row][:, closed.rivals()[index]], axis=-1)
+            np.testing.assert_allclose(level.log_likelihood[row].numpy(), own, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(level.contrast[row].numpy(), own - others, rtol=1e-5, atol=1e-5)
+
+
+def test_other_scores_need_no_rivals() -> None:
+    closed = ClosedForm(3, score="standardized")
+    levels = closed.model.level_scores(closed.model.read(closed.features), closed.classes)
+    assert all((level.contrast == 0).all() for level in levels)
+
+
+def test_rivals_until_they_are_fitted_are_other_classes_that_there_are() -> None:
+    model = ClosedForm(4).model
+    for num_classes, count in ((5, 2), (2, 1), (1, 0)):
+        model.set_num_classes(num_classes)
+        assert model.rivals.shape == (num_classes, count)
+        for index, rivals in enumerate(model.rivals.tolist()):
+            assert len(set(rivals) - {index}) == count
+            assert set(rivals) < set(range(num_classes))
+
+
+def test_class_is_that_of_the_median_densities() -> None:
+    """Softmax of the levels' positions times their median log-density, among equally frequent classes."""
+    closed = ClosedForm(3)
+    # Between two classes, for probabilities that are not 0 and 1.
+    features = [(a + b) / 2 for a, b in zip(*(closed.draw(torch.full((4,), k)) for k in (0, 1)), strict=True)]
+    logits = sum(
+        level.shape[1] * 64 * np.sort(level, axis=1)[:, (level.shape[1] - 1) // 2]
+        for level in closed.log_likelihoods(features)
+    )
+    actual = closed.model.class_posterior(closed.model.read(features))
+    np.testing.assert_allclose(actual.numpy(), softmax(logits, axis=1), rtol=1e-2, atol=1e-6)
+
+
+def test_defect_of_a_quarter_of_an_image_leaves_its_class() -> None:
+    """However unlikely it is under it: all positions together would say another class."""
+    closed = ClosedForm(3)
+    features = closed.draw(torch.zeros(5, dtype=torch.int64))
+    for level in features:
+        positions = level.flatten(2)
+        positions[..., : positions.shape[-1] // 4] += 40
+    posterior = closed.model.class_posterior(closed.model.read(features))
+    assert posterior.argmax(dim=-1).tolist() == [0] * 5
+    together = sum(level.sum(axis=1) for level in closed.log_likelihoods(features))
+    assert (together.argmax(axis=1) != 0).all()
+
+
+def test_classes_beyond_the_candidates_have_no_probability() -> None:
+    closed = ClosedForm(CANDIDATE_CLASSES + 2)
+    posterior = closed.model.class_posterior(closed.model.read(closed.features))
+    assert ((posterior > 0).sum(dim=-1) <= CANDIDATE_CLASSES).all()
+    torch.testing.assert_close(posterior.sum(dim=-1), torch.ones(len(posterior)).double())
+    assert (posterior.argmax(dim=-1) == closed.classes).double().mean() > 0.95
+
+
+def test_contrast_of_the_only_class_leaves_the_standardized_map() -> None:
+    maps = []
+    for score in ("contrast", "standardized"):
+        torch.manual_seed(0)
+        closed = ClosedForm(1, score=score)
+        constants.set_constants(closed.model, closed.features, closed.classes)
+        levels = closed.model.level_scores(closed.model.read(closed.features), closed.classes)
+        maps.append(closed.model.raw_scores(levels, closed.classes, (16, 16))[1])
+    assert torch.equal(*maps)
+
+
+def test_state_dict_holds_the_rivals() -> None:
+    closed = ClosedForm(4)
+    other = HgadModel(
+        "resnet18", {"layer1": [1.0, 0.5]}, image_size=(16, 16), pre_trained=False, num_classes=4, **CLOSED_FORM
+    ).double()
+    assert not torch.equal(other.rivals, closed.model.rivals)
+    other.load_state_dict(closed.model.state_dict())
+    assert torch.equal(other.rivals, closed.model.rivals)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"score": "contrast"},
+            "expected covariance='full' or another score than 'contrast', got covariance='identity'",
+        ),
+        ({"score_share": -0.1}, "expected 0 <= score_share <= 1, got -0.1"),
+        ({"score_share": 1.5}, "expected 0 <= score_share <= 1, got 1.5"),
+    ],
+)
+def test_settings_that_make_no_sense(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_model(**settings)

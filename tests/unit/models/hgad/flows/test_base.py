@@ -83,7 +83,13 @@ def test_log_det_is_that_of_the_jacobian_within_the_subspace(name: str) -> None:
 def test_closed_form_is_a_gaussian_of_the_principal_components() -> None:
     """log p of every position in the subspace, per kept direction, as PyTorch's multivariate normal has it."""
     model = HgadModel(
-        "resnet18", {"layer1": [1.0]}, (32, 32), pre_trained=False, flow="linear", feature_dim=5, covariance="full"
+        "resnet18",
+        {"layer1": [1.0]},
+        image_size=(32, 32),
+        pre_trained=False,
+        flow="linear",
+        feature_dim=5,
+        covariance="full",
     ).double()
     features = [torch.einsum("de,behw->bdhw", random_covariance(64), torch.randn(40, 64, 8, 8).double())]
     model.start_moments()
@@ -99,8 +105,8 @@ def test_closed_form_is_a_gaussian_of_the_principal_components() -> None:
     inverse_scales = scales.reciprocal().diag()
     normal = MultivariateNormal(torch.zeros(5).double(), inverse_scales @ latent @ inverse_scales)
     expected = normal.log_prob((rows - rows.mean(dim=0)) @ kept) / 5
-    scores = model.level_scores(model.read(features), torch.zeros(40, 1, dtype=torch.int64))
-    torch.testing.assert_close(scores[0].log_likelihoods.flatten(), expected)
+    scores = model.level_scores(model.read(features), torch.zeros(40, dtype=torch.int64))
+    torch.testing.assert_close(scores[0].log_likelihood.flatten(), expected)
     assert expected.std() > 0.1 / math.sqrt(5)
 
 
