@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from anomalib.engine import Engine
@@ -20,6 +21,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.models.hgad.best_state import TRAINING_KEY, density_state
+from anomalib_hgad.models.hgad.criterion import StateFigures, SyntheticCriterion
 from anomalib_hgad.models.hgad.normal_pass import inference, set_constants
 from tests.helpers import trees
 from tests.helpers.engines import engine
@@ -28,6 +30,7 @@ from tests.helpers.light import LIGHT, LIGHT_FLOW_ARGUMENTS
 pytestmark = pytest.mark.slow
 
 EPOCHS = 3
+FALLING = (0.9, 0.8, 0.7, 0.6)
 
 
 def light_model(flow: str, **settings: Any) -> Hgad:
@@ -63,6 +66,17 @@ def likelihoods_and_predictions(model: Hgad, data: Path) -> list[torch.Tensor]:
     levels = core.level_scores(core.read(core.encoder(images)), classes)
     _, given = core.predict(images, classes)
     return [*(level.log_likelihood for level in levels), given.pred_score, given.anomaly_map, given.class_posterior]
+
+
+def judge(monkeypatch: pytest.MonkeyPatch, *aurocs: float) -> None:
+    """Let the criterion say this of the states after 0, 1, 2... epochs."""
+    figures = SyntheticCriterion.figures
+
+    def told(criterion: SyntheticCriterion, trainer: Any, module: Any, epoch: float) -> StateFigures:
+        auroc = float(np.interp(epoch, range(len(aurocs)), aurocs))
+        return figures(criterion, trainer, module, epoch)._replace(image_auroc=auroc, pixel_auroc=auroc)
+
+    monkeypatch.setattr(SyntheticCriterion, "figures", told)
 
 
 class AtTheStart(Callback):
@@ -119,10 +133,12 @@ def closed_form(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[to
 
 @pytest.fixture(scope="module")
 def falling(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Hgad, Engine, AfterEveryEpoch, Path]:
-    """A training whose every step does harm."""
-    model, states, folder = light_model("cflow", lr=0.3), AfterEveryEpoch(), tmp_path_factory.mktemp("falling")
+    """A training whose every epoch does harm, by the criterion."""
+    model, states, folder = light_model("cflow"), AfterEveryEpoch(), tmp_path_factory.mktemp("falling")
     logger = CSVLogger(folder, flush_logs_every_n_steps=1)
-    run = train(model, data, folder, states, max_epochs=EPOCHS, logger=logger, log_every_n_steps=1)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        judge(monkeypatch, *FALLING)
+        run = train(model, data, folder, states, max_epochs=EPOCHS, logger=logger, log_every_n_steps=1)
     return model, run, states, Path(logger.log_dir)
 
 
@@ -174,9 +190,21 @@ def test_centres_follow_the_flow_and_are_not_trained(falling: tuple[Hgad, Engine
             assert not torch.equal(before, after), "refitted between the epochs"
 
 
-def test_resumed_training_goes_on_exactly(data: Path, tmp_path: Path) -> None:
+def test_best_state_is_kept_the_earlier_one_on_ties(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge(monkeypatch, 0.8, 0.9, 0.9, 0.7)
+    model, states = light_model("cflow"), AfterEveryEpoch()
+    train(model, data, tmp_path, states, max_epochs=EPOCHS)
+    assert [figures.kept for figures in model.training_course] == [True, True, False, False]
+    assert_equal_states(states.model[0], states.training[1])
+    assert_equal_states(density_state(model.model), states.training[1])
+
+
+def test_resumed_training_goes_on_exactly(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the best state is not the training's."""
-    unbroken, resumed = light_model("cflow", lr=0.05), light_model("cflow", lr=0.05)
+    judge(monkeypatch, 0.9, 0.8, 0.7, 0.95, 0.6)
+    unbroken, resumed = light_model("cflow"), light_model("cflow")
     states, states_of_resumed = AfterEveryEpoch(), AfterEveryEpoch()
 
     class Copy(Callback):
@@ -199,9 +227,10 @@ def test_resumed_training_goes_on_exactly(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("trainer_settings", [{"limit_val_batches": 0}, {"check_val_every_n_epoch": 5}])
 def test_training_without_validation_keeps_the_best_state(
-    trainer_settings: dict[str, Any], data: Path, tmp_path: Path
+    trainer_settings: dict[str, Any], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = light_model("cflow", lr=0.3)
+    judge(monkeypatch, *FALLING)
+    model = light_model("cflow")
     train(model, data, tmp_path, max_epochs=2, **trainer_settings)
     assert [(figures.epoch, figures.kept) for figures in model.training_course] == [(0, True), (1, False), (2, False)]
     weights = [block.subnet[-1].weight for flow in model.model.flows for block in flow.blocks.module_list]
@@ -209,6 +238,8 @@ def test_training_without_validation_keeps_the_best_state(
 
 
 def test_checkpoint_within_an_epoch_is_of_the_best_state(data: Path, tmp_path: Path) -> None:
+    """Before the first epoch is judged that is the start."""
+
     class Save(Callback):
         def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
             if trainer.global_step == 2:
@@ -216,14 +247,14 @@ def test_checkpoint_within_an_epoch_is_of_the_best_state(data: Path, tmp_path: P
                 self.training = density_state(pl_module.model)
 
     save = Save()
-    train(light_model("cflow", lr=0.3), data, tmp_path, save)
+    train(light_model("cflow"), data, tmp_path, save)
     checkpoint = torch.load(tmp_path / "within.ckpt", weights_only=True)
     assert_equal_states(checkpoint[TRAINING_KEY], save.training)
     assert not checkpoint["state_dict"]["model.flows.0.blocks.module_list.0.subnet.2.weight"].any()
 
 
 def test_validations_within_an_epoch(data: Path, tmp_path: Path) -> None:
-    model = light_model("cflow", lr=0.3)
+    model = light_model("cflow")
     train(model, data, tmp_path, val_check_interval=2)
     assert [figures.epoch for figures in model.training_course] == [0, 0.5, 1]
 
@@ -240,10 +271,14 @@ def test_no_held_out_images_no_criterion(data: Path, tmp_path: Path, caplog: pyt
     assert_equal_states(density_state(model.model), states.model[1])
 
 
-def test_kept_state_is_told(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_kept_state_is_told(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge(monkeypatch, 0.8, 0.9, 0.7)
     with caplog.at_level(logging.INFO, logger="anomalib_hgad"):
-        train(light_model("cflow", lr=0.3), data, tmp_path)
-    assert "Kept the state after epoch 0 of 1: image AUROC" in caplog.text
+        train(light_model("cflow"), data, tmp_path, max_epochs=2)
+    assert "Kept the state after epoch 1 of 2: image AUROC 90.0 % and pixel AUROC 90.0 %" in caplog.text
+    assert "those of the closed form are 80.0 % and 80.0 %." in caplog.text
 
 
 @pytest.mark.parametrize(
