@@ -93,7 +93,7 @@ class AtTheStart(Callback):
 
 
 class AfterEveryEpoch(Callback):
-    """Takes the states of flows and mixtures: of the training before each epoch's first step, and of the model after."""
+    """Takes flows and mixtures: of the training before each epoch's first step, and of the model after it."""
 
     def __init__(self) -> None:
         self.training: list[dict[str, torch.Tensor]] = []
