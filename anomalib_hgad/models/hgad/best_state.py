@@ -13,7 +13,7 @@ from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from anomalib_hgad.models.hgad.criterion import StateFigures, SyntheticCriterion
+from anomalib_hgad.models.hgad.criterion import StateFigures, SyntheticCriterion, kept_state
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class BestState(Callback):
         if self._criterion is None or not pl_module.training_course:
             return
         course = pl_module.training_course
-        kept = next(figures for figures in reversed(course) if figures.kept)
+        kept = kept_state(course)
         if trainer.is_global_zero:
             logger.info(
                 "Kept the state after epoch %g of %g: image AUROC %.1f %% and pixel AUROC %.1f %% of synthetic "

@@ -9,6 +9,7 @@ The likelihood of normal images rises with training whether or not detection gai
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -52,6 +53,11 @@ class StateFigures(NamedTuple):
     def criterion(self) -> float:
         """Mean of both AUROCs, in [0, 1]."""
         return self.image_auroc if math.isnan(self.pixel_auroc) else (self.image_auroc + self.pixel_auroc) / 2
+
+
+def kept_state(course: Sequence[StateFigures]) -> StateFigures:
+    """The state that a training has kept: the last of those that were the best so far."""
+    return next(figures for figures in reversed(course) if figures.kept)
 
 
 class _Batch(NamedTuple):
