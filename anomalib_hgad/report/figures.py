@@ -15,6 +15,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from anomalib_hgad.data.batch import UNKNOWN
@@ -226,6 +227,7 @@ def training_course(course: Sequence[StateFigures]) -> Markup:
             zorder=3,
             label="kept",
         )
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set(xlabel="epochs; 0 is the closed form", ylabel="AUROC, %")
         axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return svg[0]
