@@ -19,7 +19,7 @@ from anomalib_hgad.models.hgad.anomaly_map import AnomalyMapGenerator, LevelScor
 from anomalib_hgad.models.hgad.calibration import NormalScores, ScoreCalibration, location_and_spread
 from anomalib_hgad.models.hgad.flows import FAMILIES, ConditionalFlow
 from anomalib_hgad.models.hgad.loss import hgad_losses, negative_entropy, total_loss
-from anomalib_hgad.models.hgad.normal_pass import feature_statistics
+from anomalib_hgad.models.hgad.moments import sum_up
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 from tests.helpers.engines import engine
@@ -62,8 +62,8 @@ def test_features_that_never_vary(kind: str, value: float) -> None:
     """All directions have zero variance; strange features are far away then, but finite."""
     flow = FAMILIES[kind](4, **LIGHT_FLOW_ARGUMENTS[kind])
     same = torch.full((3, 4, 1, 2), value)
-    ((mean, covariance),) = feature_statistics([[same], [same]], [flow], torch.device("cpu"))
-    flow.set_whitening(mean, covariance)
+    (moments,) = sum_up([([flow.vectors(same)], torch.zeros(3, dtype=torch.int64))] * 2, 1, [4], torch.device("cpu"))
+    flow.set_whitening(*moments.pooled())
     for features in (same, same + torch.randn_like(same)):
         latents = flow(features)
         assert_finite((latents.z, latents.log_det))

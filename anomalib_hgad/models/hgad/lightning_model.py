@@ -10,7 +10,9 @@ https://arxiv.org/abs/2403.13349
 # No `from __future__ import annotations`: jsonargparse reads the types of the arguments for the config schema.
 
 import json
+import logging
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,9 +35,11 @@ from anomalib_hgad.deploy.export import CLASS_TENSOR
 from anomalib_hgad.models.base import PluginModel, height_and_width
 from anomalib_hgad.models.checkpoint import check_score
 from anomalib_hgad.models.hgad.anomaly_map import ScoreKind
+from anomalib_hgad.models.hgad.best_state import COURSE_KEY, BestState
 from anomalib_hgad.models.hgad.calibration import PIXEL_LIMIT
-from anomalib_hgad.models.hgad.callbacks import ClassCheck, NormalConstants
+from anomalib_hgad.models.hgad.callbacks import ClassCheck, ClosedForm, NormalConstants
 from anomalib_hgad.models.hgad.class_labels import ClassLabels, with_class_fields
+from anomalib_hgad.models.hgad.criterion import StateFigures
 from anomalib_hgad.models.hgad.export import compress_graph, name_tensors
 from anomalib_hgad.models.hgad.feature_cache.cache import FeatureCache
 from anomalib_hgad.models.hgad.folding import fold
@@ -51,6 +55,8 @@ from anomalib_hgad.models.schedule import (
     total_steps,
     train_for_one_pass,
 )
+
+logger = logging.getLogger(__name__)
 
 
 class Hgad(PluginModel, AnomalibModule):
@@ -81,7 +87,7 @@ class Hgad(PluginModel, AnomalibModule):
             Defaults to ``None``.
         num_classes: Expected number of product classes. ``None`` takes it from the data.
             Defaults to ``None``.
-        num_centers: Gaussian centres of a class (M). ``"linear"`` has one.
+        num_centers: Gaussian centres of a class (M). ``"linear"`` and full covariances have one.
             Defaults to ``None``, for 10 where they are trained.
         flow: Family of the flows: ``"cflow"``, position by position with a code of the position, as in the paper;
             ``"fastflow"``, convolutions over the feature maps; ``"semantic"``, of the class token of a Vision
@@ -100,8 +106,9 @@ class Hgad(PluginModel, AnomalibModule):
         feature_dim: Most directions that the whitening of a level keeps: those in which the training images vary most,
             as PCA. The density is then that within their subspace. ``None`` keeps all channels.
             Defaults to ``None``.
-        covariance: Covariance of the classes: ``"identity"``, as in the paper, or ``"full"``, which ``flow="linear"``
-            takes from the features of each class.
+        covariance: Covariance of the classes: ``"identity"``, as in the paper, or ``"full"``, which is fitted to the
+            features of each class. A flow that is trained then starts there, and the model is the best that it was by
+            synthetic anomalies on held-out images, the start included.
             Defaults to ``"full"``.
         prior: ``"hierarchical"``; ``"fixed_centers"`` does not train the main class centres; ``"single_gaussian"`` is
             one standard Gaussian for all classes, as in CFLOW-AD.
@@ -246,13 +253,33 @@ class Hgad(PluginModel, AnomalibModule):
         )
         if not self.model.trained:
             self.default_epochs = 1
-            if not whiten or prior == "fixed_centers":
-                msg = f"flow={flow!r} is fitted in closed form, whitening and centres alike: expected whiten=True and "
-                msg += f"another prior than 'fixed_centers', got whiten={whiten} and prior={prior!r}."
-                raise ValueError(msg)
+            self._warn_of_unused(lr, position_share, loss_weights, training_arguments)
+        if (not self.model.trained or self.model.refitted) and (not whiten or prior == "fixed_centers"):
+            fitted = "covariance='full'" if self.model.refitted else f"flow={flow!r}"
+            msg = f"{fitted} is fitted in closed form, whitening and centres alike: expected whiten=True and another "
+            msg += f"prior than 'fixed_centers', got whiten={whiten} and prior={prior!r}."
+            raise ValueError(msg)
+        self.training_course: list[StateFigures] = []
         self.labels = ClassLabels(num_classes)
         self.training_data = TrainingData()
         self.feature_cache = FeatureCache(feature_cache)
+
+    @staticmethod
+    def _warn_of_unused(
+        lr: float,
+        position_share: float,
+        loss_weights: dict[str, float] | None,
+        training_arguments: dict[str, float] | None,
+    ) -> None:
+        given = {
+            "lr": lr,
+            "position_share": position_share,
+            "loss_weights": loss_weights,
+            "training_arguments": training_arguments,
+        }
+        defaults = signature(Hgad).parameters
+        if unused := [f"{name}={value}" for name, value in given.items() if value != defaults[name].default]:
+            logger.warning("Nothing is trained in steps, and these settings are ignored: %s.", ", ".join(unused))
 
     @property
     def pixel_limit(self) -> float:
@@ -276,7 +303,8 @@ class Hgad(PluginModel, AnomalibModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """anomalib's components, and what happens around the steps."""
-        return [*super().configure_callbacks(), ClassCheck(), NormalConstants(), self.training_data]
+        own = [ClassCheck(), ClosedForm(), BestState(), NormalConstants(), self.training_data]
+        return [*super().configure_callbacks(), *own]
 
     def setup(self, stage: str) -> None:
         """Take the classes from the data when training starts, and hold out images for the calibration.
@@ -438,6 +466,7 @@ class Hgad(PluginModel, AnomalibModule):
         """Keep the class names, and what made the checkpoint."""
         super().on_save_checkpoint(checkpoint)
         self.labels.save(checkpoint)
+        checkpoint[COURSE_KEY] = [figures._asdict() for figures in self.training_course]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the classes.
@@ -452,6 +481,7 @@ class Hgad(PluginModel, AnomalibModule):
         self.set_class_names(self.labels.names_in(checkpoint, resumes=self.stage == TrainerFn.FITTING))
         super().on_load_checkpoint(checkpoint)
         check_score(checkpoint, self.model.score)
+        self.training_course = [StateFigures(**figures) for figures in checkpoint.get(COURSE_KEY, [])]
 
     def description(self) -> dict[str, str]:
         """What an exported model says of itself: classes, thresholds, image size and versions, in JSON each."""
