@@ -17,7 +17,7 @@ from anomalib.engine import Engine
 from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from anomalib_hgad import Hgad, MultiClass
 from tests.helpers import trees
@@ -105,6 +105,25 @@ def test_pixel_figures_are_over_the_classes_with_masks(trained: Any) -> None:
 
 
 @pytest.mark.slow
+def test_pixels_above_the_limit_of_their_class_are_judged_too(trained: Any) -> None:
+    """Those of the raw map above 1, which no post-processor has changed."""
+    _, _, figures, batches = trained
+    of_class = []
+    for name in ("bolt", "nut"):
+        marked, masks = [], []
+        for batch in batches:
+            assert torch.equal(batch.limit_mask, batch.class_inferred_map > 1)
+            rows = [index for index, other in enumerate(batch.class_name) if other == name]
+            if rows:
+                marked.append(batch.limit_mask[rows].flatten())
+                masks.append(batch.gt_mask[rows].flatten())
+        of_class.append(f1_score(torch.cat(masks).int(), torch.cat(marked)))
+        assert figures[0][f"normal_limit_pixel_F1Score_{name}"] == pytest.approx(of_class[-1], abs=1e-5)
+    assert figures[0]["normal_limit_pixel_F1Score"] == pytest.approx(np.mean(of_class), abs=1e-5)
+    assert "normal_limit_pixel_F1Score_washer" not in figures[0]
+
+
+@pytest.mark.slow
 def test_both_sources_of_the_class_are_reported(trained: Any) -> None:
     _, _, figures, _ = trained
     for source in ("given", "inferred"):
@@ -133,7 +152,7 @@ def test_predictions_name_the_inferred_class(trained: Any) -> None:
 def test_losses_are_logged_by_name(data_root: Path, tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path)
     engine(tmp_path, max_epochs=2, logger=logger, log_every_n_steps=1).fit(
-        light_model(first_stage=0.5),
+        light_model(training_arguments={"first_stage": 0.5}),
         datamodule=multi_class(data_root),
     )
     with (Path(logger.log_dir) / "metrics.csv").open() as file:
@@ -164,6 +183,7 @@ def test_plain_datamodule_is_one_class(data_root: Path, tmp_path: Path) -> None:
     figures = engine(tmp_path).train(model, datamodule=datamodule)[0]
     assert model.class_names == ["bolt"]
     assert {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_AUPRO", "pixel_F1Score"} <= set(figures)
+    assert "normal_limit_pixel_F1Score" in figures
 
 
 @pytest.mark.slow
@@ -235,7 +255,7 @@ def test_default_number_of_epochs_yields_to_the_users(given: dict[str, int], epo
     "settings",
     [
         {"prior": "fixed_centers", "num_centers": 1, "loss_weights": {"inter": 0.0, "mutual_information": 0.0}},
-        {"prior": "single_gaussian", "first_stage": 0.0},
+        {"prior": "single_gaussian", "training_arguments": {"first_stage": 0.0}},
         {"num_centers": 1, "whiten": False, "score": "log_likelihood", "calibration_share": None},
         {"levels": {"layer1": [1.0], "layer2": [1.0]}, "score": "entropy"},
     ],
@@ -251,8 +271,10 @@ def test_without_validation_the_checkpoint_has_the_constants(data_root: Path, tm
     run = engine(tmp_path, limit_val_batches=0)
     run.fit(light_model(), datamodule=multi_class(data_root))
     model = Hgad.load_from_checkpoint(run.best_model_path)
-    assert (model.model.calibration.max_log_likelihood != 0).all()
+    assert (model.model.calibration.maximum[..., 0] != 0).all()
+    assert (model.model.calibration.deviation[..., 0] != 1).all()
     assert (model.model.calibration.spread != 1).all()
+    assert (model.model.calibration.pixel_spread != 1).all()
 
 
 @pytest.mark.slow
@@ -276,17 +298,17 @@ def test_score_of_an_image_does_not_depend_on_its_batch(trained: Any, data_root:
 def test_calibration_keeps_the_order_within_a_class(trained: Any, data_root: Path, tmp_path: Path) -> None:
     _, model, figures, _ = trained
     constants = model.model.calibration
-    location, spread = constants.location.clone(), constants.spread.clone()
-    constants.location.zero_()
-    constants.spread.fill_(1)
+    before = {name: constant.clone() for name, constant in constants.state_dict().items()}
+    constants.clear_scale()
     model.post_processor.enable_normalization, normalization = False, model.post_processor.enable_normalization
     plain = engine(tmp_path).test(model, datamodule=multi_class(data_root))[0]
     model.post_processor.enable_normalization = normalization
-    constants.location.copy_(location)
-    constants.spread.copy_(spread)
-    for name in ("bolt", "nut", "washer"):
-        key = f"class_given_image_AUROC_{name}"
-        assert plain[key] == pytest.approx(figures[0][key], abs=1e-6)
+    assert (before["spread"] != 1).all()
+    assert (before["pixel_spread"] != 1).all()
+    constants.load_state_dict(before)
+    keys = [f"class_given_image_AUROC_{name}" for name in ("bolt", "nut", "washer")]
+    for key in (*keys, "class_given_pixel_AUROC_bolt", "class_given_pixel_AUROC_nut"):
+        assert plain[key] == pytest.approx(figures[0][key], abs=1e-6 if "image" in key else 1e-4)
 
 
 @pytest.mark.slow
@@ -300,14 +322,18 @@ def test_training_without_validation_warns(data_root: Path, tmp_path: Path, capl
     [
         ({"class_source": "guess"}, "Expected class_source to be one of 'inferred', 'given'; got 'guess'"),
         ({"prior": "cauchy"}, "Expected prior to be one of 'hierarchical', 'fixed_centers', 'single_gaussian'"),
-        ({"score": "mean"}, "Expected score to be one of 'sum', 'product', 'log_likelihood', 'entropy'"),
-        ({"first_stage": 1.5}, "expected 0 <= first_stage < 1, got 1.5"),
+        ({"score": "mean"}, "Expected score to be one of 'contrast', 'standardized', 'sum', 'product', 'log_likelihood'"),
+        ({"score": "contrast"}, "expected covariance='full' or another score than 'contrast', got covariance='identity'"),
+        ({"score_share": 1.1}, "expected 0 <= score_share <= 1, got 1.1"),
+        ({"neighborhood": 2}, "expected neighborhood to be odd, got 2"),
+        ({"training_arguments": {"first_stage": 1.5}}, "expected 0 <= first_stage < 1, got 1.5"),
+        ({"training_arguments": {"lr": 1e-3}}, "there is no setting lr. Expected some of weight_decay, warmup"),
         ({"position_share": 0.0}, "expected 0 < position_share <= 1, got 0.0"),
         ({"position_share": 1.1}, "expected 0 < position_share <= 1, got 1.1"),
         ({"flow_arguments": {"condition_dim": 10}}, "positive multiple of 4, got 10"),
         ({"num_classes": 0}, "expected 0 < num_classes < inf, got 0"),
         ({"num_centers": 0}, "expected 1 <= num_centers < inf, got 0"),
-        ({"weight_decay": -1e-4}, "expected 0 <= weight_decay < inf, got -0.0001"),
+        ({"training_arguments": {"weight_decay": -1e-4}}, "expected 0 <= weight_decay < inf, got -0.0001"),
         ({"lr": 0.0}, "expected 0 < lr < inf, got 0.0"),
         ({"lr": float("inf")}, "expected 0 < lr < inf, got inf"),
         ({"flow_arguments": {"clamp_alpha": 0.0}}, "expected 0 < clamp_alpha < inf, got 0.0"),

@@ -15,11 +15,20 @@ from PIL import Image
 
 from anomalib_hgad import Hgad, MultiClass, UniAd
 from anomalib_hgad.evaluation.threshold import normal_threshold
-from anomalib_hgad.models.hgad.anomaly_map import AnomalyMapGenerator, LevelScores, class_posterior
-from anomalib_hgad.models.hgad.calibration import NormalScores, ScoreCalibration, location_and_spread
+from anomalib_hgad.models.hgad.anomaly_map import (
+    AnomalyMapGenerator,
+    LevelScores,
+    ScoreKind,
+    class_contrast,
+    class_posterior,
+    exceeded_value,
+    image_score,
+)
+from anomalib_hgad.models.hgad.calibration import NORMAL_PIXEL_RATE, ScoreCalibration, location_and_spread
 from anomalib_hgad.models.hgad.flows import FAMILIES, ConditionalFlow
 from anomalib_hgad.models.hgad.loss import hgad_losses, negative_entropy, total_loss
 from anomalib_hgad.models.hgad.moments import sum_up
+from anomalib_hgad.models.hgad.normal_scores import ClassValues, PositionScores
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 from tests.helpers.engines import engine
@@ -103,28 +112,50 @@ def test_log_densities_of_minus_a_million(half: bool) -> None:
         assert_finite_losses(prior, z, torch.full((3, 5), -1e6))
 
 
+CPU = torch.device("cpu")
+
+
 def scores(likelihood: float, images: int, entropy: float = -1e6) -> list[LevelScores]:
     """A level of identical images."""
-    return [LevelScores(torch.full((images, 4, 1), likelihood), torch.full((images, 4), entropy), (2, 2))]
+    values = torch.full((images, 4), likelihood)
+    return [LevelScores(values, -values, torch.full((images, 4), entropy), (2, 2))]
 
 
+@pytest.mark.parametrize("score", ["sum", "contrast"])
 @pytest.mark.parametrize("likelihood", [-1e6, 0.0, 1e6])
 @pytest.mark.parametrize("of_normal", [-1e6, 0.0, 1e6])
-def test_scores_of_log_likelihoods_of_a_million(of_normal: float, likelihood: float) -> None:
+def test_scores_of_log_likelihoods_of_a_million(of_normal: float, likelihood: float, score: ScoreKind) -> None:
     """Of images that are all alike in a class, or the only one of it, or with no image of the class at all."""
-    normal = NormalScores()
+    normal, nothing = PositionScores(3, 1, CPU), PositionScores(3, 1, CPU)
     normal.add(scores(of_normal, images=3), torch.zeros(3, dtype=torch.int64))
     normal.add(scores(of_normal, images=1), torch.ones(1, dtype=torch.int64))
-    generator = AnomalyMapGenerator("sum", (8, 8))
+    generator = AnomalyMapGenerator(score, (8, 8))
     calibration, novelty = ScoreCalibration(3, 1), NoveltyScale(3)
-    for held_out in (normal, NormalScores()):
-        calibration.update(normal, held_out, generator)
-        novelty.update(normal, held_out)
+    for unseen in (normal, nothing, nothing.or_else(normal)):
+        calibration.set_positions(normal, unseen)
+        novelty.update(unseen.typicality)
+        images, pixels, log_limits = (ClassValues(3, CPU) for _ in range(3))
+        for of_class, count in ((0, 3), (1, 1)):
+            y = torch.full((count,), of_class)
+            maps = generator(scores(of_normal, count), calibration.constants(y), (8, 8))
+            images.add(image_score(maps, 0.02).unsqueeze(-1), y)
+            pixels.add(maps, y)
+            log_limits.add(exceeded_value(maps, NORMAL_PIXEL_RATE).log(), y)
+        calibration.set_scale(images, pixels, log_limits)
         assert_finite([*calibration.state_dict().values(), *novelty.state_dict().values()])
-        of_image, certain = scores(likelihood, images=3), torch.ones(3, 1)
-        classes = torch.arange(3).unsqueeze(-1)
-        raw = generator(of_image, calibration.constants(classes), certain, (8, 8))
-        assert_finite((raw, calibration(raw, classes, certain), novelty(of_image, classes)))
+        assert all((values > 0).all() for values in (calibration.spread, calibration.pixel_spread))
+        of_image, classes = scores(likelihood, images=3), torch.arange(3)
+        raw = generator(of_image, calibration.constants(classes), (8, 8))
+        assert_finite((raw, *calibration(image_score(raw, 0.0), raw, classes), novelty(of_image, classes)))
+
+
+def test_contrast_of_log_likelihoods_of_a_million() -> None:
+    values = torch.tensor([-1e6, 0.0, 1e6])
+    others = torch.cartesian_prod(values, values)
+    contrast = class_contrast(values.view(1, 3, 1).expand(1, 3, 9).flatten(1), others.repeat(3, 1).unsqueeze(0))
+    assert_finite([contrast])
+    expected = values.repeat_interleave(9) - others.amax(dim=-1).repeat(3)
+    torch.testing.assert_close(contrast[0], expected, rtol=0, atol=1)  # two alike are ln 2 more; float32
 
 
 def test_posterior_of_logits_of_a_million() -> None:
@@ -135,7 +166,9 @@ def test_posterior_of_logits_of_a_million() -> None:
 @pytest.mark.parametrize("value", [0.0, 1e-30, 1e-6, 1e6])
 def test_scale_of_scores_that_are_all_equal(value: float) -> None:
     """The spread stays far enough from 0 to divide by."""
-    location, spread = location_and_spread([torch.full((5,), value), torch.full((1,), value), torch.empty(0)])
+    scores_of_classes = ClassValues(3, CPU)
+    scores_of_classes.add(torch.full((6, 1), value), torch.tensor([0, 0, 0, 0, 0, 1]))
+    location, spread = location_and_spread(scores_of_classes)
     assert_finite((location, spread, 1 / spread, 1e6 / spread))
     assert normal_threshold(torch.full((5,), value), 0.05) == torch.tensor(value)
 

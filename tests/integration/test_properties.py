@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from unittest import mock
 
 import numpy as np
@@ -13,9 +14,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomalib_hgad.models.hgad.anomaly_map import AnomalyMapGenerator, LevelConstants, LevelScores, normality
-from anomalib_hgad.models.hgad.calibration import ScoreCalibration, location_and_spread
+from anomalib_hgad.models.hgad.anomaly_map import (
+    QUANTITIES,
+    AnomalyMapGenerator,
+    LevelConstants,
+    LevelScores,
+    image_score,
+    normality,
+)
+from anomalib_hgad.models.hgad.calibration import LEAST_LIMIT, ScoreCalibration
 from anomalib_hgad.models.hgad.flows import FAMILIES, FeatureFlow, semantic
+from anomalib_hgad.models.hgad.normal_scores import ClassValues
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 from anomalib_hgad.models.hgad.torch_model import HgadModel
@@ -119,33 +128,43 @@ def test_densities_integrate_to_one(dim: int, classes: int, centers: int, spread
 
 
 @few
-@given(likelihoods=numbers(-50, 50, least=2), maximum=st.floats(-50, 50), weight=st.floats(0.01, 1))
-def test_normality_grows_with_the_likelihood(likelihoods: list[float], maximum: float, weight: float) -> None:
+@given(likelihoods=numbers(-50, 50, least=2), maximum=st.floats(-50, 50))
+def test_normality_grows_with_the_likelihood(likelihoods: list[float], maximum: float) -> None:
     """Up to the largest of the training; beyond it all are equally normal."""
-    values = torch.tensor(sorted(likelihoods), dtype=torch.float64).view(1, -1, 1)
-    one = torch.ones(1, dtype=torch.float64)
-    normal = normality(values, maximum * one, weight * one.view(1, 1))[0]
+    values = torch.tensor(sorted(likelihoods), dtype=torch.float64).view(1, -1)
+    normal = normality(values, torch.tensor([maximum], dtype=torch.float64))[0]
     assert (normal.diff() >= 0).all()
-    assert ((normal >= 0) & (normal <= weight)).all()
+    assert ((normal >= 0) & (normal <= 1)).all()
 
 
 @few
-@given(rows=st.lists(st.floats(-30, 0), min_size=4, max_size=4), drop=st.floats(0, 30), where=st.integers(0, 3))
-def test_a_less_likely_position_never_lowers_a_score(rows: list[float], drop: float, where: int) -> None:
-    """Anywhere on the map, whatever it is made of."""
-    before = torch.tensor(rows, dtype=torch.float64).view(1, 4, 1)
+@given(
+    rows=st.lists(st.floats(-30, 0), min_size=4, max_size=4),
+    drop=st.floats(0, 30),
+    where=st.integers(0, 3),
+    share=st.floats(0, 1),
+)
+def test_a_less_likely_position_never_lowers_a_score(rows: list[float], drop: float, where: int, share: float) -> None:
+    """Anywhere on the map, whatever it is made of; nor does one less likely beside other classes."""
+    before = torch.tensor(rows, dtype=torch.float64).view(1, 4)
     after = before.clone()
     after[0, where] -= drop
-    zero, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
-    constants = LevelConstants(zero, zero, zero, one)
-    for score in ("sum", "product", "log_likelihood", "standardized"):
+    zero = torch.zeros(1, 1, len(QUANTITIES), dtype=torch.float64)
+    constants = LevelConstants(zero, zero, zero + 1)
+    for score in ("sum", "product", "log_likelihood", "standardized", "contrast"):
         generator = AnomalyMapGenerator(score, (8, 8)).double()
-        maps = [
-            generator([LevelScores(a, torch.full((1, 4), -0.1).double(), (2, 2))], constants, one, (8, 8))
-            for a in (before, after)
-        ]
+        entropy = torch.full((1, 4), -0.1).double()
+        maps = [generator([LevelScores(a, a + 3, entropy, (2, 2))], constants, (8, 8)) for a in (before, after)]
         assert (maps[1] >= maps[0] - 1e-12).all()
-        assert maps[1].amax() >= maps[0].amax() - 1e-12
+        assert image_score(maps[1], share) >= image_score(maps[0], share) - 1e-12
+
+
+def sums_of(scores: list[list[float]]) -> ClassValues:
+    """Of every class, a value each of some images."""
+    sums = ClassValues(len(scores), torch.device("cpu"))
+    for index, of_class in enumerate(scores):
+        sums.add(torch.tensor(of_class, dtype=torch.float64).unsqueeze(-1), torch.full((len(of_class),), index))
+    return sums
 
 
 @few
@@ -156,17 +175,31 @@ def test_a_less_likely_position_never_lowers_a_score(rows: list[float], drop: fl
 def test_calibration_keeps_the_order_within_a_class(scores: list[list[float]], maps: list[float]) -> None:
     """Of distinct scores too: none become equal that differ by more than rounding."""
     calibration = ScoreCalibration(len(scores), 1).double()
-    location, spread = location_and_spread([torch.tensor(of_class, dtype=torch.float64) for of_class in scores])
-    calibration.location.copy_(location)
-    calibration.spread.copy_(spread)
-    assert (spread > 0).all()
-    values = torch.tensor(sorted(maps), dtype=torch.float64).view(-1, 1, 1, 1)
+    log_limits = sums_of([[math.log(max(value, LEAST_LIMIT)) for value in of_class] for of_class in scores])
+    calibration.set_scale(sums_of(scores), sums_of(scores), log_limits)
+    assert (calibration.spread > 0).all()
+    assert (calibration.pixel_spread > 0).all()
+    values = torch.tensor(sorted(maps), dtype=torch.float64)
+    apart = values.diff() > 1e-6
     for index in range(len(scores)):
-        classes = torch.full((len(maps), 1), index)
-        calibrated = calibration(values, classes, torch.ones(len(maps), 1, dtype=torch.float64)).flatten()
-        assert (calibrated.diff() >= 0).all()
-        apart = values.flatten().diff() > 1e-6
-        assert (calibrated.diff()[apart] > 0).all()
+        classes = torch.full((len(maps),), index)
+        for calibrated in calibration(values, values.view(-1, 1, 1, 1), classes):
+            assert (calibrated.flatten().diff() >= 0).all()
+            assert (calibrated.flatten().diff()[apart] > 0).all()
+
+
+@few
+@given(scores=st.lists(numbers(-1e6, 1e6, least=0, most=20), min_size=1, max_size=4), cut=st.integers(0, 20))
+def test_sums_are_those_of_numpy_however_they_are_cut(scores: list[list[float]], cut: int) -> None:
+    first, second = sums_of([of_class[:cut] for of_class in scores]), [of_class[cut:] for of_class in scores]
+    for index, of_class in enumerate(second):
+        first.add(torch.tensor(of_class, dtype=torch.float64).unsqueeze(-1), torch.full((len(of_class),), index))
+    for index, of_class in enumerate(scores):
+        assert first.counts[index].item() == len(of_class)
+        if of_class:
+            assert first.means[index].item() == pytest.approx(np.mean(of_class), rel=1e-9, abs=1e-9)
+            assert first.largest[index].item() == max(of_class)
+            assert first.deviations[index].item() == pytest.approx(np.std(of_class), rel=1e-6, abs=0.1)
 
 
 @few
@@ -175,9 +208,9 @@ def test_novelty_falls_with_the_likelihood(likelihoods: list[float], margin: flo
     scale = NoveltyScale(1).double()
     scale.location.fill_(location)
     scale.margin.fill_(margin)
-    values = torch.tensor(sorted(likelihoods), dtype=torch.float64).view(-1, 1, 1)
-    levels = [LevelScores(values, torch.zeros(len(values), 1, dtype=torch.float64), (1, 1))]
-    assert (scale(levels, torch.zeros(len(values), 1, dtype=torch.int64)).diff() <= 0).all()
+    values = torch.tensor(sorted(likelihoods), dtype=torch.float64).view(-1, 1)
+    levels = [LevelScores(values, torch.zeros_like(values), torch.zeros_like(values), (1, 1))]
+    assert (scale(levels, torch.zeros(len(values), dtype=torch.int64)).diff() <= 0).all()
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +218,7 @@ def model() -> HgadModel:
     torch.manual_seed(0)
     np.random.seed(0)
     model = HgadModel(**(LIGHT | {"image_size": (32, 32)}), num_classes=3).double().eval()
-    model.calibration.max_negative_entropy.fill_(-0.5)
+    model.calibration.maximum[..., 2] = -0.5
     return model
 
 

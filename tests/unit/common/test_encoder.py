@@ -9,14 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from scipy.ndimage import uniform_filter
 from torch.nn import functional as F
 
 from anomalib_hgad.common.backbones import available_layers, image_statistics
-from anomalib_hgad.common.encoder import PyramidEncoder
+from anomalib_hgad.common.encoder import PyramidEncoder, neighborhood_mean
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -108,6 +110,53 @@ def test_vision_transformer_levels_are_timms_intermediates() -> None:
     for level, reference in zip(encoder(images), expected, strict=True):
         assert level.shape == (1, 192, 4, 3)
         torch.testing.assert_close(level, reference, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [1, 3, 5, 7])
+@pytest.mark.parametrize("grid", [(6, 5), (1, 4), (2, 2)])
+def test_mean_of_a_neighborhood_is_scipys(side: int, grid: tuple[int, int]) -> None:
+    """Of what lies within the map: sums of a padded map over the numbers of positions, at the border too."""
+    features = torch.randn(2, 3, *grid).double()
+    sums, counts = (
+        np.stack([[uniform_filter(level, side, mode="constant") for level in image] for image in values])
+        for values in (features.numpy(), np.ones(features.shape))
+    )
+    np.testing.assert_allclose(neighborhood_mean(features, side).numpy(), sums / counts, rtol=1e-12, atol=1e-12)
+
+
+def test_mean_of_a_neighborhood_by_hand() -> None:
+    features = torch.tensor([[1.0, 2.0, 6.0], [3.0, 4.0, 8.0]]).view(1, 1, 2, 3)
+    expected = torch.tensor([[2.5, 4.0, 5.0], [2.5, 4.0, 5.0]]).view(1, 1, 2, 3)
+    torch.testing.assert_close(neighborhood_mean(features, 3), expected)
+
+
+@pytest.mark.parametrize(("backbone", "layer"), [("resnet18", "layer2"), ("vit_tiny_patch16_224", "blocks.1")])
+def test_levels_are_means_of_neighborhoods(backbone: str, layer: str) -> None:
+    """Of every level, in a grid of its own."""
+    plain = untrained({layer: [1.0, 0.5]}, backbone)
+    encoder = PyramidEncoder(backbone, {layer: [1.0, 0.5]}, pre_trained=False, neighborhood=3)
+    encoder.load_state_dict(plain.state_dict())
+    images = torch.randn(2, 3, 64, 96)
+    for own, level in zip(plain(images), encoder(images), strict=True):
+        rows = []
+        for y in range(own.shape[2]):
+            near = own[:, :, max(0, y - 1) : y + 2]
+            rows.append(
+                torch.stack([near[..., max(0, x - 1) : x + 2].mean(dim=(2, 3)) for x in range(own.shape[3])], dim=-1)
+            )
+        torch.testing.assert_close(level, torch.stack(rows, dim=2), rtol=1e-4, atol=1e-5)
+        assert (level - own).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("side", [2, 0, -1, -3, 4])
+def test_neighborhood_without_a_middle(side: int) -> None:
+    with pytest.raises(ValueError, match=f"expected neighborhood to be odd, got {side}"):
+        PyramidEncoder("resnet18", {"layer2": [1.0]}, pre_trained=False, neighborhood=side)
+
+
+def test_tokens_have_no_neighborhood() -> None:
+    with pytest.raises(ValueError, match="have no neighbours: expected neighborhood=1, got 3"):
+        PyramidEncoder("vit_tiny_patch16_224", {"blocks.1": [1.0]}, pre_trained=False, neighborhood=3, tokens=True)
 
 
 def test_training_leaves_the_backbone_frozen() -> None:

@@ -14,7 +14,7 @@ import torch
 from anomalib.metrics import AUROC
 
 from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch
-from anomalib_hgad.evaluation.evaluator import ClassAccuracy, ClassEvaluator
+from anomalib_hgad.evaluation.evaluator import ClassAccuracy, ClassEvaluator, default_test_metrics
 
 NAMES = ["bolt", "nut", "bolt", "gear", "nut", "bolt", "gear", "bolt"]
 LABELS = [False, False, True, True, False, True, True, False]
@@ -101,3 +101,39 @@ def test_images_without_class_names_are_one_class() -> None:
     evaluator, _ = evaluate(batch)
     expected = pytest.approx(counted_auroc([*range(8)]))
     assert evaluator.results.classes == {"0": {"image_AUROC": expected, "ClassAccuracy": None}}
+
+
+def test_f1_of_pixels_at_the_limits_of_the_classes_by_hand() -> None:
+    """2 TP / (2 TP + FP + FN) of the marked pixels, beside that at the post-processor's threshold."""
+    metrics = {metric.name: metric for metric in default_test_metrics()}
+    truth, limit, threshold = (
+        torch.tensor(rows, dtype=torch.bool).view(2, 2, 2)
+        for rows in (
+            [1, 1, 0, 0, 0, 1, 0, 0],
+            [1, 0, 1, 0, 0, 1, 0, 0],  # 2 of 3 found, 1 wrongly
+            [1, 1, 1, 1, 1, 1, 1, 1],
+        )
+    )
+    evaluator = ClassEvaluator(test_metrics=[metrics[name] for name in ("normal_limit_pixel_F1Score", "pixel_F1Score")])
+    logged: dict[str, float] = {}
+    evaluator.log = logged.__setitem__
+    trainer = SimpleNamespace(test_dataloaders=[])
+    evaluator.on_test_epoch_start(trainer, None)
+    batch = batch_of([0, 2], gt_mask=truth, limit_mask=limit, pred_mask=threshold)
+    evaluator.on_test_batch_end(trainer, None, None, batch, 0)
+    evaluator.on_test_epoch_end(trainer, None)
+    assert logged["normal_limit_pixel_F1Score_bolt"] == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+    assert logged["pixel_F1Score_bolt"] == pytest.approx(2 * 3 / (2 * 3 + 5))
+
+
+def test_models_without_limits_have_no_figure_of_them() -> None:
+    evaluator, logged = ClassEvaluator(), {}
+    evaluator.log = logged.__setitem__
+    trainer = SimpleNamespace(test_dataloaders=[])
+    evaluator.on_test_epoch_start(trainer, None)
+    fields = {"gt_mask": torch.tensor([[[0, 1], [1, 0]]] * 4).bool(), "pred_mask": torch.ones(4, 2, 2).bool()}
+    maps = {"anomaly_map": torch.rand(4, 2, 2), "pred_label": torch.tensor([True] * 4)}
+    evaluator.on_test_batch_end(trainer, None, None, batch_of([0, 2, 5, 7], **fields, **maps), 0)
+    evaluator.on_test_epoch_end(trainer, None)
+    assert "pixel_F1Score" in logged
+    assert not [name for name in logged if name.startswith("normal_limit")]

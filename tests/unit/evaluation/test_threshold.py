@@ -15,11 +15,11 @@ from anomalib_hgad import NormalPostProcessor
 from anomalib_hgad.evaluation.threshold import SCALE_REACH, normal_threshold
 
 
-def validate(post_processor, scores, labels):
+def validate(post_processor, scores, labels, model=None):
     maps = scores.view(-1, 1, 1) * torch.tensor([[0.2, 1.0], [0.5, 0.0]])
     batch = SimpleNamespace(pred_score=scores, gt_label=labels, anomaly_map=maps, gt_mask=None)
-    post_processor.on_validation_batch_end(None, None, batch)
-    post_processor.on_validation_epoch_end(None, None)
+    post_processor.on_validation_batch_end(None, model, batch)
+    post_processor.on_validation_epoch_end(None, model)
 
 
 def test_threshold_by_hand():
@@ -75,6 +75,27 @@ def test_scores_of_anomalies_are_not_all_one():
     post_processor.post_process_batch(batch)
     assert batch.pred_label.tolist() == [False, True, True]
     assert batch.pred_score[0] < 0.5 < batch.pred_score[1] < batch.pred_score[2] < 1
+
+
+@pytest.mark.parametrize("limit", [1.0, -2.0, 1000.0])
+def test_a_models_own_limit_of_pixels_is_the_threshold_of_the_maps(limit):
+    """Whatever the normal maps reach; the threshold of the images stays theirs."""
+    scores, labels = torch.linspace(1, 2, 39), torch.zeros(39, dtype=torch.bool)
+    alone, limited = NormalPostProcessor(0.1), NormalPostProcessor(0.1)
+    validate(alone, scores, labels)
+    validate(limited, scores, labels, SimpleNamespace(pixel_limit=limit))
+    assert limited.pixel_threshold == limit != alone.pixel_threshold
+    assert limited.image_threshold == alone.image_threshold
+    assert limited.pixel_max >= limit + SCALE_REACH * (limit - limited.pixel_min)
+    batch = SimpleNamespace(
+        pred_score=torch.tensor([1.5]),
+        anomaly_map=torch.tensor([[[limit - 0.1, limit + 0.1]]]),
+        pred_label=None,
+        pred_mask=None,
+    )
+    limited.post_process_batch(batch)
+    assert batch.pred_mask.tolist() == [[[False, True]]]
+    assert torch.isfinite(batch.anomaly_map).all()
 
 
 def test_too_few_images_are_said(caplog):

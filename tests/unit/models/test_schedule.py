@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from anomalib_hgad.models.schedule import TrainingCourse, make_optimizer
+from anomalib_hgad.models.schedule import TrainingCourse, checked_training_arguments, make_optimizer
 
 
 @pytest.mark.parametrize(
@@ -103,3 +103,30 @@ def test_scheduler_applies_the_factor_to_all_groups() -> None:
         scheduler.step()
         rates.append(scheduler.get_last_lr())
     assert rates == [pytest.approx([0.2 * factor] * 2) for factor in (0.1, 0.55, 1.0)]
+
+
+PAPERS = {"weight_decay": 1e-4, "warmup": 2 / 25, "first_stage": 2 / 25, "label_smoothing": 0.02}
+
+
+@pytest.mark.parametrize("given", [None, {}, {"warmup": 0}, {"weight_decay": 3.0, "first_stage": 0.5}])
+def test_settings_that_are_not_given_are_the_papers(given: dict[str, float] | None) -> None:
+    settings = checked_training_arguments(given)
+    assert settings == PAPERS | (given or {})
+    settings["warmup"] = 0.9
+    assert checked_training_arguments({}) == PAPERS, "and stay so"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"lr": 1.0}, "there is no setting lr. Expected some of weight_decay, warmup, first_stage, label_smoothing"),
+        ({"weight_decay": -1e-4}, "expected 0 <= weight_decay < inf, got -0.0001"),
+        ({"weight_decay": float("inf")}, "expected 0 <= weight_decay < inf, got inf"),
+        ({"warmup": 1.0}, "expected 0 <= warmup < 1, got 1.0"),
+        ({"first_stage": -0.1}, "expected 0 <= first_stage < 1, got -0.1"),
+        ({"label_smoothing": float("nan")}, "expected 0 <= label_smoothing < 1, got nan"),
+    ],
+)
+def test_settings_of_a_training_that_make_no_sense(given: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        checked_training_arguments(given)

@@ -88,3 +88,15 @@ def test_image_of_no_class_is_scored_under_the_inferred_one() -> None:
     assert batch.pred_score.tolist() == expected
     assert batch.class_given_score.tolist() == expected
     assert batch.class_given_map.amax(dim=(-2, -1)).tolist() == expected
+
+
+@pytest.mark.parametrize(("source", "shift"), [("inferred", 0.0), ("given", 10.0)])
+def test_pixels_above_one_are_marked(source: str, shift: float) -> None:
+    """Of the map that is the decision: a map of an image with the score s has the pixels s, s - 1, s - 1, s - 1."""
+    batch = predicted([0, 0, 1, 1, 0], source)
+    expected = [[(score + shift - drop) > 1 for drop in (0.0, 1.0, 1.0, 1.0)] for score in INFERRED]
+    assert batch.limit_mask.dtype == torch.bool
+    assert batch.limit_mask.shape == (5, 2, 2)
+    assert batch.limit_mask.flatten(1).tolist() == expected
+    if source == "inferred":
+        assert batch.limit_mask.any(dim=(1, 2)).tolist() == [False, False, True, True, True]
