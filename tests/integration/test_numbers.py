@@ -24,7 +24,7 @@ from anomalib_hgad.models.hgad.anomaly_map import (
     exceeded_value,
     image_score,
 )
-from anomalib_hgad.models.hgad.calibration import NORMAL_PIXEL_RATE, ScoreCalibration, location_and_spread
+from anomalib_hgad.models.hgad.calibration import LEAST_LIMIT, NORMAL_PIXEL_RATE, ScoreCalibration, location_and_spread
 from anomalib_hgad.models.hgad.flows import FAMILIES, ConditionalFlow
 from anomalib_hgad.models.hgad.loss import hgad_losses, negative_entropy, total_loss
 from anomalib_hgad.models.hgad.moments import sum_up
@@ -140,7 +140,7 @@ def test_scores_of_log_likelihoods_of_a_million(of_normal: float, likelihood: fl
             maps = generator(scores(of_normal, count), calibration.constants(y), (8, 8))
             images.add(image_score(maps, 0.02).unsqueeze(-1), y)
             pixels.add(maps, y)
-            log_limits.add(exceeded_value(maps, NORMAL_PIXEL_RATE).log(), y)
+            log_limits.add(exceeded_value(maps, NORMAL_PIXEL_RATE).clamp(min=LEAST_LIMIT).log(), y)
         calibration.set_scale(images, pixels, log_limits)
         assert_finite([*calibration.state_dict().values(), *novelty.state_dict().values()])
         assert all((values > 0).all() for values in (calibration.spread, calibration.pixel_spread))

@@ -17,7 +17,7 @@ from tests.helpers.light import LIGHT
 
 @pytest.fixture(scope="module")
 def model() -> Hgad:
-    return Hgad(**LIGHT, num_classes=3, covariance="full", seed=0)
+    return Hgad(**LIGHT | {"num_classes": 3, "covariance": "full", "seed": 0})
 
 
 def test_state_is_all_of_flows_and_mixtures(model: Hgad) -> None:

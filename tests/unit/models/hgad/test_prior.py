@@ -269,7 +269,7 @@ def test_class_without_vectors_takes_the_mean_covariance() -> None:
     covariances = torch.stack([2 * torch.eye(3, dtype=torch.float64), torch.full((3, 3), 9.0, dtype=torch.float64)])
     prior.set_gaussians(torch.tensor([40, 0]), torch.ones(2, 3, dtype=torch.float64), covariances)
     assert torch.equal(prior.class_centers[1], before)
-    torch.testing.assert_close(prior.class_whitening[1], torch.eye(3, dtype=torch.float64) / math.sqrt(2.02))
+    torch.testing.assert_close(prior.class_whitening[1], torch.eye(3, dtype=torch.float64) / math.sqrt(2.06))
 
 
 def test_covariances_that_cannot_be() -> None:
