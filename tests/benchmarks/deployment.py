@@ -21,8 +21,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
-import onnx
-import onnxruntime
 import torch
 from anomalib.data.utils import read_image, read_mask
 from anomalib.deploy import CompressionType, TorchInferencer
@@ -34,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.deploy.export import CLASS_TENSOR
 from tests.benchmarks.measure import environment, median_seconds
-from tests.helpers.exports import Outputs, Predict, from_openvino
+from tests.helpers.exports import Outputs, Predict, from_onnx, from_openvino
 
 BATCHES = (1, 8)
 COMPRESSIONS = {
@@ -60,19 +58,6 @@ def from_torch(module: Hgad) -> Predict:
             return {name: value.numpy() for name, value in module(torch.from_numpy(images))._asdict().items()}
 
     return predict
-
-
-def from_onnx(path: Path) -> Predict:
-    """Plain onnxruntime, with the class as a fifth output."""
-    graph = onnx.load(path, load_external_data=False)
-    graph.graph.output.append(onnx.helper.make_tensor_value_info(CLASS_TENSOR, onnx.TensorProto.INT64, None))
-    with_class = path.with_name("with_class.onnx")
-    onnx.save(graph, with_class)
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would slow down the next format
-    session = onnxruntime.InferenceSession(with_class, options)
-    names = [output.name for output in session.get_outputs()]
-    return lambda images: dict(zip(names, session.run(names, {"input": images}), strict=True))
 
 
 def exported(module: Hgad, datamodule: MultiClass, folder: Path) -> dict[str, Format]:

@@ -103,7 +103,7 @@ def test_graph_is_folded_and_has_no_loop_and_no_random_number(exported: dict[str
     kinds = [node.op_type for node in graph.graph.node]
     assert not {"Sin", "Cos", "Softplus", "Loop", "If", "RandomNormal", "RandomUniform"} & set(kinds)
     levels, blocks = 2, LIGHT["flow_arguments"]["coupling_blocks"]
-    mixture = 2 + 2  # distances to the classes and to the centres, weights of the classes for both normalities
+    mixture = 1 + 1  # distances to the main centres, and to the centres of the inferred class
     resizing = 2
     assert kinds.count("MatMul") + kinds.count("Gemm") == resizing + levels * (1 + 3 * blocks + mixture)
 

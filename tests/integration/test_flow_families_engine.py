@@ -24,7 +24,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "fastflow": LIGHT | {"flow": "fastflow", "flow_arguments": LIGHT_FLOW_ARGUMENTS["fastflow"]},
     "fastflow of a ViT": LIGHT_VIT
     | {"flow": "fastflow", "flow_arguments": {"hidden_ratio": 0.16, "coupling_blocks": 2}},
-    "linear": LIGHT | {"flow": "linear", "flow_arguments": None, "covariance": "full", "score": "standardized"},
+    "linear": LIGHT | {"flow": "linear", "flow_arguments": None, "covariance": "full", "score": "contrast"},
     "semantic": LIGHT_VIT | {"flow": "semantic", "flow_arguments": LIGHT_FLOW_ARGUMENTS["semantic"]},
 }
 

@@ -131,7 +131,7 @@ def test_mixture_and_smoothing_stay_in_floating_point(exported: dict[str, Path],
     quantised = [node for node in products if "FakeQuantize" in ancestors(node)]
     levels, blocks, kernels = 2, LIGHT["flow_arguments"]["coupling_blocks"], 4
     flows = levels * (1 + 3 * blocks)
-    mixture, resizing = levels * 4, 2
+    mixture, resizing = levels * 2, 2
     convolutions = sum(node.get_type_name() == "Convolution" for node in products)
     assert len(quantised) == flows + convolutions - kernels
     assert len(products) == flows + convolutions + mixture + resizing

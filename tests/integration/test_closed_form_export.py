@@ -1,0 +1,182 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Exports of a model of contrasts that was fitted in one pass to real images: they compute what PyTorch computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import openvino
+import pytest
+import torch
+from anomalib.data.utils import read_image
+from anomalib.deploy import CompressionType
+
+from anomalib_hgad import Hgad, MultiClass
+from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32, PIXELS_TENSOR
+from tests.helpers.engines import engine
+from tests.helpers.exports import Outputs, Predict, from_onnx, from_openvino
+from tests.helpers.light import LIGHT
+
+pytestmark = pytest.mark.slow
+
+SIZE = 128
+SHARES = pytest.mark.parametrize("share", [0.0, 0.02])
+
+
+@pytest.fixture(scope="module")
+def datamodule(few_shared: Path) -> MultiClass:
+    """Four classes, so that there are classes that are no rivals."""
+    return MultiClass(root=few_shared / "data", train_batch_size=8, eval_batch_size=4, num_workers=0)
+
+
+@pytest.fixture(scope="module")
+def modules(few_shared: Path, datamodule: MultiClass, tmp_path_factory: pytest.TempPathFactory) -> dict[float, Hgad]:
+    """By the share of the pixels that score an image."""
+    made = {}
+    for share in (0.0, 0.02):
+        settings = {
+            "backbone_weights": few_shared / "weights/resnet18_timm_stem_l123.safetensors",
+            "levels": {"layer2": [1.0], "layer3": [1.0, 0.5]},
+            "neighborhood": 3,
+            "image_size": SIZE,
+            "flow": "linear",
+            "flow_arguments": None,
+            "feature_dim": 48,
+            "covariance": "full",
+            "score": "contrast",
+            "score_share": share,
+            "calibration_share": 0.3,
+            "seed": 0,
+        }
+        made[share] = Hgad(**LIGHT | settings)
+        engine(tmp_path_factory.mktemp("results")).fit(made[share], datamodule=datamodule)
+        made[share].eval()
+    return made
+
+
+@pytest.fixture(scope="module")
+def images(datamodule: MultiClass) -> list[torch.Tensor]:
+    """Test images of all classes, of the sizes that they have."""
+    paths = datamodule.test_data.samples["image_path"][::2]
+    return [read_image(path, as_tensor=True).unsqueeze(0) for path in paths]
+
+
+@pytest.fixture(scope="module")
+def graphs(modules: dict[float, Hgad], tmp_path_factory: pytest.TempPathFactory) -> dict[float, Path]:
+    return {share: module.to_onnx(tmp_path_factory.mktemp("onnx")) for share, module in modules.items()}
+
+
+def to_openvino(module: Hgad, graph: Path, folder: Path, **settings: Any) -> Path:
+    """An export that takes the ONNX graph that there is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "to_onnx", lambda *_: graph)
+        return module.to_openvino(folder, **settings)
+
+
+def in_default_precision(path: Path) -> Predict:
+    """OpenVINO as it is without any setting."""
+    graph = openvino.Core().read_model(path)
+    graph.add_outputs(CLASS_TENSOR)
+    model = openvino.compile_model(graph, "CPU")
+    return lambda images: {output.any_name: value.copy() for output, value in model(images).items()}
+
+
+@torch.no_grad()
+def expected(module: Hgad, image: torch.Tensor) -> Outputs:
+    """What a test makes of an image, its class, and the largest pixels of its map before any scale."""
+    resized = module.pre_processor.transform(image)
+    model = module.model
+    prediction, _ = model.predict(resized)
+    y = prediction.class_posterior.argmax(dim=-1)
+    levels = model.level_scores(model.read(model.encoder(resized)), y)
+    pixels = model.raw_scores(levels, y, resized.shape[-2:])[1].flatten().numpy()
+    count = max(1, round(model.score_share * pixels.size))
+    outputs = {name: value.numpy() for name, value in module.post_processor(model(resized))._asdict().items()}
+    return outputs | {CLASS_TENSOR: y.numpy(), PIXELS_TENSOR: np.sort(pixels)[::-1][:count]}
+
+
+def differences(module: Hgad, predict: Predict, images: list[torch.Tensor]) -> dict[str, np.ndarray]:
+    """Largest difference of an image, relative to the range of all images; and whether the class is another."""
+    pairs = [(predict(image.numpy()), expected(module, image)) for image in images]
+    found = {
+        CLASS_TENSOR: np.array(
+            [int(ours[CLASS_TENSOR].item() != theirs[CLASS_TENSOR].item()) for ours, theirs in pairs]
+        )
+    }
+    for name in ("pred_score", "anomaly_map"):
+        span = np.ptp(np.concatenate([theirs[name].ravel() for _, theirs in pairs]))
+        found[name] = np.array(
+            [np.abs(ours[name].ravel() - theirs[name].ravel()).max() / span for ours, theirs in pairs]
+        )
+    return found
+
+
+@SHARES
+def test_onnx_computes_what_pytorch_computes(
+    share: float, modules: dict[float, Hgad], graphs: dict[float, Path], images: list[torch.Tensor]
+) -> None:
+    found = differences(modules[share], from_onnx(graphs[share]), images)
+    assert not found[CLASS_TENSOR].any()
+    assert found["pred_score"].max() < 1e-4
+    assert found["anomaly_map"].max() < 1e-4
+
+
+@SHARES
+def test_openvino_computes_what_pytorch_computes(
+    share: float, modules: dict[float, Hgad], graphs: dict[float, Path], images: list[torch.Tensor], tmp_path: Path
+) -> None:
+    """In float32, and in the precision that OpenVINO chooses for the processor."""
+    path = to_openvino(modules[share], graphs[share], tmp_path)
+    for load, largest in ((from_openvino, 1e-4), (in_default_precision, 0.1)):
+        found = differences(modules[share], load(path), images)
+        assert not found[CLASS_TENSOR].any()
+        assert found["pred_score"].max() < largest
+        assert found["anomaly_map"].max() < largest
+
+
+@SHARES
+def test_named_tensors_are_the_class_and_the_pixels_of_the_score(
+    share: float, modules: dict[float, Hgad], graphs: dict[float, Path], images: list[torch.Tensor]
+) -> None:
+    """As further outputs of the ONNX graph, of a batch too."""
+    tensors = ((CLASS_TENSOR, onnx.TensorProto.INT64), (PIXELS_TENSOR, onnx.TensorProto.FLOAT))
+    predict = from_onnx(graphs[share], tensors)
+    of_one_size = [image for image in images if image.shape == images[0].shape]
+    outputs = predict(torch.cat(of_one_size).numpy())
+    count = max(1, round(share * SIZE * SIZE))
+    assert outputs[CLASS_TENSOR].shape == (len(of_one_size), 1)
+    assert outputs[PIXELS_TENSOR].shape == (len(of_one_size), count)
+    for row, image in enumerate(of_one_size):
+        theirs = expected(modules[share], image)
+        assert outputs[CLASS_TENSOR][row].item() == theirs[CLASS_TENSOR].item()
+        np.testing.assert_allclose(outputs[PIXELS_TENSOR][row], theirs[PIXELS_TENSOR], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "largest", "median"), [("INT8", 0.06, 0.02), ("INT8_PTQ", 0.4, 0.05)])
+def test_int8_keeps_classes_and_scores(
+    kind: str,
+    largest: float,
+    median: float,
+    modules: dict[float, Hgad],
+    graphs: dict[float, Path],
+    images: list[torch.Tensor],
+    datamodule: MultiClass,
+    tmp_path: Path,
+) -> None:
+    """The densities of the candidates, which are products with gathered covariances, stay in floating point."""
+    settings = {"compression_type": CompressionType[kind], "datamodule": datamodule}
+    path = to_openvino(modules[0.02], graphs[0.02], tmp_path, **settings)
+    found = differences(modules[0.02], from_openvino(path), images)
+    assert found[CLASS_TENSOR].mean() <= 0.05
+    for name in ("pred_score", "anomaly_map"):
+        assert found[name].max() < largest, name
+        assert np.median(found[name]) < median, name
+    graph = openvino.Core().read_model(path)
+    quantised = [node.get_friendly_name() for node in graph.get_ordered_ops() if node.get_type_name() == "FakeQuantize"]
+    assert bool(quantised) == (kind == "INT8_PTQ")
+    assert openvino.compile_model(graph, "CPU", IN_FLOAT32)
