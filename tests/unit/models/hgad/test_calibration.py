@@ -140,7 +140,7 @@ def test_scores_and_maps_are_put_on_scales_of_their_own() -> None:
 
 
 def test_scale_equals_numpy() -> None:
-    """Image scores have mean and deviation; pixels their mean, and the mean logarithm of what few of an image exceed."""
+    """Image scores have mean and deviation; pixels their mean, and a mean logarithm of limits."""
     rng = np.random.default_rng(1)
     scores, pixels, limits = ([rng.gamma(3, size=size) * scale for size, scale in ((9, 1), (31, 40))] for _ in range(3))
     limits = [of_class + 10 * pixel.mean() for of_class, pixel in zip(limits, pixels, strict=True)]
