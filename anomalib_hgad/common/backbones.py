@@ -210,12 +210,12 @@ def make_extractor(
     extractor: TimmFeatureExtractor | TimmMaps
     if known.is_transformer:
         extractor = TimmFeatureExtractor(
-            backbone, layers, pre_trained, output_fmt="NLC", return_class_token=class_token
+            backbone, layers, pre_trained=pre_trained, output_fmt="NLC", return_class_token=class_token
         )
     elif known.is_of_fixed_size or "vit" in backbone.lower():
         extractor = TimmMaps(backbone, layers, [known.layers[layer] for layer in layers], pre_trained)
     else:
-        extractor = TimmFeatureExtractor(backbone, layers, pre_trained)
+        extractor = TimmFeatureExtractor(backbone, layers, pre_trained=pre_trained)
     _cut_after(extractor.feature_extractor, layers)
     return extractor
 

@@ -14,8 +14,6 @@ from anomalib_hgad.demo.backbone import BACKBONE, LAYERS, WEIGHTS
 from anomalib_hgad.demo.images import write_demo_dataset
 from anomalib_hgad.models.hgad.lightning_model import Hgad
 
-EPOCHS = 80
-
 
 def main(arguments: list[str] | None = None) -> Engine:
     """Draw the images, train, test, and say where the figures and pictures are.
@@ -29,27 +27,13 @@ def main(arguments: list[str] | None = None) -> Engine:
     parser = argparse.ArgumentParser(prog="python -m anomalib_hgad.demo", description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("datasets/hgad_demo"), help="folder for the images")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder for the results")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"epochs of the training, {EPOCHS} by default")
     settings = parser.parse_args(arguments)
 
     seed_everything(0, workers=True)
     root = write_demo_dataset(settings.data)
-    engine = Engine(
-        max_epochs=settings.epochs,
-        check_val_every_n_epoch=settings.epochs,
-        default_root_dir=settings.results,
-        enable_model_summary=False,
-    )
-    model = Hgad(
-        backbone=BACKBONE,
-        backbone_weights=WEIGHTS,
-        levels={LAYERS[-1]: [1.0]},
-        image_size=256,
-        num_centers=5,
-        flow_arguments={"coupling_blocks": 6, "condition_dim": 64},
-        lr=3e-3,
-    )
-    engine.train(model, datamodule=MultiClass(root=root, train_batch_size=4, eval_batch_size=16, num_workers=0))
+    engine = Engine(default_root_dir=settings.results, enable_model_summary=False)
+    model = Hgad(backbone=BACKBONE, backbone_weights=WEIGHTS, levels={layer: [1.0] for layer in LAYERS})
+    engine.train(model, datamodule=MultiClass(root=root, train_batch_size=16, eval_batch_size=16, num_workers=0))
     print(f"Figures and pictures: {engine.trainer.default_root_dir}")
     return engine
 

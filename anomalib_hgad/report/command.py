@@ -16,6 +16,7 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from anomalib_hgad.common.files import write_text
+from anomalib_hgad.models.hgad.criterion import kept_state
 from anomalib_hgad.report import figures
 from anomalib_hgad.report.examples import example, worst
 from anomalib_hgad.report.latents import Sample, project, sample_latents
@@ -78,7 +79,7 @@ def render(run: RunFiles, other: RunFiles | None) -> str:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
-    sample = sample_latents(run)
+    sample, course = sample_latents(run), run.model.training_course
     normal = [row for row in run.predictions if not row.gt_label]
     anomalous = [row for row in run.predictions if row.gt_label]
     return environment.get_template("page.html").render(
@@ -98,6 +99,8 @@ def render(run: RunFiles, other: RunFiles | None) -> str:
         compared=None if other is None else other.folder,
         latents=latent_figure(run, sample),
         confusion=confusion_figure(run),
+        course=figures.training_course(course) if len(course) > 1 else None,
+        kept=kept_state(course) if len(course) > 1 else None,
         missed=[example(run, row) for row in worst(run.predictions, anomalous=True)],
         alarmed=[example(run, row) for row in worst(run.predictions, anomalous=False)],
         settings=settings_of(run),

@@ -15,10 +15,12 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from anomalib_hgad.data.batch import UNKNOWN
 from anomalib_hgad.evaluation.predictions import Prediction
+from anomalib_hgad.models.hgad.criterion import StateFigures, kept_state
 
 NORMAL, ANOMALOUS = "#2f6f9f", "#d1495b"
 STYLE: dict[Any, Any] = {
@@ -195,4 +197,37 @@ def confusion(rows: Sequence[Prediction], class_names: Sequence[str]) -> Markup:
                 dark = count > counts[row_index].sum() / 2
                 colour = "white" if dark else "#222"
                 axis.text(column, row_index, str(count), ha="center", va="center", color=colour, fontsize=8)
+    return svg[0]
+
+
+def training_course(course: Sequence[StateFigures]) -> Markup:
+    """AUROCs of synthetic anomalies over a training that began as the closed form, and their mean, which chose a state.
+
+    Args:
+        course: Figures of the states, the first and the kept one among them.
+
+    Returns:
+        SVG.
+    """
+    epochs = [state.epoch for state in course]
+    kept = kept_state(course)
+    with drawing(5.6, 3.2) as (figure, svg):
+        axis = figure.subplots()
+        axis.plot(epochs, [100 * state.image_auroc for state in course], color=NORMAL, linewidth=1, label="images")
+        axis.plot(epochs, [100 * state.pixel_auroc for state in course], color=ANOMALOUS, linewidth=1, label="pixels")
+        axis.plot(epochs, [100 * state.criterion for state in course], color="#222", marker=".", label="mean of both")
+        axis.axhline(100 * course[0].criterion, color="#c3c9ce", linewidth=1, linestyle="--", zorder=0)
+        axis.scatter(
+            [kept.epoch],
+            [100 * kept.criterion],
+            marker="o",
+            s=80,
+            facecolor="none",
+            edgecolor="#222",
+            zorder=3,
+            label="kept",
+        )
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set(xlabel="epochs; 0 is the closed form", ylabel="AUROC, %")
+        axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return svg[0]

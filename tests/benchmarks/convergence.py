@@ -29,7 +29,7 @@ from anomalib_hgad.models.hgad.flows import ConditionalFlow
 from anomalib_hgad.models.hgad.flows.coupling import couple, coupling_weights
 from anomalib_hgad.models.hgad.flows.position import position_code
 from anomalib_hgad.models.hgad.loss import total_loss
-from anomalib_hgad.models.hgad.normal_pass import feature_statistics
+from anomalib_hgad.models.hgad.moments import sum_up
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 from anomalib_hgad.models.schedule import TrainingCourse, make_optimizer
 from tests.benchmarks.image_sets import BATCH, Images, aurocs, encode, split_data
@@ -80,7 +80,10 @@ VARIANTS = {
 def prepare_flows(model: HgadModel, train: Images, variant: Variant) -> None:
     """Constants and starting values that come from the training images."""
     if variant.features != "literal":
-        statistics_of_levels = feature_statistics([train.features], model.feature_flows, torch.device("cpu"))
+        flows, one_class = model.feature_flows, torch.zeros_like(train.class_index)
+        vectors = [flow.vectors(level) for flow, level in zip(flows, train.features, strict=True)]
+        moments = sum_up([(vectors, one_class)], 1, [flow.feature_dim for flow in flows], torch.device("cpu"))
+        statistics_of_levels = [level.pooled() for level in moments]
         if variant.features == "standardised":
             statistics_of_levels = [(mean, cov.diagonal().diag()) for mean, cov in statistics_of_levels]
         model.set_whitening(statistics_of_levels)

@@ -44,6 +44,11 @@ def results_model(arguments: argparse.Namespace, **changes: Any) -> Hgad:
         "backbone": "resnet18",
         "backbone_weights": arguments.weights,
         "levels": {"layer3": [1.0, 0.5, 0.25]},
+        "neighborhood": 1,
+        "flow": "cflow",
+        "covariance": "identity",
+        "score": "sum",
+        "score_share": 0.0,
         "image_size": arguments.image_size,
         "flow_arguments": {"coupling_blocks": arguments.coupling_blocks, "condition_dim": 128},
     }

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from anomalib_hgad.models.hgad.anomaly_map import LevelScores, exceeded_value
-from anomalib_hgad.models.hgad.calibration import NORMAL_PIXEL_RATE
-from anomalib_hgad.models.hgad.normal_scores import ClassTails, ClassValues, PositionScores
+from anomalib_hgad.models.hgad.calibration import LEAST_LIMIT, NORMAL_PIXEL_RATE
+from anomalib_hgad.models.hgad.normal_scores import ClassValues, PositionScores
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 
 BATCH = 8
@@ -35,14 +35,13 @@ def set_positions(model: HgadModel, features: Sequence[torch.Tensor], class_inde
 def set_constants(model: HgadModel, features: Sequence[torch.Tensor], class_index: torch.Tensor) -> None:
     """Set all constants, the scales of image scores and maps too; arguments as of :func:`set_positions`."""
     set_positions(model, features, class_index)
-    images, pixels = (ClassValues(model.num_classes, class_index.device) for _ in range(2))
-    tails = ClassTails(model.num_classes, class_index.device)
+    images, pixels, log_limits = (ClassValues(model.num_classes, class_index.device) for _ in range(3))
     for levels, classes in _batches(model, features, class_index):
         image_scores, maps = model.raw_scores(levels, classes, model.image_size)
         images.add(image_scores.unsqueeze(-1), classes)
         pixels.add(maps, classes)
-        tails.add(exceeded_value(maps, NORMAL_PIXEL_RATE), classes)
-    model.calibration.set_scale(images, pixels, tails)
+        log_limits.add(exceeded_value(maps, NORMAL_PIXEL_RATE).clamp(min=LEAST_LIMIT).log(), classes)
+    model.calibration.set_scale(images, pixels, log_limits)
 
 
 def _batches(

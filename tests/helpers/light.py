@@ -15,7 +15,16 @@ LIGHT_FLOW_ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 """Options of every family of flows."""
 
-LIGHT: dict[str, Any] = {
+TRAINED: dict[str, Any] = {
+    "neighborhood": 1,
+    "flow": "cflow",
+    "covariance": "identity",
+    "score": "sum",
+    "score_share": 0.0,
+}
+"""What a model that is trained has in place of the defaults, which are fitted in closed form."""
+
+LIGHT: dict[str, Any] = TRAINED | {
     "backbone": "resnet18",
     "levels": {"layer2": [1.0, 0.5]},
     "image_size": 32,
@@ -23,7 +32,7 @@ LIGHT: dict[str, Any] = {
     "flow_arguments": LIGHT_FLOW_ARGUMENTS["cflow"],
 }
 
-LIGHT_VIT: dict[str, Any] = {
+LIGHT_VIT: dict[str, Any] = TRAINED | {
     "backbone": "vit_tiny_patch16_224",
     "levels": {"blocks.1": [1.0]},
     "image_size": 32,

@@ -37,6 +37,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.subprocess]
 
 LIGHT_FLAGS_BY_CONFIG = {
     "cifar10": model_flags(LIGHT_VIT),
+    # Of as many blocks as the config's, which takes means of some of them.
+    "hgad_dinov2": model_flags({name: value for name, value in LIGHT_VIT.items() if name != "levels"}),
     "hgad_fast": model_flags(LIGHT | {"flow_arguments": {}}),
     "hgad_fastflow_mvtec_ad": model_flags(LIGHT | {"flow_arguments": LIGHT_FLOW_ARGUMENTS["fastflow"]}),
 }

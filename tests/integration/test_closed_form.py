@@ -75,7 +75,7 @@ def test_gaussians_are_those_of_the_features(trained: Any, data: Path) -> None:
             np.testing.assert_allclose(center.numpy(), mean, rtol=1e-3, atol=1e-3)
             whitening = flow.whitening.double().numpy()
             latent = whitening @ covariance @ whitening.T
-            latent += 0.01 * np.trace(latent) / len(latent) * np.eye(len(latent))
+            latent += 0.03 * np.trace(latent) / len(latent) * np.eye(len(latent))
             precision = prior.class_whitening[index].double().numpy()
             np.testing.assert_allclose(precision @ latent @ precision.T, np.eye(len(latent)), atol=2e-2)
 
@@ -105,7 +105,6 @@ def test_checkpoint_predicts_the_same(trained: Any, data: Path, tmp_path: Path) 
         ({"whiten": False}, "expected whiten=True and another prior than 'fixed_centers', got whiten=False"),
         ({"prior": "fixed_centers"}, "got whiten=True and prior='fixed_centers'"),
         ({"covariance": "diagonal"}, "Expected covariance to be one of 'identity', 'full'"),
-        ({"flow": "cflow"}, "expected covariance='identity' or flow='linear', got covariance='full' and flow='cflow'"),
         ({"flow_arguments": {"coupling_blocks": 2}}, "'linear' has no option coupling_blocks. It has: none"),
     ],
 )

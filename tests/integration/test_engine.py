@@ -322,8 +322,14 @@ def test_training_without_validation_warns(data_root: Path, tmp_path: Path, capl
     [
         ({"class_source": "guess"}, "Expected class_source to be one of 'inferred', 'given'; got 'guess'"),
         ({"prior": "cauchy"}, "Expected prior to be one of 'hierarchical', 'fixed_centers', 'single_gaussian'"),
-        ({"score": "mean"}, "Expected score to be one of 'contrast', 'standardized', 'sum', 'product'"),
-        ({"score": "contrast"}, "expected covariance='full' or another score than 'contrast', got"),
+        (
+            {"score": "mean"},
+            "Expected score to be one of 'contrast', 'standardized', 'sum', 'product', 'log_likelihood'",
+        ),
+        (
+            {"score": "contrast"},
+            "expected covariance='full' or another score than 'contrast', got covariance='identity'",
+        ),
         ({"score_share": 1.1}, "expected 0 <= score_share <= 1, got 1.1"),
         ({"neighborhood": 2}, "expected neighborhood to be odd, got 2"),
         ({"training_arguments": {"first_stage": 1.5}}, "expected 0 <= first_stage < 1, got 1.5"),

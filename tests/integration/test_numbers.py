@@ -24,11 +24,11 @@ from anomalib_hgad.models.hgad.anomaly_map import (
     exceeded_value,
     image_score,
 )
-from anomalib_hgad.models.hgad.calibration import NORMAL_PIXEL_RATE, ScoreCalibration, location_and_spread
+from anomalib_hgad.models.hgad.calibration import LEAST_LIMIT, NORMAL_PIXEL_RATE, ScoreCalibration, location_and_spread
 from anomalib_hgad.models.hgad.flows import FAMILIES, ConditionalFlow
 from anomalib_hgad.models.hgad.loss import hgad_losses, negative_entropy, total_loss
-from anomalib_hgad.models.hgad.normal_pass import feature_statistics
-from anomalib_hgad.models.hgad.normal_scores import ClassTails, ClassValues, PositionScores
+from anomalib_hgad.models.hgad.moments import sum_up
+from anomalib_hgad.models.hgad.normal_scores import ClassValues, PositionScores
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 from tests.helpers.engines import engine
@@ -71,8 +71,8 @@ def test_features_that_never_vary(kind: str, value: float) -> None:
     """All directions have zero variance; strange features are far away then, but finite."""
     flow = FAMILIES[kind](4, **LIGHT_FLOW_ARGUMENTS[kind])
     same = torch.full((3, 4, 1, 2), value)
-    ((mean, covariance),) = feature_statistics([[same], [same]], [flow], torch.device("cpu"))
-    flow.set_whitening(mean, covariance)
+    (moments,) = sum_up([([flow.vectors(same)], torch.zeros(3, dtype=torch.int64))] * 2, 1, [4], torch.device("cpu"))
+    flow.set_whitening(*moments.pooled())
     for features in (same, same + torch.randn_like(same)):
         latents = flow(features)
         assert_finite((latents.z, latents.log_det))
@@ -134,14 +134,14 @@ def test_scores_of_log_likelihoods_of_a_million(of_normal: float, likelihood: fl
     for unseen in (normal, nothing, nothing.or_else(normal)):
         calibration.set_positions(normal, unseen)
         novelty.update(unseen.typicality)
-        images, pixels, tails = ClassValues(3, CPU), ClassValues(3, CPU), ClassTails(3, CPU)
+        images, pixels, log_limits = (ClassValues(3, CPU) for _ in range(3))
         for of_class, count in ((0, 3), (1, 1)):
             y = torch.full((count,), of_class)
             maps = generator(scores(of_normal, count), calibration.constants(y), (8, 8))
             images.add(image_score(maps, 0.02).unsqueeze(-1), y)
             pixels.add(maps, y)
-            tails.add(exceeded_value(maps, NORMAL_PIXEL_RATE), y)
-        calibration.set_scale(images, pixels, tails)
+            log_limits.add(exceeded_value(maps, NORMAL_PIXEL_RATE).clamp(min=LEAST_LIMIT).log(), y)
+        calibration.set_scale(images, pixels, log_limits)
         assert_finite([*calibration.state_dict().values(), *novelty.state_dict().values()])
         assert all((values > 0).all() for values in (calibration.spread, calibration.pixel_spread))
         of_image, classes = scores(likelihood, images=3), torch.arange(3)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from unittest import mock
 
 import numpy as np
@@ -21,9 +22,9 @@ from anomalib_hgad.models.hgad.anomaly_map import (
     image_score,
     normality,
 )
-from anomalib_hgad.models.hgad.calibration import ScoreCalibration
+from anomalib_hgad.models.hgad.calibration import LEAST_LIMIT, ScoreCalibration
 from anomalib_hgad.models.hgad.flows import FAMILIES, FeatureFlow, semantic
-from anomalib_hgad.models.hgad.normal_scores import ClassTails, ClassValues
+from anomalib_hgad.models.hgad.normal_scores import ClassValues
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 from anomalib_hgad.models.hgad.torch_model import HgadModel
@@ -174,10 +175,8 @@ def sums_of(scores: list[list[float]]) -> ClassValues:
 def test_calibration_keeps_the_order_within_a_class(scores: list[list[float]], maps: list[float]) -> None:
     """Of distinct scores too: none become equal that differ by more than rounding."""
     calibration = ScoreCalibration(len(scores), 1).double()
-    tails = ClassTails(len(scores), torch.device("cpu"))
-    for index, of_class in enumerate(scores):
-        tails.add(torch.tensor(of_class, dtype=torch.float64).unsqueeze(-1), torch.full((len(of_class),), index))
-    calibration.set_scale(sums_of(scores), sums_of(scores), tails)
+    log_limits = sums_of([[math.log(max(value, LEAST_LIMIT)) for value in of_class] for of_class in scores])
+    calibration.set_scale(sums_of(scores), sums_of(scores), log_limits)
     assert (calibration.spread > 0).all()
     assert (calibration.pixel_spread > 0).all()
     values = torch.tensor(sorted(maps), dtype=torch.float64)

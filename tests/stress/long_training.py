@@ -17,7 +17,7 @@ import torch
 
 from anomalib_hgad.models.hgad.flows import FAMILIES
 from anomalib_hgad.models.hgad.loss import class_log_likelihood, hgad_losses, total_loss
-from anomalib_hgad.models.hgad.normal_pass import feature_statistics
+from anomalib_hgad.models.hgad.moments import ClassMoments
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 from anomalib_hgad.models.schedule import TrainingCourse, make_optimizer
 from tests.helpers.light import LIGHT_FLOW_ARGUMENTS
@@ -51,7 +51,10 @@ def train(kind: str, steps: int, half: bool) -> float:
     """
     torch.manual_seed(0)
     flow = FAMILIES[kind](DIM, **LIGHT_FLOW_ARGUMENTS[kind])
-    flow.set_whitening(*feature_statistics([[batch()] for _ in range(20)], [flow], torch.device("cpu"))[0])
+    moments = ClassMoments(1, DIM, torch.device("cpu"))
+    for vectors in (flow.vectors(batch()) for _ in range(20)):
+        moments.add(vectors, torch.zeros(len(vectors), dtype=torch.int64))
+    flow.set_whitening(*moments.gaussians().pooled())
     prior = HierarchicalGaussianMixture(2, 2, DIM)
     optimizer = make_optimizer(flow.parameters(), prior.parameters(), lr=2e-4, weight_decay=1e-4)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

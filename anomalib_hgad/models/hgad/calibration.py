@@ -16,7 +16,7 @@ from torch import nn
 
 from anomalib_hgad.common.precision import no_autocast
 from anomalib_hgad.models.hgad.anomaly_map import QUANTITIES, LevelConstants
-from anomalib_hgad.models.hgad.normal_scores import ClassTails, ClassValues, PositionScores
+from anomalib_hgad.models.hgad.normal_scores import ClassValues, PositionScores
 
 PRIOR_IMAGES = 5
 """How many images' worth of trust the spread common to all classes has against a class's own."""
@@ -25,10 +25,10 @@ LEAST_SPREAD = 0.05
 """Smallest spread relative to the location, for images that are all alike."""
 
 NORMAL_PIXEL_RATE = 1e-3
-"""Share of the pixels of a normal image, in the median over those of a class, above :data:`PIXEL_LIMIT`."""
+"""Share of the pixels of a typical normal image above :data:`PIXEL_LIMIT`."""
 
-BELOW_MEDIAN = 0.84
-"""Share of images above a value that lies a standard deviation below their median, if they are normally distributed."""
+LEAST_LIMIT = 1e-3
+"""Smallest such value that counts: a logarithm needs a positive one."""
 
 PIXEL_LIMIT = 1.0
 """Calibrated pixels above it are marked: a limit for each class, since each has its own scale."""
@@ -52,8 +52,9 @@ class ScoreCalibration(nn.Module):
         spread: Their width, positive, shape (K,).
         pixel_location: Mean of the pixels of their maps, shape (K,).
         pixel_spread: How far above that the value lies that a share of :data:`NORMAL_PIXEL_RATE` of an image's pixels
-            exceeds, median over the images, positive, shape (K,). A median, as single normal images have odd spots.
-            Where maps are even, and images differ, at least how far that value lies apart between images.
+            exceeds, geometric mean over the images, positive, shape (K,). Geometric, as few normal images have spots
+            that score many times what all others do. Where maps are even, and images differ, at least how far that
+            value lies apart between images.
     """
 
     maximum: torch.Tensor
@@ -126,22 +127,22 @@ class ScoreCalibration(nn.Module):
                 ):
                     constant[:, level, quantity] = values.to(constant)
 
-    def set_scale(self, images: ClassValues, pixels: ClassValues, tails: ClassTails) -> None:
+    def set_scale(self, images: ClassValues, pixels: ClassValues, log_limits: ClassValues) -> None:
         """Set the common scales.
 
         Args:
             images: Image scores of normal images, before any scale.
             pixels: Pixels of their maps, likewise.
-            tails: Of every image the value that a share of :data:`NORMAL_PIXEL_RATE` of its pixels exceeds.
+            log_limits: Of every image the logarithm of the value that a share of :data:`NORMAL_PIXEL_RATE` of its
+                pixels exceeds.
         """
         location, spread = location_and_spread(images)
         self.location.copy_(location)
         self.spread.copy_(spread)
         self.pixel_location.copy_(pixels.means)
-        typical = tails.exceeded_by(0.5)
-        # An even map has no tail: the lower half of the images tells their width, where no odd ones are.
-        lowest = torch.minimum(pixels.means, tails.exceeded_by(BELOW_MEDIAN))
-        reach = (typical - lowest).clamp(min=1e-3)
+        # An even map does not exceed its mean: how the images differ tells the width then.
+        lowest = torch.minimum(pixels.means, (log_limits.means - log_limits.deviations).exp())
+        reach = (log_limits.means.exp() - lowest).clamp(min=1e-3)
         self.pixel_spread.copy_(torch.where(pixels.counts > 0, reach, 1.0))
 
     def clear_scale(self) -> None:

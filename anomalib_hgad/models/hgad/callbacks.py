@@ -11,7 +11,7 @@ from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from anomalib_hgad.models.hgad.normal_pass import feature_statistics, normal_images, set_constants
+from anomalib_hgad.models.hgad.normal_pass import fit_mixtures, fit_whitening, inference, set_constants
 
 logger = logging.getLogger(__name__)
 
@@ -41,27 +41,58 @@ class ClassCheck(Callback):
         pl_module.labels.check(getattr(trainer, "datamodule", None))
 
 
-class NormalConstants(Callback):
-    """Takes the constants of the model from normal images.
+class ClosedForm(Callback):
+    """Fits to normal images what needs no gradient.
 
-    The flows' whitening once, before the first step; with a flow that is not trained the mixture as well, after a pass
-    over the training images, which is all that such a training takes. The constants of the scores before every
-    validation, whose scores need them, and where there is none before the checkpoint of an epoch. Location and spread
-    of the scores come from normal images that were held out of the training, if there are any.
+    The flows' whitening once, before the first step. With a flow that is not trained the mixture as well, after a pass
+    over the training images, which is all that such a training takes. With full covariances of a flow that is trained
+    the mixture before the first step, which is the closed form then, and after every epoch and before every validation:
+    losses and scores see the Gaussians of the flow as it is.
+    """
+
+    def __init__(self) -> None:
+        self._fitted_step = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Fit the start; a training that is resumed has it."""
+        model = pl_module.model
+        if not model.trained:
+            model.start_moments()
+            return
+        if pl_module.whiten and not model.whitened:
+            fit_whitening(trainer, pl_module)
+        if not trainer.ckpt_path:
+            self._fit(trainer, pl_module)
+        self._fitted_step = trainer.global_step
+
+    def on_validation_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Fit the mixture within a fit."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._fit(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Fit the mixture before the next epoch."""
+        self._fit(trainer, pl_module)
+
+    def _fit(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        if self._fitted_step == trainer.global_step:
+            return
+        self._fitted_step = trainer.global_step
+        if not pl_module.model.trained:
+            pl_module.model.fit()
+        elif pl_module.model.refitted:
+            fit_mixtures(trainer, pl_module)
+
+
+class NormalConstants(Callback):
+    """Takes the constants of the scores from normal images.
+
+    Before every validation, whose scores need them, and where there is none before the checkpoint of an epoch. Location
+    and spread of the scores come from normal images that were held out of the training, if there are any.
     """
 
     def __init__(self) -> None:
         self._step_of_constants = -1
-
-    def on_train_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Set the whitening of the flows, or start to sum up what it is fitted from."""
-        if not pl_module.model.trained:
-            pl_module.model.start_moments()
-        elif pl_module.whiten and not pl_module.model.whitened:
-            images = normal_images(trainer, pl_module)
-            flows = pl_module.model.feature_flows
-            statistics = feature_statistics(map(pl_module.features, images), flows, pl_module.device)
-            pl_module.model.set_whitening(statistics)
 
     def on_validation_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Set the constants of the scores within a fit."""
@@ -89,12 +120,6 @@ class NormalConstants(Callback):
             self._calibrate(trainer, pl_module)
 
     def _calibrate(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        model = pl_module.model
-        was_training = model.training
-        model.eval()
-        if not model.trained:
-            model.fit()
-        with trainer.precision_plugin.val_step_context():
+        with inference(trainer, pl_module.model):
             set_constants(trainer, pl_module)
-        model.train(was_training)
         self._step_of_constants = trainer.global_step

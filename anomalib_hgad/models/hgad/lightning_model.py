@@ -10,7 +10,9 @@ https://arxiv.org/abs/2403.13349
 # No `from __future__ import annotations`: jsonargparse reads the types of the arguments for the config schema.
 
 import json
+import logging
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,16 +35,18 @@ from anomalib_hgad.deploy.export import CLASS_TENSOR
 from anomalib_hgad.models.base import PluginModel, height_and_width
 from anomalib_hgad.models.checkpoint import check_score
 from anomalib_hgad.models.hgad.anomaly_map import ScoreKind
+from anomalib_hgad.models.hgad.best_state import COURSE_KEY, BestState
 from anomalib_hgad.models.hgad.calibration import PIXEL_LIMIT
-from anomalib_hgad.models.hgad.callbacks import ClassCheck, NormalConstants
+from anomalib_hgad.models.hgad.callbacks import ClassCheck, ClosedForm, NormalConstants
 from anomalib_hgad.models.hgad.class_labels import ClassLabels, with_class_fields
+from anomalib_hgad.models.hgad.criterion import StateFigures
 from anomalib_hgad.models.hgad.export import compress_graph, name_tensors
 from anomalib_hgad.models.hgad.feature_cache.cache import FeatureCache
 from anomalib_hgad.models.hgad.folding import fold
 from anomalib_hgad.models.hgad.loss import checked_loss_weights, total_loss
 from anomalib_hgad.models.hgad.prediction import ScoredClass, predict_batch
 from anomalib_hgad.models.hgad.prior import CovarianceKind
-from anomalib_hgad.models.hgad.torch_model import PAPER_LEVELS, HgadModel, PriorKind
+from anomalib_hgad.models.hgad.torch_model import DEFAULT_LEVELS, HgadModel, PriorKind
 from anomalib_hgad.models.hgad.training_data import TrainingData
 from anomalib_hgad.models.schedule import (
     TrainingCourse,
@@ -51,6 +55,8 @@ from anomalib_hgad.models.schedule import (
     total_steps,
     train_for_one_pass,
 )
+
+logger = logging.getLogger(__name__)
 
 
 class Hgad(PluginModel, AnomalibModule):
@@ -64,15 +70,15 @@ class Hgad(PluginModel, AnomalibModule):
 
     Args:
         backbone: timm model name.
-            Defaults to ``"tf_efficientnet_b6"``.
+            Defaults to ``"resnet18"``.
         levels: Layers of the backbone whose features are taken, or groups of them, such as ``"blocks.2+3"``, whose mean
             is; and for each of them the sizes of the image pyramid, relative to ``image_size``, at which it is taken.
-            Defaults to ``{"blocks.4": [1.0, 0.5, 0.25]}``, the stage of stride 16 at three scales.
+            Defaults to ``{"layer2": [1.0], "layer3": [1.0]}``, the stages of strides 8 and 16.
         neighborhood: Side of the square of positions of a level whose mean features each position takes, odd, as in
             PatchCore; 1 takes the position's own.
-            Defaults to ``1``.
+            Defaults to ``3``.
         image_size: Size that images are resized to, a side of a square or height and width.
-            Defaults to ``1024``.
+            Defaults to ``256``.
         pre_trained: Download pre-trained weights for the backbone.
             Defaults to ``True``.
         backbone_weights: Local file (.safetensors, .pth) with the weights of the backbone, for machines without
@@ -81,14 +87,14 @@ class Hgad(PluginModel, AnomalibModule):
             Defaults to ``None``.
         num_classes: Expected number of product classes. ``None`` takes it from the data.
             Defaults to ``None``.
-        num_centers: Gaussian centres of a class (M). ``"linear"`` has one.
+        num_centers: Gaussian centres of a class (M). ``"linear"`` and full covariances have one.
             Defaults to ``None``, for 10 where they are trained.
         flow: Family of the flows: ``"cflow"``, position by position with a code of the position, as in the paper;
             ``"fastflow"``, convolutions over the feature maps; ``"semantic"``, of the class token of a Vision
             Transformer, for anomalies of what an image shows: its anomaly maps have one value everywhere;
             ``"linear"``, the whitening alone, which is fitted in one pass, with nothing to train; or a family of your
             own, see docs/add_a_flow.md.
-            Defaults to ``"cflow"``.
+            Defaults to ``"linear"``.
         flow_arguments: Options of the family by name, such as ``{"coupling_blocks": 8}``. Its class documents them:
             :class:`~anomalib_hgad.models.hgad.flows.ConditionalFlow`,
             :class:`~anomalib_hgad.models.hgad.flows.FastFlow`,
@@ -100,9 +106,10 @@ class Hgad(PluginModel, AnomalibModule):
         feature_dim: Most directions that the whitening of a level keeps: those in which the training images vary most,
             as PCA. The density is then that within their subspace. ``None`` keeps all channels.
             Defaults to ``None``.
-        covariance: Covariance of the classes: ``"identity"``, as in the paper, or ``"full"``, which ``flow="linear"``
-            takes from the features of each class.
-            Defaults to ``"identity"``.
+        covariance: Covariance of the classes: ``"identity"``, as in the paper, or ``"full"``, which is fitted to the
+            features of each class. A flow that is trained then starts there, and the model is the best that it was by
+            synthetic anomalies on held-out images, the start included.
+            Defaults to ``"full"``.
         prior: ``"hierarchical"``; ``"fixed_centers"`` does not train the main class centres; ``"single_gaussian"`` is
             one standard Gaussian for all classes, as in CFLOW-AD.
             Defaults to ``"hierarchical"``.
@@ -127,10 +134,10 @@ class Hgad(PluginModel, AnomalibModule):
             ``"sum"``, or their ``"product"`` as in the paper; ``"standardized"``, how unlikely a position is, in
             standard deviations of normal images; or ``"contrast"``, that and how unlikely it is compared with the
             classes most like its own, which takes ``covariance="full"``.
-            Defaults to ``"sum"``.
+            Defaults to ``"contrast"``.
         score_share: The score of an image is the mean of the largest share of its map's pixels; 0 takes the largest
             alone.
-            Defaults to ``0.0``.
+            Defaults to ``0.03``.
         class_source: ``"inferred"`` scores an image without its label; ``"given"`` uses the label where the batch has
             one. The test reports both.
             Defaults to ``"inferred"``.
@@ -171,30 +178,30 @@ class Hgad(PluginModel, AnomalibModule):
 
     model: HgadModel
     default_epochs = 100
-    default_image_size = (1024, 1024)
+    default_image_size = (256, 256)
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_b6",
-        levels: dict[str, list[float]] = PAPER_LEVELS,
-        neighborhood: int = 1,
-        image_size: int | tuple[int, int] = 1024,
+        backbone: str = "resnet18",
+        levels: dict[str, list[float]] = DEFAULT_LEVELS,
+        neighborhood: int = 3,
+        image_size: int | tuple[int, int] = 256,
         pre_trained: bool = True,
         backbone_weights: str | Path | None = None,
         num_classes: int | None = None,
         num_centers: int | None = None,
-        flow: str = "cflow",
+        flow: str = "linear",
         flow_arguments: dict[str, Any] | None = None,
         whiten: bool = True,
         feature_dim: int | None = None,
         prior: PriorKind = "hierarchical",
-        covariance: CovarianceKind = "identity",
+        covariance: CovarianceKind = "full",
         loss_weights: dict[str, float] | None = None,
         position_share: float = 0.25,
         lr: float = 2e-4,
         training_arguments: dict[str, float] | None = None,
-        score: ScoreKind = "sum",
-        score_share: float = 0.0,
+        score: ScoreKind = "contrast",
+        score_share: float = 0.03,
         class_source: ScoredClass = "inferred",
         calibration_share: float | None = 0.1,
         feature_cache: bool | str | Path = True,
@@ -246,13 +253,33 @@ class Hgad(PluginModel, AnomalibModule):
         )
         if not self.model.trained:
             self.default_epochs = 1
-            if not whiten or prior == "fixed_centers":
-                msg = f"flow={flow!r} is fitted in closed form, whitening and centres alike: expected whiten=True and "
-                msg += f"another prior than 'fixed_centers', got whiten={whiten} and prior={prior!r}."
-                raise ValueError(msg)
+            self._warn_of_unused(lr, position_share, loss_weights, training_arguments)
+        if (not self.model.trained or self.model.refitted) and (not whiten or prior == "fixed_centers"):
+            fitted = "covariance='full'" if self.model.refitted else f"flow={flow!r}"
+            msg = f"{fitted} is fitted in closed form, whitening and centres alike: expected whiten=True and another "
+            msg += f"prior than 'fixed_centers', got whiten={whiten} and prior={prior!r}."
+            raise ValueError(msg)
+        self.training_course: list[StateFigures] = []
         self.labels = ClassLabels(num_classes)
         self.training_data = TrainingData()
         self.feature_cache = FeatureCache(feature_cache)
+
+    @staticmethod
+    def _warn_of_unused(
+        lr: float,
+        position_share: float,
+        loss_weights: dict[str, float] | None,
+        training_arguments: dict[str, float] | None,
+    ) -> None:
+        given = {
+            "lr": lr,
+            "position_share": position_share,
+            "loss_weights": loss_weights,
+            "training_arguments": training_arguments,
+        }
+        defaults = signature(Hgad).parameters
+        if unused := [f"{name}={value}" for name, value in given.items() if value != defaults[name].default]:
+            logger.warning("Nothing is trained in steps, and these settings are ignored: %s.", ", ".join(unused))
 
     @property
     def pixel_limit(self) -> float:
@@ -276,7 +303,8 @@ class Hgad(PluginModel, AnomalibModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """anomalib's components, and what happens around the steps."""
-        return [*super().configure_callbacks(), ClassCheck(), NormalConstants(), self.training_data]
+        own = [ClassCheck(), ClosedForm(), BestState(), NormalConstants(), self.training_data]
+        return [*super().configure_callbacks(), *own]
 
     def setup(self, stage: str) -> None:
         """Take the classes from the data when training starts, and hold out images for the calibration.
@@ -438,6 +466,7 @@ class Hgad(PluginModel, AnomalibModule):
         """Keep the class names, and what made the checkpoint."""
         super().on_save_checkpoint(checkpoint)
         self.labels.save(checkpoint)
+        checkpoint[COURSE_KEY] = [figures._asdict() for figures in self.training_course]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the classes.
@@ -452,6 +481,7 @@ class Hgad(PluginModel, AnomalibModule):
         self.set_class_names(self.labels.names_in(checkpoint, resumes=self.stage == TrainerFn.FITTING))
         super().on_load_checkpoint(checkpoint)
         check_score(checkpoint, self.model.score)
+        self.training_course = [StateFigures(**figures) for figures in checkpoint.get(COURSE_KEY, [])]
 
     def description(self) -> dict[str, str]:
         """What an exported model says of itself: classes, thresholds, image size and versions, in JSON each."""

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Means and covariances of the feature vectors of every class, summed up batch by batch.
+"""Means and covariances of the vectors of every class, summed up batch by batch.
 
 What is kept does not depend on the number of images: K (D + 1)^2 numbers of 8 bytes for a level.
 
@@ -10,6 +10,7 @@ Dimensions: B images, n vectors of an image, K classes, D channels.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -94,3 +95,31 @@ class ClassMoments:
         means = sums[:, 0, 1:]
         covariances = sums[:, 1:, 1:] - means.unsqueeze(2) * means.unsqueeze(1)
         return Gaussians(counts, means, covariances)
+
+
+def sum_up(
+    batches: Iterable[tuple[Sequence[torch.Tensor], torch.Tensor]],
+    num_classes: int,
+    dims: Sequence[int],
+    device: torch.device,
+) -> list[Gaussians]:
+    """Moments of the vectors of all levels, over the batches of all processes.
+
+    Args:
+        batches: Of this process, which may have none: for each level vectors, shapes (B, n, D), and the classes of the
+            images, int64, shape (B,).
+        num_classes: K.
+        dims: D of every level.
+        device: Where the sums are.
+
+    Returns:
+        The moments of every level.
+
+    Raises:
+        ValueError: If there are no vectors, or some with numbers that are not finite.
+    """
+    levels = [ClassMoments(num_classes, dim, device) for dim in dims]
+    for vectors, class_index in batches:
+        for level, of_level in zip(levels, vectors, strict=True):
+            level.add(of_level, class_index)
+    return [level.gaussians() for level in levels]

@@ -5,20 +5,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
-from torch import distributed
 from torch.utils.data import DataLoader, Dataset
 
 from anomalib_hgad.data.batch import ClassImageBatch, FeatureBatch
 from anomalib_hgad.models.hgad.anomaly_map import MAXIMUM_SCORES, LevelScores, exceeded_value
-from anomalib_hgad.models.hgad.calibration import NORMAL_PIXEL_RATE
-from anomalib_hgad.models.hgad.flows import FeatureFlow
-from anomalib_hgad.models.hgad.normal_scores import ClassTails, ClassValues, PositionScores
+from anomalib_hgad.models.hgad.calibration import LEAST_LIMIT, NORMAL_PIXEL_RATE
+from anomalib_hgad.models.hgad.moments import sum_up
+from anomalib_hgad.models.hgad.normal_scores import ClassValues, PositionScores
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 
 
@@ -91,35 +91,63 @@ def ordered_batches(
         yield batch
 
 
-def feature_statistics(
-    levels_of_batches: Iterable[list[torch.Tensor]], flows: Sequence[FeatureFlow], device: torch.device
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Mean and covariance of the vectors that the flows model, over the batches of all processes.
+@contextmanager
+def inference(trainer: Trainer, model: HgadModel) -> Iterator[None]:
+    """The model as it is in validation, within a training.
 
     Args:
-        levels_of_batches: For every batch of this process the features of the levels, shapes (B, D, H, W).
-        flows: The flow of every level.
-        device: Where the processes exchange tensors.
-
-    Returns:
-        Mean, shape (D,), and covariance, shape (D, D), of every level, in float64.
+        trainer: Trainer of the running fit.
+        model: The model in training.
     """
-    # A process may have no images: it takes part in the sums all the same.
-    sums = [
-        torch.zeros(flow.feature_dim + 1, flow.feature_dim + 1, dtype=torch.float64, device=device) for flow in flows
-    ]
-    for levels in levels_of_batches:
-        for moment, flow, level in zip(sums, flows, levels, strict=True):
-            rows = flow.vectors(level).flatten(0, 1).double()
-            rows = torch.cat((torch.ones_like(rows[:, :1]), rows), dim=1)
-            moment.add_(rows.T @ rows)  # count and sums in the first row, products below
-    statistics = []
-    for total in sums:
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(total)
-        mean = total[0, 1:] / total[0, 0]
-        statistics.append((mean, total[1:, 1:] / total[0, 0] - torch.outer(mean, mean)))
-    return statistics
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), trainer.precision_plugin.val_step_context():
+        yield
+    model.train(was_training)
+
+
+@torch.no_grad()
+def fit_whitening(trainer: Trainer, module: AnomalibModule) -> None:
+    """Set the whitening of the flows from the features of the training images, whatever their classes.
+
+    Args:
+        trainer: Trainer of the running fit.
+        module: The model in training.
+
+    Raises:
+        ValueError: If features have numbers that are not finite.
+    """
+    flows = module.model.feature_flows
+    batches = (
+        ([flow.vectors(level) for flow, level in zip(flows, module.features(batch), strict=True)], batch.batch_size)
+        for batch in normal_images(trainer, module)
+    )
+    one_class = ((vectors, torch.zeros(size, dtype=torch.int64, device=module.device)) for vectors, size in batches)
+    dims = [flow.feature_dim for flow in flows]
+    module.model.set_whitening([level.pooled() for level in sum_up(one_class, 1, dims, module.device)])
+
+
+def fit_mixtures(trainer: Trainer, module: AnomalibModule) -> None:
+    """Fit the Gaussians of the classes to the latents of the training images, as the flows are now.
+
+    Args:
+        trainer: Trainer of the running fit.
+        module: The model in training.
+
+    Raises:
+        ValueError: If latents have numbers that are not finite.
+    """
+    model = module.model
+    with inference(trainer, model):
+        batches = (
+            (
+                [flow(level).z for flow, level in zip(model.feature_flows, module.features(batch), strict=True)],
+                model.mixture_class_index(module.class_index(batch)),
+            )
+            for batch in normal_images(trainer, module)
+        )
+        dims = [flow.dim for flow in model.feature_flows]
+        model.fit_latents(sum_up(batches, model.num_classes, dims, module.device))
 
 
 def set_constants(trainer: Trainer, module: AnomalibModule) -> None:
@@ -144,8 +172,7 @@ def set_constants(trainer: Trainer, module: AnomalibModule) -> None:
     model.calibration.clear_scale()
     if module.calibration_share is None:
         return
-    images, pixels = (ClassValues(model.num_classes, module.device) for _ in range(2))
-    tails = ClassTails(model.num_classes, module.device)
+    images, pixels, log_limits = (ClassValues(model.num_classes, module.device) for _ in range(3))
     for dataset, classes in ((held_out, ~missing), (None, missing)):
         if not classes.any():
             continue
@@ -154,10 +181,11 @@ def set_constants(trainer: Trainer, module: AnomalibModule) -> None:
             image_scores, maps = model.raw_scores(levels, class_index, model.image_size)
             images.add(image_scores[rows].unsqueeze(-1), class_index[rows])
             pixels.add(maps[rows], class_index[rows])
-            tails.add(exceeded_value(maps[rows], NORMAL_PIXEL_RATE), class_index[rows])
-    for sums in (images, pixels, tails):
+            limits = exceeded_value(maps[rows], NORMAL_PIXEL_RATE)
+            log_limits.add(limits.clamp(min=LEAST_LIMIT).log(), class_index[rows])
+    for sums in (images, pixels, log_limits):
         sums.gather()
-    model.calibration.set_scale(images, pixels, tails)
+    model.calibration.set_scale(images, pixels, log_limits)
 
 
 def _no_scores(model: HgadModel) -> PositionScores:

@@ -80,53 +80,6 @@ class ClassValues:
         return result
 
 
-class ClassTails:
-    """How many values of every class lie above what: a histogram with geometric bins, for quantiles within a hundredth.
-
-    The bins reach over 12 orders of magnitude, so that no scale of the values is assumed (DDSketch, Masson et al., VLDB
-    2019). Values that are not positive count, and have no bin of their own.
-
-    Args:
-        num_classes: K.
-        device: Where the counts are.
-    """
-
-    def __init__(self, num_classes: int, device: torch.device) -> None:
-        self._edges = torch.logspace(-6, 6, 1400, dtype=torch.float64, device=device)  # 2 % apart
-        self._counts = torch.zeros(num_classes, len(self._edges) + 1, dtype=torch.float64, device=device)
-
-    def add(self, values: torch.Tensor, class_index: torch.Tensor) -> None:
-        """Add values of some images.
-
-        Args:
-            values: The values, shape (B, ...).
-            class_index: Classes of the images, int64, shape (B,).
-        """
-        bins = torch.bucketize(values.double().flatten(1), self._edges)
-        cells = (class_index.unsqueeze(1) * self._counts.shape[1] + bins).flatten()
-        self._counts += torch.bincount(cells, minlength=self._counts.numel()).view_as(self._counts)
-
-    def gather(self) -> None:
-        """Add what every process of a distributed run has; all of them must ask together."""
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(self._counts)
-
-    def exceeded_by(self, share: float) -> torch.Tensor:
-        """Value that at most a share of each class's values exceeds, shape (K,), positive.
-
-        Args:
-            share: The share.
-
-        Returns:
-            The values; the last edge of the bins where more than the share lie above all of them.
-        """
-        above = self._counts.flip(1).cumsum(dim=1).flip(1)  # of each bin and those above it
-        allowed = share * above[:, :1]
-        # Values above edge i are those of the bins from i + 1 on.
-        too_low = (above[:, 1:] > allowed).sum(dim=1)
-        return self._edges[too_low.clamp(max=len(self._edges) - 1)]
-
-
 class PositionScores:
     """Moments of the scores of the positions of normal images, and of the images' typicality.
 

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 CovarianceKind = Literal["identity", "full"]
 """Covariances of the classes."""
 
-RIDGE = 0.01
+RIDGE = 0.03
 """Variance added to every direction of a full covariance, relative to its mean variance."""
 
 CENTER_DISTANCE = 5.0
@@ -68,15 +68,8 @@ def inverse_cholesky(covariance: torch.Tensor, ridge: float = RIDGE) -> torch.Te
 
     Returns:
         Lower triangular L^-1, shape (..., D, D), in float64.
-
-    Raises:
-        ValueError: If C has numbers that are not finite.
     """
     covariance = covariance.double()
-    if not covariance.isfinite().all():
-        msg = "A covariance of features has numbers that are not finite. Correct the images or the backbone's weights "
-        msg += "that they come from."
-        raise ValueError(msg)
     eye = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
     variance = covariance.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[..., None, None]
     factor = torch.linalg.cholesky(covariance + (ridge * variance).clamp(min=1e-6) * eye)
@@ -144,6 +137,7 @@ class HierarchicalGaussianMixture(nn.Module):
         self.center_offsets = nn.Parameter(torch.randn(num_classes, num_centers - 1, dim))
         self.class_logits = nn.Parameter(torch.zeros(num_classes))
         self.center_logits = nn.Parameter(torch.zeros(num_classes, num_centers))
+        self._told_of_few_vectors = False
         full = covariance == "full"
         self.register_buffer("class_whitening", torch.eye(dim).repeat(num_classes, 1, 1) if full else None)
         self.register_buffer("shared_whitening", torch.eye(dim) if full else None)
@@ -159,7 +153,7 @@ class HierarchicalGaussianMixture(nn.Module):
             covariances: Their covariances, shape (K, D, D).
 
         Raises:
-            ValueError: If no class has vectors, or if there are numbers that are not finite.
+            ValueError: If no class has vectors.
         """
         seen = counts > 0
         if not seen.any():
@@ -170,7 +164,9 @@ class HierarchicalGaussianMixture(nn.Module):
             return
         weights = (counts.to(covariances) / counts.sum()).view(-1, 1, 1)
         shared = (weights[seen] * covariances[seen]).sum(dim=0)
-        if few := [f"{index} ({int(count)})" for index, count in enumerate(counts) if 0 < count <= means.shape[-1]]:
+        few = [f"{index} ({int(count)})" for index, count in enumerate(counts) if 0 < count <= means.shape[-1]]
+        if few and not self._told_of_few_vectors:  # a training fits them again and again
+            self._told_of_few_vectors = True
             logger.warning(
                 "Classes of fewer vectors than channels (%d): %s. Their covariances are mostly the ridge. Give more "
                 "images of them.",

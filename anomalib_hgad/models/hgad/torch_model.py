@@ -31,13 +31,13 @@ from anomalib_hgad.models.hgad.anomaly_map import (
 from anomalib_hgad.models.hgad.calibration import ScoreCalibration
 from anomalib_hgad.models.hgad.flows import FAMILIES, FeatureFlow, Latents, check_flow_arguments
 from anomalib_hgad.models.hgad.loss import HgadLosses, class_log_likelihood, hgad_losses, negative_entropy
-from anomalib_hgad.models.hgad.moments import ClassMoments
+from anomalib_hgad.models.hgad.moments import ClassMoments, Gaussians
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
 from anomalib_hgad.models.hgad.prior import CovarianceKind, HierarchicalGaussianMixture
 
 PriorKind = Literal["hierarchical", "fixed_centers", "single_gaussian"]
 
-PAPER_LEVELS = {"blocks.4": [1.0, 0.5, 0.25]}
+DEFAULT_LEVELS = {"layer2": [1.0], "layer3": [1.0]}
 """Levels of the paper: one layer of its backbone, of stride 16, at three scales."""
 
 TRAINED_CENTERS = 10
@@ -96,7 +96,7 @@ class HgadModel(nn.Module):
         pre_trained: Download the weights of the backbone.
         backbone_weights: Local file with the weights of the backbone, instead of a download.
         num_classes: K.
-        num_centers: M, centres of a class. ``None`` is 10, or 1 for a flow that is not trained, which has no more.
+        num_centers: M, centres of a class. ``None`` is 10, or 1 where classes are fitted, which have no more.
         flow: Family of the flows: ``"cflow"``, position by position with a position code; ``"fastflow"``, convolutions;
             ``"semantic"``, of the class token of a Vision Transformer; or another one of
             :data:`~anomalib_hgad.models.hgad.flows.FAMILIES`.
@@ -105,8 +105,8 @@ class HgadModel(nn.Module):
             then a part of the flow: :meth:`set_whitening` or :meth:`fit` must set it. ``None`` keeps all channels.
         prior: ``"hierarchical"``; ``"fixed_centers"`` keeps the main centres where they start; ``"single_gaussian"``
             is one standard Gaussian for all classes, as in CFLOW-AD, and knows no classes.
-        covariance: Covariance of the classes of the mixture: ``"identity"``, as in the paper, or ``"full"``, of a flow
-            that is not trained.
+        covariance: Covariance of the classes of the mixture: ``"identity"``, as in the paper, or ``"full"``. A flow
+            that is trained then starts as a rotation of the whitened features.
         score: What the map is made of, see :class:`~anomalib_hgad.models.hgad.anomaly_map.AnomalyMapGenerator`. With
             one class the entropy is identically 0, and sum and product are the log-likelihood's map; so is the
             contrast, which takes full covariances.
@@ -119,10 +119,10 @@ class HgadModel(nn.Module):
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_b6",
-        levels: Mapping[str, Sequence[float]] = PAPER_LEVELS,
+        backbone: str = "resnet18",
+        levels: Mapping[str, Sequence[float]] = DEFAULT_LEVELS,
         neighborhood: int = 1,
-        image_size: tuple[int, int] = (1024, 1024),
+        image_size: tuple[int, int] = (256, 256),
         pre_trained: bool = True,
         backbone_weights: str | Path | None = None,
         num_classes: int = 1,
@@ -143,10 +143,6 @@ class HgadModel(nn.Module):
             raise ValueError(msg)
         options = check_flow_arguments(flow, flow_arguments or {})  # before the backbone is loaded
         family = FAMILIES[flow]
-        if covariance == "full" and family.trained:
-            msg = "Covariances of the classes are fitted in closed form: expected covariance='identity' or "
-            msg += f"flow='linear', got covariance='full' and flow={flow!r}."
-            raise ValueError(msg)
         if feature_dim is not None:
             check_range("2 <= {} < inf", feature_dim=feature_dim)
             if family.of_tokens:
@@ -155,7 +151,7 @@ class HgadModel(nn.Module):
                 raise ValueError(msg)
         self.prior_kind = prior
         self.covariance = covariance
-        self.num_centers = _number_of_centers(num_centers, family)
+        self.num_centers = _number_of_centers(num_centers, flow, covariance)
         self.score = score
         self.score_share = score_share
         check_range("0 < {} < inf", **{"height of image_size": image_size[0], "width of image_size": image_size[1]})
@@ -167,6 +163,9 @@ class HgadModel(nn.Module):
         self.flows = nn.ModuleList(
             family(min(dim, feature_dim or dim), **options).reduce(dim) for dim in self.encoder.out_dims
         )
+        if self.refitted:
+            for feature_flow in self.feature_flows:
+                feature_flow.start_as_rotation()
         self.priors: nn.ModuleList
         self.calibration: ScoreCalibration
         self.novelty: NoveltyScale
@@ -219,6 +218,11 @@ class HgadModel(nn.Module):
         """Whether there is something to train; else whitening and mixture are fitted in closed form."""
         return self.feature_flows[0].trained
 
+    @property
+    def refitted(self) -> bool:
+        """Whether flows are trained, and Gaussians of the classes fitted to their latents by :meth:`fit_latents`."""
+        return self.trained and self.covariance == "full"
+
     def start_moments(self) -> None:
         """Forget the features that were added."""
         device = self.calibration.location.device
@@ -241,14 +245,24 @@ class HgadModel(nn.Module):
         Raises:
             ValueError: If no features were added, or some with numbers that are not finite.
         """
-        densities = torch.zeros(())
-        for flow, prior, level in zip(self.feature_flows, self._priors, self._moments, strict=True):
+        latents = []
+        for flow, level in zip(self.feature_flows, self._moments, strict=True):
             gaussians = level.gaussians()
             flow.set_whitening(*gaussians.pooled())
-            latents = gaussians.mapped(flow.whitening.double(), flow.whitening_bias.double())
-            prior.set_gaussians(*latents)
+            latents.append(gaussians.mapped(flow.whitening.double(), flow.whitening_bias.double()))
+        self.fit_latents(latents)
+
+    def fit_latents(self, latents: Sequence[Gaussians]) -> None:
+        """Mixtures in closed form: every class is a Gaussian of its latents, and knows the classes most like it.
+
+        Args:
+            latents: Moments of the latents of every level.
+        """
+        densities = torch.zeros(self.num_classes, self.num_classes)
+        for flow, prior, level in zip(self.feature_flows, self._priors, latents, strict=True):
+            prior.set_gaussians(*level)
             if self._rivals.shape[1]:
-                densities = densities.to(self._rivals.device) + prior.mean_log_densities(*latents) / flow.dim
+                densities = densities.to(self._rivals.device) + prior.mean_log_densities(*level) / flow.dim
         if self._rivals.shape[1]:
             densities.fill_diagonal_(-torch.inf)
             self._rivals.copy_(densities.topk(self._rivals.shape[1], dim=-1).indices)
@@ -279,7 +293,7 @@ class HgadModel(nn.Module):
             nn.init.zeros_(prior.class_centers)
         else:
             prior = HierarchicalGaussianMixture(num_classes, self.num_centers, dim, self.covariance)
-        prior.class_centers.requires_grad_(self.prior_kind == "hierarchical")
+        prior.class_centers.requires_grad_(self.prior_kind == "hierarchical" and self.covariance == "identity")
         return prior
 
     def losses(
@@ -440,12 +454,12 @@ class HgadModel(nn.Module):
         return InferenceBatch(pred_score=prediction.pred_score, anomaly_map=prediction.anomaly_map)
 
 
-def _number_of_centers(given: int | None, family: type[FeatureFlow]) -> int:
+def _number_of_centers(given: int | None, flow: str, covariance: CovarianceKind) -> int:
     """M of a family of flows; see :class:`HgadModel`."""
-    if family.trained:
+    if FAMILIES[flow].trained and covariance == "identity":
         return TRAINED_CENTERS if given is None else given
     if given not in {None, 1}:
-        msg = "A flow that is not trained has the mean of a class as its only centre: expected num_centers=1, got "
-        msg += f"{given}."
+        reason = "covariance='full'" if covariance == "full" else f"flow={flow!r}"
+        msg = f"With {reason} the mean of a class is its only centre: expected num_centers=1, got {given}."
         raise ValueError(msg)
     return 1

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from anomalib.data import AnomalibDataModule
+from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch.utils.data import Dataset
@@ -26,11 +26,13 @@ class TrainingData(Callback):
 
     Attributes:
         held_out: Normal images that are not trained on, or their features; ``None`` if there are none.
+        held_out_images: The images themselves.
         has_features: Whether features have taken the place of the images.
     """
 
     def __init__(self) -> None:
         self.held_out: Dataset[Any] | None = None
+        self.held_out_images: AnomalibDataset | None = None
         self.has_features = False
         self._undo = ExitStack()
 
@@ -42,10 +44,11 @@ class TrainingData(Callback):
             share: Share of the images of each class.
         """
         self.restore()
-        self.held_out = None
+        self.held_out = self.held_out_images = None
         images = getattr(datamodule, "train_data", None)
         if share and "class_index" in getattr(images, "samples", ()):
-            kept, self.held_out = hold_out(images, share)
+            kept, self.held_out_images = hold_out(images, share)
+            self.held_out = self.held_out_images
             self._replace(datamodule, "train_data", kept)
 
     def use_features(

@@ -61,10 +61,10 @@ def test_other_versions_are_named(model: Hgad | UniAd, checkpoint: dict[str, Any
 
 def test_checkpoint_of_another_score_is_refused() -> None:
     """Its scale and thresholds would be those of other numbers."""
-    trained = Hgad(**LIGHT, score="product")
+    trained = Hgad(**LIGHT | {"score": "product"})
     content: dict[str, Any] = {"state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams)}
     trained.on_save_checkpoint(content)
-    Hgad(**LIGHT, score="product").on_load_checkpoint(content)
+    Hgad(**LIGHT | {"score": "product"}).on_load_checkpoint(content)
     with pytest.raises(ValueError, match=r"for score='product', the model has score='sum'\. Give it score='product'"):
         Hgad(**LIGHT).on_load_checkpoint(content)
 

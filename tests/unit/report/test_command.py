@@ -15,6 +15,8 @@ import pytest
 from anomalib.data import MVTecAD
 
 from anomalib_hgad import MultiClass, cli
+from anomalib_hgad.models.hgad.criterion import StateFigures
+from anomalib_hgad.report.command import render
 from anomalib_hgad.report.run_files import read_run
 from tests.helpers.engines import train_and_test
 from tests.helpers.html_pages import Elements
@@ -108,3 +110,20 @@ def test_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["report", str(tmp_path)])
     assert "predictions.csv is missing" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kept", "sentence"),
+    [(False, "the closed form was kept"), (True, "the state after epoch 1 was kept: no other one had a higher mean")],
+)
+def test_course_of_a_training_from_the_closed_form(run: Path, kept: bool, sentence: str) -> None:
+    files = read_run(run)
+    assert "<h3>Training</h3>" not in render(files, None)
+    start = StateFigures(0, 0.9, 0.8, 1.0, kept=True)
+    files.model.training_course = [start, StateFigures(1, 0.8 + 0.2 * kept, 0.8, 1.1, kept=kept)]
+    page = render(files, None)
+    assert "<h3>Training</h3>" in page
+    assert sentence in page
+    assert page.count("<svg") == 6
+    assert not Elements(page).open

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from anomalib_hgad.models.hgad.criterion import StateFigures
 from anomalib_hgad.report import figures
 from anomalib_hgad.report.run_files import read_run
 from tests.helpers.predictions import prediction
@@ -43,3 +44,17 @@ def test_histogram_has_shares_and_gathers_far_values() -> None:
 def test_histogram_of_one_value_and_of_none() -> None:
     one = np.array([0.5])
     assert "<svg" in figures.histograms({"a": (one, one), "b": (np.empty(0), np.empty(0))}, "score", 0.5)
+
+
+def test_training_course_starts_at_the_closed_form_and_marks_the_kept_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *args, **kwargs: (drawn.append(figure), args[0].write("<svg"))
+    )
+    course = [StateFigures(0, 0.8, 0.6, 1, kept=True), StateFigures(1, 0.9, 0.7, 2, kept=True)]
+    figures.training_course([*course, StateFigures(2, 0.7, 0.7, 3)])
+    (axis,) = drawn[0].axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
+    assert np.array(lines["mean of both"]) == pytest.approx(np.array([[0, 70], [1, 80], [2, 70]]))
+    assert np.array(lines["images"]) == pytest.approx(np.array([[0, 80], [1, 90], [2, 70]]))
+    assert axis.collections[0].get_offsets().data.tolist() == [[1, pytest.approx(80)]]

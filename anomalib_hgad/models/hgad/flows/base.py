@@ -102,6 +102,16 @@ class FeatureFlow(nn.Module):
         self.whitening = torch.eye(self.dim, feature_dim).to(self.whitening)
         return self
 
+    def start_as_rotation(self) -> None:
+        """Let the flow begin as the whitening alone, up to an orthogonal matrix: all Gaussians keep their densities.
+
+        Raises:
+            ValueError: If the family has no such start.
+        """
+        msg = f"{type(self).__name__} has no start_as_rotation, from which covariance='full' is trained: expected "
+        msg += "covariance='identity' with it."
+        raise ValueError(msg)
+
     def transform(self, x: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
         """Map whitened vectors to latents.
 
@@ -281,3 +291,10 @@ class PointwiseFlow(FeatureFlow):
             vectors = vectors[:, positions]
         z, parts = self.transform(self.whiten(vectors), features, positions)
         return z, self.total_log_det(z, parts)
+
+
+def zero_layer(layer: nn.Linear | nn.Conv2d) -> None:
+    """Let a layer give zeros: the last one of a coupling's network then changes nothing."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -20,7 +20,7 @@ from FrEIA.framework import SequenceINN
 from torch import nn
 
 from anomalib_hgad.common.checks import check_range
-from anomalib_hgad.models.hgad.flows.base import FeatureFlow, PointwiseFlow
+from anomalib_hgad.models.hgad.flows.base import FeatureFlow, PointwiseFlow, zero_layer
 from anomalib_hgad.models.hgad.flows.coupling import CouplingWeights, couple, coupling_weights
 from anomalib_hgad.models.hgad.flows.position import position_code
 
@@ -58,6 +58,11 @@ class ConditionalFlow(PointwiseFlow):
                 global_affine_type="SOFTPLUS",
                 permute_soft=True,
             )
+
+    def start_as_rotation(self) -> None:
+        """Let every block begin as its fixed permutation."""
+        for block in self.blocks.module_list:
+            zero_layer(block.subnet[-1])
 
     def folded_weights(self, height: int, width: int) -> list[CouplingWeights]:
         """Fold the parameters of the blocks for a grid, differentiably.

@@ -20,7 +20,7 @@ from torch import nn
 
 from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.common.precision import full_precision
-from anomalib_hgad.models.hgad.flows.base import FeatureFlow
+from anomalib_hgad.models.hgad.flows.base import FeatureFlow, zero_layer
 from anomalib_hgad.models.hgad.flows.coupling import SUBNET_FACTOR, affine
 
 
@@ -63,6 +63,11 @@ class FastFlow(FeatureFlow):
                 affine_clamping=clamp_alpha,
                 permute_soft=False,
             )
+
+    def start_as_rotation(self) -> None:
+        """Let every block begin as its fixed permutation."""
+        for block in self.blocks.module_list:
+            zero_layer(block.subnet[-1])
 
     def transform(self, x: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
         """Map whitened vectors to latents, as :meth:`FeatureFlow.transform`; of the context the grid alone counts."""

@@ -21,7 +21,7 @@ from torch import nn
 
 from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.common.precision import full_precision
-from anomalib_hgad.models.hgad.flows.base import FeatureFlow
+from anomalib_hgad.models.hgad.flows.base import FeatureFlow, zero_layer
 
 HIDDEN_DIM = 1024
 """Hidden channels of the network that a half of the class token goes through."""
@@ -47,6 +47,12 @@ class SemanticFlow(FeatureFlow):
         super().__init__(dim)
         check_range("0 < {} < inf", coupling_blocks=coupling_blocks, clamp_alpha=clamp_alpha)
         self.layers = nn.ModuleList(SemanticLayer(dim, clamp_alpha) for _ in range(coupling_blocks))
+
+    def start_as_rotation(self) -> None:
+        """Begin as a shuffle, as a new flow does."""
+        for layer in self.semantic_layers:
+            zero_layer(layer.of_second.join)
+            zero_layer(layer.of_first.join)
 
     @property
     def semantic_layers(self) -> list[SemanticLayer]:
@@ -163,8 +169,7 @@ class ClassAttentionCoupling(nn.Module):
         self.attention = nn.MultiheadAttention(passive, num_heads=1, batch_first=True)
         self.perceptron = nn.Sequential(nn.Linear(passive, HIDDEN_DIM), nn.ReLU(), nn.Linear(HIDDEN_DIM, passive))
         self.join = nn.Linear(2 * passive, 2 * active)
-        nn.init.zeros_(self.join.weight)
-        nn.init.zeros_(self.join.bias)
+        zero_layer(self.join)
 
     def forward(self, half: torch.Tensor, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Coefficients of the coupling.

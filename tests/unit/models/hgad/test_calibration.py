@@ -8,11 +8,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.stats import gmean
 from sklearn.metrics import roc_auc_score
 
 from anomalib_hgad.models.hgad.anomaly_map import QUANTITIES, LevelScores
 from anomalib_hgad.models.hgad.calibration import ScoreCalibration, location_and_spread
-from anomalib_hgad.models.hgad.normal_scores import ClassTails, ClassValues, PositionScores
+from anomalib_hgad.models.hgad.normal_scores import ClassValues, PositionScores
 
 CPU = torch.device("cpu")
 LEVELS = 2
@@ -48,12 +49,9 @@ def class_values(values: list[list[float]]) -> ClassValues:
     return result
 
 
-def class_tails(values: list[list[float]]) -> ClassTails:
-    """Likewise."""
-    result = ClassTails(len(values), CPU)
-    for index, of_class in enumerate(values):
-        result.add(torch.tensor(of_class, dtype=torch.float64).unsqueeze(-1), torch.full((len(of_class),), index))
-    return result
+def logarithms(values: list[list[float]]) -> ClassValues:
+    """Those of the values, a list for each class."""
+    return class_values([list(np.log(of_class)) for of_class in values])
 
 
 def spread_by_hand(scores: list[np.ndarray]) -> list[float]:
@@ -92,7 +90,7 @@ def test_class_of_no_images_keeps_neutral_constants() -> None:
         constants = getattr(calibration, name)
         assert (constants[1] == neutral).all()
         assert (constants[[0, 2]] != neutral).all()
-    calibration.set_scale(*[class_values([[3.0, 4.0], [], [5.0, 6.0]])] * 2, class_tails([[7.0], [], [8.0]]))
+    calibration.set_scale(*[class_values([[3.0, 4.0], [], [5.0, 6.0]])] * 2, logarithms([[7.0], [], [8.0]]))
     for name, neutral in (("location", 0), ("spread", 1), ("pixel_location", 0), ("pixel_spread", 1)):
         constants = getattr(calibration, name)
         assert constants[1].item() == neutral
@@ -142,45 +140,42 @@ def test_scores_and_maps_are_put_on_scales_of_their_own() -> None:
 
 
 def test_scale_equals_numpy() -> None:
-    """Image scores have mean and deviation; pixels their mean and the median of what a share of an image exceeds."""
+    """Image scores have mean and deviation; pixels their mean, and a mean logarithm of limits."""
     rng = np.random.default_rng(1)
-    scores, pixels, tails = ([rng.gamma(3, size=size) * scale for size, scale in ((9, 1), (31, 40))] for _ in range(3))
-    tails = [of_class + pixel.mean() for of_class, pixel in zip(tails, pixels, strict=True)]
+    scores, pixels, limits = ([rng.gamma(3, size=size) * scale for size, scale in ((9, 1), (31, 40))] for _ in range(3))
+    limits = [of_class + 10 * pixel.mean() for of_class, pixel in zip(limits, pixels, strict=True)]
     calibration = ScoreCalibration(2, LEVELS).double()
     calibration.set_scale(
         class_values([list(of_class) for of_class in scores]),
         class_values([list(of_class) for of_class in pixels]),
-        class_tails([list(of_class) for of_class in tails]),
+        logarithms([list(of_class) for of_class in limits]),
     )
     np.testing.assert_allclose(calibration.location.numpy(), [of_class.mean() for of_class in scores], rtol=1e-12)
     np.testing.assert_allclose(calibration.spread.numpy(), spread_by_hand(scores), rtol=1e-10)
     np.testing.assert_allclose(calibration.pixel_location.numpy(), [of_class.mean() for of_class in pixels], rtol=1e-12)
-    middle = np.array([np.median(of_class) for of_class in tails])
-    expected = middle - [of_class.mean() for of_class in pixels]
-    np.testing.assert_array_less(np.abs(calibration.pixel_spread.numpy() - expected), 0.02 * middle)
+    expected = [gmean(limit) - pixel.mean() for limit, pixel in zip(limits, pixels, strict=True)]
+    np.testing.assert_allclose(calibration.pixel_spread.numpy(), expected, rtol=1e-10)
 
 
 def test_even_maps_of_images_that_differ_are_as_wide_as_the_images() -> None:
-    """As those of flow="semantic"; the mean may be above the median then."""
+    """As those of flow="semantic"; the mean is above the geometric mean then."""
     values = list(5 + np.exp(np.random.default_rng(2).normal(size=400)))
     calibration = ScoreCalibration(1, 1).double()
-    calibration.set_scale(*[class_values([values])] * 2, class_tails([values]))
-    assert np.mean(values) > np.median(values)
-    expected = np.median(values) - np.quantile(values, 0.16)
-    assert calibration.pixel_spread.item() == pytest.approx(expected, abs=0.04 * 5)
-    assert calibration.pixel_spread.item() > 0.4
+    calibration.set_scale(*[class_values([values])] * 2, logarithms([values]))
+    expected = gmean(values) * (1 - np.exp(-np.log(values).std()))
+    assert calibration.pixel_spread.item() == pytest.approx(expected, rel=1e-10)
 
 
 def test_pixels_that_are_all_alike_have_a_positive_spread() -> None:
     calibration = ScoreCalibration(1, 1)
-    calibration.set_scale(class_values([[2.0]]), class_values([[3.0, 3.0]]), class_tails([[3.0, 3.0]]))
+    calibration.set_scale(class_values([[2.0]]), class_values([[3.0, 3.0]]), logarithms([[3.0, 3.0]]))
     assert calibration.pixel_location.item() == 3
-    assert 1e-3 <= calibration.pixel_spread.item() < 0.07  # within the width of a bin of the tail
+    assert calibration.pixel_spread.item() == pytest.approx(1e-3)
 
 
 def test_cleared_scale_leaves_scores_and_maps_as_they_are() -> None:
     calibration = ScoreCalibration(2, 1)
-    calibration.set_scale(*[class_values([[3.0, 4.0], [5.0]])] * 2, class_tails([[7.0], [8.0]]))
+    calibration.set_scale(*[class_values([[3.0, 4.0], [5.0]])] * 2, logarithms([[7.0], [8.0]]))
     scores, maps = torch.rand(2), torch.rand(2, 1, 4, 4)
     changed = calibration(scores, maps, torch.arange(2))
     calibration.clear_scale()
@@ -196,7 +191,7 @@ def test_auroc_within_a_class_stays_and_that_of_all_images_no_longer_suffers_fro
     s = (rng.normal(size=400) + 5 + 2 * label) * np.where(y == 1, 100, 1)
     calibration = ScoreCalibration(2, 1).double()
     normal = class_values([list(s[(y == k) & (label == 0)]) for k in range(2)])
-    calibration.set_scale(normal, normal, class_tails([[1.0], [1.0]]))
+    calibration.set_scale(normal, normal, logarithms([[1.0], [1.0]]))
     scores = torch.from_numpy(s)
     scaled = calibration(scores, scores.view(-1, 1, 1, 1), torch.from_numpy(y))[0].numpy()
     of_classes = [roc_auc_score(label[y == k], s[y == k]) for k in range(2)]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_hgad.models.hgad.moments import ClassMoments
+from anomalib_hgad.models.hgad.moments import ClassMoments, sum_up
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -64,3 +64,15 @@ def test_features_that_no_gaussian_can_be_fitted_to() -> None:
     images[1, 2, 0] = torch.nan
     with pytest.raises(ValueError, match="Features have numbers that are not finite"):
         summed_up(images, 5).gaussians()
+
+
+def test_levels_are_summed_up_each_by_itself() -> None:
+    batches = [
+        ([torch.randn(b, 20, 3) + 2, torch.randn(b, 4, 2)], torch.zeros(b, dtype=torch.int64)) for b in (2, 3, 1)
+    ]
+    levels = sum_up(iter(batches), 1, (3, 2), torch.device("cpu"))
+    for level, gaussians in enumerate(levels):
+        mean, covariance = gaussians.pooled()
+        rows = np.concatenate([vectors[level].flatten(0, 1).numpy() for vectors, _ in batches]).astype(np.float64)
+        np.testing.assert_allclose(mean, rows.mean(axis=0), rtol=1e-10)
+        np.testing.assert_allclose(covariance, np.cov(rows.T, bias=True), rtol=1e-8, atol=1e-10)

@@ -16,7 +16,7 @@ import torch
 
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.models.hgad import normal_pass
-from anomalib_hgad.models.hgad.normal_scores import ClassTails, ClassValues, PositionScores
+from anomalib_hgad.models.hgad.normal_scores import ClassValues, PositionScores
 from tests.helpers import trees
 from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT
@@ -136,7 +136,7 @@ def sized(kept: list[Any]) -> int:
             total += thing.numel()
         elif isinstance(thing, (list, tuple)):
             total += sized(list(thing))
-        elif isinstance(thing, (ClassValues, ClassTails, PositionScores)):
+        elif isinstance(thing, (ClassValues, PositionScores)):
             total += sized(list(vars(thing).values()))
     return total
 
@@ -162,7 +162,7 @@ def test_what_is_kept_does_not_grow_with_the_images(tmp_path: Path, monkeypatch:
             batches.append(weakref.ref(levels[0].log_likelihood))
             yield levels, class_index
 
-    for kind in (ClassValues, ClassTails, PositionScores):
+    for kind in (ClassValues, PositionScores):
         monkeypatch.setattr(normal_pass, kind.__name__, recorded(kind))
     monkeypatch.setattr(normal_pass, "_level_scores", watched)
     sizes = []

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from anomalib_hgad.models.hgad.anomaly_map import QUANTITIES, LevelScores
-from anomalib_hgad.models.hgad.normal_scores import ClassTails, ClassValues, PositionScores, typicality
+from anomalib_hgad.models.hgad.normal_scores import ClassValues, PositionScores, typicality
 
 CPU = torch.device("cpu")
 CLASSES = 4
@@ -93,56 +93,6 @@ def test_classes_of_no_values_take_those_of_another() -> None:
         expected = [getattr(mine, name)[0].item(), *getattr(other, name)[1:].tolist()]
         assert getattr(both, name).tolist() == expected, name
     assert mine.counts[1:].tolist() == [0, 0, 0], "which stay as they are"
-
-
-def tails(values: np.ndarray, class_index: np.ndarray, batch: int = 16) -> ClassTails:
-    """The values, added batch by batch."""
-    result = ClassTails(CLASSES, CPU)
-    for start in range(0, len(values), batch):
-        rows = slice(start, start + batch)
-        result.add(torch.from_numpy(values[rows]), torch.from_numpy(class_index[rows]))
-    return result
-
-
-@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
-@pytest.mark.parametrize("share", [0.5, 0.1, 0.01])
-def test_tails_equal_numpys_quantiles_within_two_percent(share: float, scale: float) -> None:
-    """Of the classes, whatever the scale; skewed, as scores are."""
-    rng = np.random.default_rng(2)
-    class_index = np.arange(600) % CLASSES
-    values = scale * np.exp(rng.normal(size=(600, 10)) + 0.5 * class_index[:, None])
-    actual = tails(values, class_index).exceeded_by(share)
-    for index in range(CLASSES):
-        of_class = values[class_index == index]
-        # The smallest value of which no more than the share lie above it.
-        expected = np.quantile(of_class, 1 - share, method="inverted_cdf")
-        assert actual[index].item() == pytest.approx(expected, rel=0.02)
-        assert (of_class > actual[index].item()).mean() <= share
-
-
-def test_values_that_are_not_positive_count_in_the_share() -> None:
-    """A third of the values is not: of all, a tenth is what 15 % of the others is."""
-    rng = np.random.default_rng(3)
-    positive = np.exp(rng.normal(size=(2000, 1)))
-    values = np.concatenate([positive, np.linspace(-1e9, 0, 1000)[:, None]])
-    actual = tails(values, np.zeros(3000, dtype=np.int64)).exceeded_by(0.1)[0].item()
-    assert actual == pytest.approx(np.quantile(positive, 0.85, method="inverted_cdf"), rel=0.02)
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"), [(-5.0, 1e-6), (0.0, 1e-6), (1e-9, 1e-6), (2e-6, 2e-6), (0.3, 0.3), (7e5, 7e5)]
-)
-def test_tail_of_values_that_are_all_alike(value: float, expected: float) -> None:
-    """It is positive, at least the least edge of a bin."""
-    actual = tails(np.full((9, 3), value), np.zeros(9, dtype=np.int64)).exceeded_by(0.5)
-    assert actual[0].item() == pytest.approx(expected, rel=0.021)
-
-
-def test_tail_of_values_beyond_all_bins_is_finite() -> None:
-    actual = tails(np.full((9, 3), 1e30), np.zeros(9, dtype=np.int64)).exceeded_by(0.5)
-    assert torch.isfinite(actual).all()
-    assert actual[0].item() == pytest.approx(1e6)
-    assert actual[1:].tolist() == pytest.approx([1e-6] * 3), "classes of no values"
 
 
 def random_levels(rng: np.random.Generator, images: int) -> list[LevelScores]:

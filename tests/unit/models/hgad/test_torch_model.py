@@ -15,6 +15,7 @@ from scipy.special import logsumexp, softmax
 from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
+from anomalib_hgad.models.hgad.flows.base import RELATIVE_RIDGE
 from anomalib_hgad.models.hgad.loss import HgadLosses, hgad_losses
 from anomalib_hgad.models.hgad.prior import RIDGE
 from anomalib_hgad.models.hgad.torch_model import CANDIDATE_CLASSES, HgadModel
@@ -412,7 +413,7 @@ class ClosedForm:
         for fitted, level in zip(self.features, features, strict=True):
             rows = [fitted[self.classes == k].permute(0, 2, 3, 1).flatten(0, 2) for k in self.classes.unique()]
             pooled = torch.cov(torch.cat(rows).T, correction=0)
-            pooled = pooled + RIDGE * pooled.diagonal().mean() * torch.eye(64)
+            pooled = pooled + RELATIVE_RIDGE * pooled.diagonal().mean() * torch.eye(64)
             unwhiten = torch.linalg.cholesky(pooled)
             whiten = torch.linalg.inv(unwhiten)
             log_densities = []

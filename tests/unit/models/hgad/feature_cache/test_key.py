@@ -35,11 +35,12 @@ class Encoder(nn.Module):
 
     def __init__(self, weight: float = 1.0, mean: float = 0.0, mean_type: Any = torch.float32, **changes: Any) -> None:
         super().__init__()
-        setting = {"backbone": "resnet18", "levels": {1.0: ["layer2"], 0.5: ["layer2"]}} | changes
+        levels = {1.0: ["layer2"], 0.5: ["layer2"]}
+        setting = {"backbone": "resnet18", "levels": levels, "neighborhood": 1, "tokens": False} | changes
         self.backbone = setting["backbone"]
         self.names_of_scales = setting["levels"]
-        self.tokens = setting.get("tokens", False)
-        self.neighborhood = setting.get("neighborhood", 1)
+        self.neighborhood = setting["neighborhood"]
+        self.tokens = setting["tokens"]
         self.weight = nn.Parameter(torch.tensor([3.0, weight]))
         self.register_buffer("mean", torch.tensor([mean], dtype=mean_type))
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
+from torch import nn
 from torch.distributions import MultivariateNormal
 
 from anomalib_hgad import Hgad
-from anomalib_hgad.models.hgad.flows import FAMILIES, LinearFlow
+from anomalib_hgad.models.hgad.flows import FAMILIES, LinearFlow, PointwiseFlow
 from anomalib_hgad.models.hgad.folding import fold
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 from tests.helpers.flows import random_covariance, randomize
@@ -101,7 +102,7 @@ def test_closed_form_is_a_gaussian_of_the_principal_components() -> None:
     kept = directions[:, -5:]
     scales = (variances[-5:] + RIDGE * variances.mean()).rsqrt()
     latent = (variances[-5:] * scales**2).diag()
-    latent += RIDGE * latent.trace() / 5 * torch.eye(5)  # that of the classes' covariances
+    latent += 0.03 * latent.trace() / 5 * torch.eye(5)  # that of the classes' covariances
     inverse_scales = scales.reciprocal().diag()
     normal = MultivariateNormal(torch.zeros(5).double(), inverse_scales @ latent @ inverse_scales)
     expected = normal.log_prob((rows - rows.mean(dim=0)) @ kept) / 5
@@ -133,3 +134,26 @@ def test_levels_of_fewer_channels_keep_all(flow: str) -> None:
 def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Hgad(**settings)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, family in FAMILIES.items() if family.trained])
+def test_start_as_rotation_keeps_lengths_angles_and_volumes(kind: str) -> None:
+    """Whatever the weights were: z z^T = x x^T of the whitened vectors x, and log |det J| is the whitening's."""
+    flow = FAMILIES[kind](6, **LIGHT_FLOW_ARGUMENTS[kind]).double()
+    for block in flow.layers if kind == "semantic" else flow.blocks.module_list:
+        for name, parameter in block.named_parameters():
+            if parameter.requires_grad and "global" not in name:
+                nn.init.normal_(parameter)
+    flow.set_whitening(torch.randn(6), random_covariance(6))
+    features = torch.randn(2, 6, 3, 4, dtype=torch.float64)
+    x = flow.whiten(flow.vectors(features))
+    assert not torch.allclose(flow(features).z @ flow(features).z.mT, x @ x.mT)
+    flow.start_as_rotation()
+    z, log_det, _ = flow(features)
+    torch.testing.assert_close(z @ z.mT, x @ x.mT, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(log_det, flow.whitening_log_det.expand_as(log_det), rtol=1e-5, atol=1e-6)
+
+
+def test_family_without_that_start_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"PointwiseFlow has no start_as_rotation.*expected covariance='identity'"):
+        PointwiseFlow(4).start_as_rotation()
