@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from anomalib_hgad import Hgad, HgadModel
 from tests.benchmarks.measure import device
+from tests.helpers.light import TRAINED
 
 RIDGE = 0.01
 """Variance added to every direction, relative to the mean one: what the package adds before it whitens."""
@@ -31,7 +32,7 @@ class Bench:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         # The Lightning module has the weights of the losses, and makes the ONNX graph.
-        self.module = Hgad(**settings, pre_trained=False, evaluator=False, visualizer=False, seed=0)
+        self.module = Hgad(**TRAINED | settings, pre_trained=False, evaluator=False, visualizer=False, seed=0)
         self.module.to(device())
         self.model: HgadModel = self.module.model
         images, class_index = self.images(2 * self.model.num_classes)

@@ -23,6 +23,7 @@ from anomalib_hgad.models.hgad.folding import fold
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 from tests.benchmarks import measure
 from tests.benchmarks.measure import device, median_seconds, seconds_of
+from tests.helpers.light import TRAINED
 from tests.helpers.trees import mvtec_class
 
 CLASSES = ("bolt", "nut", "washer")
@@ -78,7 +79,7 @@ def cache() -> dict[str, Any]:
 def epoch_seconds(folder: Path, feature_cache: bool, flow_arguments: dict[str, int]) -> float:
     """Median seconds of an epoch after the first."""
     settings: dict[str, Any] = {"image_size": 256, "pre_trained": False, "seed": 0, "calibration_share": None}
-    module = Hgad(**BACKBONE_OF_CACHE, **settings, flow_arguments=flow_arguments, feature_cache=feature_cache)
+    module = Hgad(**TRAINED | BACKBONE_OF_CACHE, **settings, flow_arguments=flow_arguments, feature_cache=feature_cache)
     datamodule = MultiClass(root=folder / "data", train_batch_size=8, num_workers=0)
     times = EpochTimes()
     Engine(
@@ -125,6 +126,7 @@ def inference() -> dict[str, Any]:
         pre_trained=False,
         num_classes=15,
         flow_arguments=blocks | {"condition_dim": 128},
+        **TRAINED,
     )
     folded = fold(ours.to(device()))
     cflow = CflowModel("resnet18", layers, pre_trained=False, condition_vector=128, permute_soft=True, **blocks)
@@ -144,7 +146,7 @@ def inference() -> dict[str, Any]:
 
 def scaling() -> dict[str, Any]:
     """(e): inference time against the number of classes, of pixels and of images."""
-    settings: dict[str, Any] = {
+    settings: dict[str, Any] = TRAINED | {
         "backbone": "resnet18",
         "levels": {"layer3": [1.0, 0.5, 0.25]},
         "pre_trained": False,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from anomalib_hgad import Hgad
+from tests.helpers.light import TRAINED
 
 
 def results_parser(description: str | None) -> argparse.ArgumentParser:
@@ -40,15 +41,10 @@ def results_model(arguments: argparse.Namespace, **changes: Any) -> Hgad:
     Returns:
         The model.
     """
-    setting: dict[str, Any] = {
+    setting: dict[str, Any] = TRAINED | {
         "backbone": "resnet18",
         "backbone_weights": arguments.weights,
         "levels": {"layer3": [1.0, 0.5, 0.25]},
-        "neighborhood": 1,
-        "flow": "cflow",
-        "covariance": "identity",
-        "score": "sum",
-        "score_share": 0.0,
         "image_size": arguments.image_size,
         "flow_arguments": {"coupling_blocks": arguments.coupling_blocks, "condition_dim": 128},
     }
