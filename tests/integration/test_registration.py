@@ -16,6 +16,7 @@ import yaml
 
 from anomalib_hgad import autoload
 from tests.helpers import trees
+from tests.helpers.light import LIGHT
 from tests.helpers.paths import ROOT
 
 
@@ -45,7 +46,7 @@ def refuse(event, arguments):
 sys.addaudithook(refuse)
 from anomalib.models import get_model, list_models
 assert {"hgad", "uni_ad"} <= {name.lower() for name in list_models()}
-light = dict(backbone="resnet18", levels={"layer1": [1.0]}, pre_trained=False, flow_arguments=dict(coupling_blocks=1))
+light = dict(backbone="resnet18", levels={"layer1": [1.0]}, pre_trained=False)
 for name in ("hgad", "Hgad", {"class_path": "Hgad"}, {"class_path": "anomalib.models.Hgad"}):
     assert type(get_model(name, **light)).__name__ == "Hgad"
 light = dict(backbone="resnet18", layers=["layer1"], pre_trained=False, encoder_layers=1, decoder_layers=1)
@@ -138,14 +139,7 @@ def test_benchmark_runs_by_short_names(tmp_path: Path, monkeypatch: pytest.Monke
             "seed": 0,
             "model": {
                 "class_path": "Hgad",
-                "init_args": {
-                    "backbone": "resnet18",
-                    "levels": {"layer1": [1.0]},
-                    "pre_trained": False,
-                    "image_size": 32,
-                    "flow_arguments": {"coupling_blocks": 1, "condition_dim": 4},
-                    "num_centers": {"grid": [1, 2]},
-                },
+                "init_args": LIGHT | {"num_centers": {"grid": [1, 2]}},
             },
             "data": {"class_path": "MultiClass", "init_args": {"root": str(tmp_path / "data"), "num_workers": 0}},
         },
