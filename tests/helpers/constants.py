@@ -40,7 +40,9 @@ def set_constants(model: HgadModel, features: Sequence[torch.Tensor], class_inde
         image_scores, maps = model.raw_scores(levels, classes, model.image_size)
         images.add(image_scores.unsqueeze(-1), classes)
         pixels.add(maps, classes)
-        log_limits.add(exceeded_value(maps, NORMAL_PIXEL_RATE).clamp(min=LEAST_LIMIT).log(), classes)
+        limits = exceeded_value(maps, NORMAL_PIXEL_RATE)
+        counted = limits.squeeze(1) > LEAST_LIMIT
+        log_limits.add(limits[counted].log(), classes[counted])
     model.calibration.set_scale(images, pixels, log_limits)
 
 

@@ -28,7 +28,7 @@ NORMAL_PIXEL_RATE = 1e-3
 """Share of the pixels of a typical normal image above :data:`PIXEL_LIMIT`."""
 
 LEAST_LIMIT = 1e-3
-"""Smallest such value that counts: a logarithm needs a positive one."""
+"""Such values of images that are not above it do not count: a logarithm needs positive ones."""
 
 PIXEL_LIMIT = 1.0
 """Calibrated pixels above it are marked: a limit for each class, since each has its own scale."""
@@ -53,8 +53,8 @@ class ScoreCalibration(nn.Module):
         pixel_location: Mean of the pixels of their maps, shape (K,).
         pixel_spread: How far above that the value lies that a share of :data:`NORMAL_PIXEL_RATE` of an image's pixels
             exceeds, geometric mean over the images, positive, shape (K,). Geometric, as few normal images have spots
-            that score many times what all others do. Where maps are even, and images differ, at least how far that
-            value lies apart between images.
+            that score many times what all others do; over those alone that have positive values. Where maps are even,
+            and images differ, at least how far that value lies apart between images.
     """
 
     maximum: torch.Tensor
@@ -134,7 +134,7 @@ class ScoreCalibration(nn.Module):
             images: Image scores of normal images, before any scale.
             pixels: Pixels of their maps, likewise.
             log_limits: Of every image the logarithm of the value that a share of :data:`NORMAL_PIXEL_RATE` of its
-                pixels exceeds.
+                pixels exceeds, if that is above :data:`LEAST_LIMIT`. A class of none has the value 1.
         """
         location, spread = location_and_spread(images)
         self.location.copy_(location)

@@ -181,8 +181,10 @@ def set_constants(trainer: Trainer, module: AnomalibModule) -> None:
             image_scores, maps = model.raw_scores(levels, class_index, model.image_size)
             images.add(image_scores[rows].unsqueeze(-1), class_index[rows])
             pixels.add(maps[rows], class_index[rows])
-            limits = exceeded_value(maps[rows], NORMAL_PIXEL_RATE)
-            log_limits.add(limits.clamp(min=LEAST_LIMIT).log(), class_index[rows])
+            limits = exceeded_value(maps, NORMAL_PIXEL_RATE)
+            # Raised to the least one, an image that scores low all over would outweigh all others.
+            counted = rows & (limits.squeeze(1) > LEAST_LIMIT)
+            log_limits.add(limits[counted].log(), class_index[counted])
     for sums in (images, pixels, log_limits):
         sums.gather()
     model.calibration.set_scale(images, pixels, log_limits)
