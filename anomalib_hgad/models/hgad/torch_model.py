@@ -38,7 +38,7 @@ from anomalib_hgad.models.hgad.prior import CovarianceKind, HierarchicalGaussian
 PriorKind = Literal["hierarchical", "fixed_centers", "single_gaussian"]
 
 DEFAULT_LEVELS = {"layer2": [1.0], "layer3": [1.0]}
-"""Levels of the paper: one layer of its backbone, of stride 16, at three scales."""
+"""Levels of resnet18 that are taken by default, of strides 8 and 16."""
 
 TRAINED_CENTERS = 10
 """M of the paper."""
@@ -264,7 +264,8 @@ class HgadModel(nn.Module):
             if self._rivals.shape[1]:
                 densities = densities.to(self._rivals.device) + prior.mean_log_densities(*level) / flow.dim
         if self._rivals.shape[1]:
-            densities.fill_diagonal_(-torch.inf)
+            # A class without vectors is the last choice, but before the class itself.
+            densities = densities.clamp(min=torch.finfo(densities.dtype).min).fill_diagonal_(-torch.inf)
             self._rivals.copy_(densities.topk(self._rivals.shape[1], dim=-1).indices)
 
     @property

@@ -17,6 +17,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Mul
 
 from anomalib_hgad.models.hgad.flows.base import RELATIVE_RIDGE
 from anomalib_hgad.models.hgad.loss import HgadLosses, hgad_losses
+from anomalib_hgad.models.hgad.moments import Gaussians
 from anomalib_hgad.models.hgad.prior import RIDGE
 from anomalib_hgad.models.hgad.torch_model import CANDIDATE_CLASSES, HgadModel
 from tests.helpers import constants
@@ -461,6 +462,18 @@ def test_other_scores_need_no_rivals() -> None:
     closed = ClosedForm(3, score="standardized")
     levels = closed.model.level_scores(closed.model.read(closed.features), closed.classes)
     assert all((level.contrast == 0).all() for level in levels)
+
+
+def test_no_class_is_its_own_rival_where_others_have_no_vectors() -> None:
+    """Two of three classes have none, so that for each class at least one rival is a class of no vectors."""
+    model = ClosedForm(3).model
+    counts = torch.tensor([400.0, 0.0, 0.0], dtype=torch.float64)
+    levels = [
+        Gaussians(counts, torch.zeros(3, flow.dim).double(), torch.eye(flow.dim).double().expand(3, -1, -1))
+        for flow in model.feature_flows
+    ]
+    model.fit_latents(levels)
+    assert [sorted(rivals) for rivals in model.rivals.tolist()] == [[1, 2], [0, 2], [0, 1]]
 
 
 def test_rivals_until_they_are_fitted_are_other_classes_that_there_are() -> None:
