@@ -81,13 +81,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     for config in (tmp_path / "configs").glob("*.yaml"):  # what a config says beats the defaults, which are light here
         config.write_text(
             re.sub(
-                r"\n    (flow: (?!linear)|(backbone|layers|levels|image_size|train_batch_size):).*",
+                r"\n    (flow: semantic|(backbone|layers|levels|image_size|train_batch_size):).*",
                 "",
                 config.read_text(),
             )
         )
     for constructed, light in (
-        (Hgad, LIGHT | {"levels": {"layer2": [1.0]}, "flow_arguments": None}),
+        # What the pages leave out is what users get: the kind of model stays that of the defaults.
+        (
+            Hgad,
+            {name: LIGHT[name] for name in ("backbone", "image_size", "pre_trained")} | {"levels": {"layer2": [1.0]}},
+        ),
         (UniAd, LIGHT_UNIAD),
         *((family, light) for name, family in FAMILIES.items() if (light := LIGHT_FLOW_ARGUMENTS[name])),
     ):
