@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.benchmarks import images, models
+from tests.benchmarks import closed_form, images, models
 from tests.benchmarks.measure import environment
 
 SECTIONS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -26,6 +26,7 @@ SECTIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "inference": images.inference,
     "scaling": images.scaling,
     "roofline": models.roofline,
+    "closed_form": closed_form.closed_form,
 }
 
 

@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from anomalib_hgad.models.hgad.anomaly_map import LevelScores, exceeded_value
-from anomalib_hgad.models.hgad.calibration import LEAST_LIMIT, NORMAL_PIXEL_RATE
+from anomalib_hgad.models.hgad.anomaly_map import LevelScores
 from anomalib_hgad.models.hgad.normal_scores import ClassValues, PositionScores
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 
@@ -33,17 +32,17 @@ def set_positions(model: HgadModel, features: Sequence[torch.Tensor], class_inde
 
 
 def set_constants(model: HgadModel, features: Sequence[torch.Tensor], class_index: torch.Tensor) -> None:
-    """Set all constants, the scales of image scores and maps too; arguments as of :func:`set_positions`."""
+    """Set all constants, the scales of image scores and maps too; arguments as of :func:`set_positions`.
+
+    The limits of masks are those of a class into whose images no patch can be pasted.
+    """
     set_positions(model, features, class_index)
-    images, pixels, log_limits = (ClassValues(model.num_classes, class_index.device) for _ in range(3))
+    images, pixels = (ClassValues(model.num_classes, class_index.device) for _ in range(2))
     for levels, classes in _batches(model, features, class_index):
         image_scores, maps = model.raw_scores(levels, classes, model.image_size)
         images.add(image_scores.unsqueeze(-1), classes)
         pixels.add(maps, classes)
-        limits = exceeded_value(maps, NORMAL_PIXEL_RATE)
-        counted = limits.squeeze(1) > LEAST_LIMIT
-        log_limits.add(limits[counted].log(), classes[counted])
-    model.calibration.set_scale(images, pixels, log_limits)
+    model.calibration.set_scale(images, pixels, torch.full((model.num_classes,), torch.nan))
 
 
 def _batches(

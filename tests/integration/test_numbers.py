@@ -21,10 +21,9 @@ from anomalib_hgad.models.hgad.anomaly_map import (
     ScoreKind,
     class_contrast,
     class_posterior,
-    exceeded_value,
     image_score,
 )
-from anomalib_hgad.models.hgad.calibration import LEAST_LIMIT, NORMAL_PIXEL_RATE, ScoreCalibration, location_and_spread
+from anomalib_hgad.models.hgad.calibration import ScoreCalibration, location_and_spread
 from anomalib_hgad.models.hgad.flows import FAMILIES, ConditionalFlow
 from anomalib_hgad.models.hgad.loss import hgad_losses, negative_entropy, total_loss
 from anomalib_hgad.models.hgad.moments import sum_up
@@ -134,14 +133,13 @@ def test_scores_of_log_likelihoods_of_a_million(of_normal: float, likelihood: fl
     for unseen in (normal, nothing, nothing.or_else(normal)):
         calibration.set_positions(normal, unseen)
         novelty.update(unseen.typicality)
-        images, pixels, log_limits = (ClassValues(3, CPU) for _ in range(3))
+        images, pixels = (ClassValues(3, CPU) for _ in range(2))
         for of_class, count in ((0, 3), (1, 1)):
             y = torch.full((count,), of_class)
             maps = generator(scores(of_normal, count), calibration.constants(y), (8, 8))
             images.add(image_score(maps, 0.02).unsqueeze(-1), y)
             pixels.add(maps, y)
-            log_limits.add(exceeded_value(maps, NORMAL_PIXEL_RATE).clamp(min=LEAST_LIMIT).log(), y)
-        calibration.set_scale(images, pixels, log_limits)
+        calibration.set_scale(images, pixels, torch.tensor([of_normal, torch.nan, torch.nan]))
         assert_finite([*calibration.state_dict().values(), *novelty.state_dict().values()])
         assert all((values > 0).all() for values in (calibration.spread, calibration.pixel_spread))
         of_image, classes = scores(likelihood, images=3), torch.arange(3)

@@ -22,7 +22,7 @@ from anomalib_hgad.models.hgad.anomaly_map import (
     image_score,
     normality,
 )
-from anomalib_hgad.models.hgad.calibration import LEAST_LIMIT, ScoreCalibration
+from anomalib_hgad.models.hgad.calibration import ScoreCalibration
 from anomalib_hgad.models.hgad.flows import FAMILIES, FeatureFlow, semantic
 from anomalib_hgad.models.hgad.normal_scores import ClassValues
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
@@ -175,8 +175,8 @@ def sums_of(scores: list[list[float]]) -> ClassValues:
 def test_calibration_keeps_the_order_within_a_class(scores: list[list[float]], maps: list[float]) -> None:
     """Of distinct scores too: none become equal that differ by more than rounding."""
     calibration = ScoreCalibration(len(scores), 1).double()
-    log_limits = sums_of([[math.log(max(value, LEAST_LIMIT)) for value in of_class] for of_class in scores])
-    calibration.set_scale(sums_of(scores), sums_of(scores), log_limits)
+    limits = torch.tensor([max(of_class, default=math.nan) for of_class in scores])
+    calibration.set_scale(sums_of(scores), sums_of(scores), limits)
     assert (calibration.spread > 0).all()
     assert (calibration.pixel_spread > 0).all()
     values = torch.tensor(sorted(maps), dtype=torch.float64)

@@ -16,7 +16,7 @@ from torch import nn
 from anomalib_hgad.models.hgad.flows import ConditionalFlow
 from anomalib_hgad.models.hgad.loss import hgad_losses
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
-from tests.benchmarks import convergence, images, measure, models, run, transfer
+from tests.benchmarks import closed_form, convergence, images, measure, models, run, transfer
 from tests.benchmarks.image_sets import WithSyntheticAnomalies
 from tests.benchmarks.literal import literal_latents, literal_loss
 
@@ -34,6 +34,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "WORKERS", (0,))
     monkeypatch.setattr(images, "SIZES", (32, 64))
     monkeypatch.setattr(images, "BACKBONE_OF_CACHE", {"backbone": "resnet18", "levels": {"layer2": [1.0, 0.5, 0.25]}})
+    for name, value in {"BATCH": 2, "SIZE": 64, "CLASSES": (1, 5, 6)}.items():
+        monkeypatch.setattr(closed_form, name, value)
+    monkeypatch.delenv("HGAD_TEST_DATA", raising=False)
+    monkeypatch.setattr(closed_form, "IMAGES_OF_CLASS", 2)
     monkeypatch.setattr(measure, "REPEATS", 1)
 
 
@@ -42,7 +46,7 @@ def test_command_prints_tables_and_writes_json(small: None, tmp_path: Path, caps
     file = tmp_path / "figures.json"
     run.main(["--json", str(file)])
     figures = json.loads(file.read_text())
-    assert list(figures) == ["flow", "step", "cache", "inference", "scaling", "roofline"]
+    assert list(figures) == list(run.SECTIONS)
     printed = capsys.readouterr().out
     for name, section in figures.items():
         assert f"## {name}: {section['what']}" in printed

@@ -30,6 +30,9 @@ ScoreKind = Literal["contrast", "standardized", "sum", "product", "log_likelihoo
 MAXIMUM_SCORES = frozenset({"sum", "product", "log_likelihood", "entropy"})
 """Scores that are measured against the largest value of normal training images."""
 
+ENTROPY_SCORES = frozenset({"sum", "product", "entropy"})
+"""Scores that take the entropy of the classes at a position."""
+
 SIGMA_AT_256 = 4.0
 """Smoothing of the maps of a 256-pixel image; it grows with the image."""
 
@@ -144,20 +147,6 @@ def image_score(anomaly_map: torch.Tensor, share: float) -> torch.Tensor:
     """
     pixels = anomaly_map.flatten(1)
     return pixels.topk(max(1, round(share * pixels.shape[1])), dim=1).values.mean(dim=1)
-
-
-def exceeded_value(anomaly_map: torch.Tensor, share: float) -> torch.Tensor:
-    """Value that a share of a map's pixels reaches or exceeds.
-
-    Args:
-        anomaly_map: Maps, shape (B, 1, height, width).
-        share: The share; at least one pixel.
-
-    Returns:
-        Values, shape (B, 1).
-    """
-    pixels = anomaly_map.flatten(1)
-    return pixels.topk(max(1, round(share * pixels.shape[1])), dim=1).values[:, -1:]
 
 
 class AnomalyMapGenerator(nn.Module):

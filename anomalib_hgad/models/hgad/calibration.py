@@ -24,11 +24,9 @@ PRIOR_IMAGES = 5
 LEAST_SPREAD = 0.05
 """Smallest spread relative to the location, for images that are all alike."""
 
-NORMAL_PIXEL_RATE = 1e-3
-"""Share of the pixels of a typical normal image above :data:`PIXEL_LIMIT`."""
-
-LEAST_LIMIT = 1e-3
-"""Such values of images that are not above it do not count: a logarithm needs positive ones."""
+DEVIATIONS_TO_LIMIT = 3.0
+"""Distance from the mean of a class's normal pixels to its limit where nothing else tells it, in their standard
+deviations; it is at least one of them in any case."""
 
 PIXEL_LIMIT = 1.0
 """Calibrated pixels above it are marked: a limit for each class, since each has its own scale."""
@@ -51,10 +49,7 @@ class ScoreCalibration(nn.Module):
         location: Centre of the image scores of a class's normal images, shape (K,).
         spread: Their width, positive, shape (K,).
         pixel_location: Mean of the pixels of their maps, shape (K,).
-        pixel_spread: How far above that the value lies that a share of :data:`NORMAL_PIXEL_RATE` of an image's pixels
-            exceeds, geometric mean over the images, positive, shape (K,). Geometric, as few normal images have spots
-            that score many times what all others do; over those alone that have positive values. Where maps are even,
-            and images differ, at least how far that value lies apart between images.
+        pixel_spread: How far above that the limit of the class's masks is, positive, shape (K,).
     """
 
     maximum: torch.Tensor
@@ -127,23 +122,21 @@ class ScoreCalibration(nn.Module):
                 ):
                     constant[:, level, quantity] = values.to(constant)
 
-    def set_scale(self, images: ClassValues, pixels: ClassValues, log_limits: ClassValues) -> None:
+    def set_scale(self, images: ClassValues, pixels: ClassValues, limits: torch.Tensor) -> None:
         """Set the common scales.
 
         Args:
             images: Image scores of normal images, before any scale.
             pixels: Pixels of their maps, likewise.
-            log_limits: Of every image the logarithm of the value that a share of :data:`NORMAL_PIXEL_RATE` of its
-                pixels exceeds, if that is above :data:`LEAST_LIMIT`. A class of none has the value 1.
+            limits: Values above which pixels are marked, likewise, shape (K,); NaN for a class where nothing tells it.
         """
         location, spread = location_and_spread(images)
         self.location.copy_(location)
         self.spread.copy_(spread)
         self.pixel_location.copy_(pixels.means)
-        # An even map does not exceed its mean: how the images differ tells the width then.
-        lowest = torch.minimum(pixels.means, (log_limits.means - log_limits.deviations).exp())
-        reach = (log_limits.means.exp() - lowest).clamp(min=1e-3)
-        self.pixel_spread.copy_(torch.where(pixels.counts > 0, reach, 1.0))
+        deviations = pixels.deviations.clamp(min=1e-3)
+        limits = torch.where(limits.isnan(), pixels.means + DEVIATIONS_TO_LIMIT * deviations, limits.to(deviations))
+        self.pixel_spread.copy_(torch.where(pixels.counts > 0, (limits - pixels.means).clamp(min=deviations), 1.0))
 
     def clear_scale(self) -> None:
         """Leave every class the scale of its own maps."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,18 +18,15 @@ from anomalib.data import AnomalibDataset
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Trainer
 from sklearn.metrics import roc_auc_score
-from torch.utils.data import DataLoader
 
 from anomalib_hgad.data.synthetic_anomalies import SyntheticAnomalies
 from anomalib_hgad.models.hgad.anomaly_map import LevelScores
-from anomalib_hgad.models.hgad.normal_pass import inference, ordered_batches
+from anomalib_hgad.models.hgad.normal_pass import image_batches, inference
 from anomalib_hgad.models.hgad.normal_scores import PositionScores
+from anomalib_hgad.models.hgad.pixel_limits import on_grid
 
 MOST_IMAGES = 200
 """Most normal images that are compared, spread over the classes."""
-
-PIXEL_GRID = 64
-"""Rows and columns of a map whose pixels are compared, at most."""
 
 
 class StateFigures(NamedTuple):
@@ -138,18 +135,9 @@ class SyntheticCriterion:
 
 def _encode(trainer: Trainer, module: AnomalibModule, dataset: SyntheticAnomalies, rows: range) -> list[_Batch]:
     """Features of some images of the dataset."""
-    batches = ordered_batches(
-        trainer,
-        module,
-        dataset,
-        rows,
-        batch_size=cast("DataLoader[Any]", trainer.train_dataloader).batch_size or 1,
-        num_workers=getattr(getattr(trainer, "datamodule", None), "num_workers", 0),
-        collate_fn=dataset.collate_fn,
-    )
     encoded = []
     with inference(trainer, module.model):
-        for batch in batches:
+        for batch in image_batches(trainer, module, dataset, rows):
             images, masks = cast("torch.Tensor", batch.image), cast("torch.Tensor", batch.gt_mask)
             features = [level.cpu() for level in module.model.encoder(images)]
             class_index = module.model.mixture_class_index(module.class_index(batch)).cpu()
@@ -170,8 +158,8 @@ def _scores(module: AnomalibModule, batches: list[_Batch]) -> _Scores:
     for batch in batches:
         levels, class_index = _level_scores(module, batch)
         images, maps = module.model.raw_scores(levels, class_index, batch.size)
-        parts = (batch.class_index, images.float().cpu(), _on_grid(maps.squeeze(1)).float().cpu())
-        scores.append((*parts, _on_grid(batch.masks).bool()))
+        parts = (batch.class_index, images.float().cpu(), on_grid(maps.squeeze(1)).float().cpu())
+        scores.append((*parts, on_grid(batch.masks).bool()))
     return _Scores(*(torch.cat(parts).numpy() for parts in zip(*scores, strict=True)))
 
 
@@ -187,12 +175,6 @@ def spread_rows(images: AnomalibDataset, most: int) -> list[int]:
     """
     numbers = images.samples.groupby("class_index").cumcount().to_numpy()
     return sorted(np.argsort(numbers, kind="stable")[:most].tolist())
-
-
-def _on_grid(maps: torch.Tensor) -> torch.Tensor:
-    """At most :data:`PIXEL_GRID` rows and columns of maps, shape (B, height, width)."""
-    step = math.ceil(max(maps.shape[-2:]) / PIXEL_GRID)
-    return maps[..., step // 2 :: step, step // 2 :: step]
 
 
 def _auroc(truth: np.ndarray, scores: np.ndarray) -> float:

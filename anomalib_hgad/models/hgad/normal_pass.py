@@ -9,16 +9,19 @@ from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, cast
 
+import numpy as np
 import torch
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader, Dataset
 
 from anomalib_hgad.data.batch import ClassImageBatch, FeatureBatch
-from anomalib_hgad.models.hgad.anomaly_map import MAXIMUM_SCORES, LevelScores, exceeded_value
-from anomalib_hgad.models.hgad.calibration import LEAST_LIMIT, NORMAL_PIXEL_RATE
+from anomalib_hgad.data.pasted_patches import PastedPatches
+from anomalib_hgad.data.synthetic_anomalies import SyntheticAnomalies
+from anomalib_hgad.models.hgad.anomaly_map import MAXIMUM_SCORES, LevelScores
 from anomalib_hgad.models.hgad.moments import sum_up
 from anomalib_hgad.models.hgad.normal_scores import ClassValues, PositionScores
+from anomalib_hgad.models.hgad.pixel_limits import LIMIT_IMAGES, PATCHES_OF_IMAGE, PatchPixels
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 
 
@@ -51,6 +54,22 @@ def normal_images(
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
     )
+
+
+def image_batches(
+    trainer: Trainer, module: AnomalibModule, dataset: SyntheticAnomalies | PastedPatches, rows: Sequence[int]
+) -> Iterator[ClassImageBatch]:
+    """Images, though features may have taken the place of those that are trained on; see :func:`ordered_batches`."""
+    batches = ordered_batches(
+        trainer,
+        module,
+        dataset,
+        rows,
+        batch_size=cast("DataLoader[Any]", trainer.train_dataloader).batch_size or 1,
+        num_workers=getattr(getattr(trainer, "datamodule", None), "num_workers", 0),
+        collate_fn=dataset.collate_fn,
+    )
+    return cast("Iterator[ClassImageBatch]", batches)
 
 
 def ordered_batches(
@@ -172,7 +191,7 @@ def set_constants(trainer: Trainer, module: AnomalibModule) -> None:
     model.calibration.clear_scale()
     if module.calibration_share is None:
         return
-    images, pixels, log_limits = (ClassValues(model.num_classes, module.device) for _ in range(3))
+    images, pixels = (ClassValues(model.num_classes, module.device) for _ in range(2))
     for dataset, classes in ((held_out, ~missing), (None, missing)):
         if not classes.any():
             continue
@@ -181,13 +200,28 @@ def set_constants(trainer: Trainer, module: AnomalibModule) -> None:
             image_scores, maps = model.raw_scores(levels, class_index, model.image_size)
             images.add(image_scores[rows].unsqueeze(-1), class_index[rows])
             pixels.add(maps[rows], class_index[rows])
-            limits = exceeded_value(maps, NORMAL_PIXEL_RATE)
-            # Raised to the least one, an image that scores low all over would outweigh all others.
-            counted = rows & (limits.squeeze(1) > LEAST_LIMIT)
-            log_limits.add(limits[counted].log(), class_index[counted])
-    for sums in (images, pixels, log_limits):
+    for sums in (images, pixels):
         sums.gather()
-    model.calibration.set_scale(images, pixels, log_limits)
+    model.calibration.set_scale(images, pixels, _pixel_limits(trainer, module))
+
+
+def _pixel_limits(trainer: Trainer, module: AnomalibModule) -> torch.Tensor:
+    """Limits of the classes, before any scale, shape (K,); NaN for a class that has none."""
+    model, data = module.model, module.training_data
+    images = data.images if data.held_out_images is None else data.held_out_images
+    pixels = PatchPixels()
+    if images is not None:
+        classes = images.samples.get("class_index", images.samples.index * 0)
+        rows = np.flatnonzero(classes.groupby(classes).cumcount() < LIMIT_IMAGES).tolist()
+        patched = PastedPatches(images, rows, PATCHES_OF_IMAGE)
+        # In a distributed run every process has all of them: they are few.
+        for batch in image_batches(trainer, module, patched, range(len(patched))):
+            class_index = model.mixture_class_index(module.class_index(batch))
+            levels = model.level_scores(model.read(module.features(batch)), class_index)
+            _, maps = model.raw_scores(levels, class_index, model.image_size)
+            pixels.add(maps, cast("torch.Tensor", batch.gt_mask), class_index)
+    # Rounding may differ from process to process, and all of them must mark alike.
+    return torch.tensor(trainer.strategy.broadcast(pixels.limits(model.num_classes)), device=module.device)
 
 
 def _no_scores(model: HgadModel) -> PositionScores:

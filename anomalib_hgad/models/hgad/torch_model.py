@@ -20,6 +20,7 @@ from torch import nn
 from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.common.encoder import PyramidEncoder
 from anomalib_hgad.models.hgad.anomaly_map import (
+    ENTROPY_SCORES,
     AnomalyMapGenerator,
     LevelScores,
     ScoreKind,
@@ -49,6 +50,9 @@ CANDIDATE_CLASSES = 5
 With this bound the time per image hardly grows with K.
 """
 
+LEAST_SIDE = 8
+"""Rows and columns of a grid of which every second one is enough to tell the class of an image."""
+
 RIVAL_CLASSES = 2
 """R, classes that a class is contrasted with: those most like it."""
 
@@ -75,8 +79,8 @@ class LevelReading(NamedTuple):
 
     Attributes:
         latents: z, shape (B, n, D), log |det J|, shape (B, n), and their grid.
-        negative_entropy: e, in nats, at most 0, shape (B, n).
-        class_logits: Logits of the image's class, those of the positions summed, shape (B, K).
+        negative_entropy: e, in nats, at most 0, shape (B, n); zeros where the score does not take it.
+        class_logits: Logits of the image's class by the main centres, those of the positions summed, shape (B, K).
     """
 
     latents: Latents
@@ -337,9 +341,11 @@ class HgadModel(nn.Module):
         readings = []
         for level, flow, prior in zip(features, self.feature_flows, self._priors, strict=True):
             latents = flow(level)
-            energies = prior.class_energies(latents.z)
+            of_all = self.score in ENTROPY_SCORES or self.covariance == "identity"
+            energies = prior.class_energies(latents.z if of_all else deciding_positions(latents))
             class_logits = (energies + prior.class_log_priors()).log_softmax(dim=-1).sum(dim=1)
-            readings.append(LevelReading(latents, negative_entropy(energies), class_logits))
+            entropy = negative_entropy(energies) if of_all else torch.zeros_like(latents.log_det)
+            readings.append(LevelReading(latents, entropy, class_logits))
         return readings
 
     @torch.no_grad()
@@ -347,8 +353,8 @@ class HgadModel(nn.Module):
         """Probabilities of the classes of some images.
 
         Main centres decide; with full covariances, which they share there, they choose the candidates, among which the
-        classes' own densities decide: as if all positions were as likely as the median one, since a defect may be
-        unlikely beyond all measure under the right class.
+        classes' own densities at :func:`deciding_positions` decide: as if all were as likely as the median one, since a
+        defect may be unlikely beyond all measure under the right class.
 
         Args:
             readings: What the levels say.
@@ -362,9 +368,9 @@ class HgadModel(nn.Module):
         candidates = posterior.topk(min(CANDIDATE_CLASSES, self.num_classes), dim=-1).indices
         logits = []
         for reading, prior in zip(readings, self._priors, strict=True):
-            log_densities = prior.intra_class_log_density(reading.latents.z, candidates)
+            log_densities = prior.intra_class_log_density(deciding_positions(reading.latents), candidates)
             typical = median(log_densities, dim=1) + prior.class_log_priors()[candidates]
-            logits.append(log_densities.shape[1] * typical)
+            logits.append(reading.latents.z.shape[1] * typical)
         return torch.zeros_like(posterior).scatter(-1, candidates, class_posterior(logits))
 
     @torch.no_grad()
@@ -453,6 +459,21 @@ class HgadModel(nn.Module):
         """
         prediction, _ = self.predict(images)
         return InferenceBatch(pred_score=prediction.pred_score, anomaly_map=prediction.anomaly_map)
+
+
+def deciding_positions(latents: Latents) -> torch.Tensor:
+    """Latents of every second row and column: neighbours tell the same of the class of an image.
+
+    Args:
+        latents: Of n = H * W positions.
+
+    Returns:
+        z, shape (B, ceil(H / 2) * ceil(W / 2), D); all of them of a grid of fewer than :data:`LEAST_SIDE` rows or
+        columns.
+    """
+    if min(latents.grid) < LEAST_SIDE:
+        return latents.z
+    return latents.z.unflatten(1, latents.grid)[:, ::2, ::2].flatten(1, 2)
 
 
 def _number_of_centers(given: int | None, flow: str, covariance: CovarianceKind) -> int:

@@ -27,12 +27,14 @@ class TrainingData(Callback):
     Attributes:
         held_out: Normal images that are not trained on, or their features; ``None`` if there are none.
         held_out_images: The images themselves.
+        images: The images that are trained on themselves; ``None`` if the data is not anomalib's.
         has_features: Whether features have taken the place of the images.
     """
 
     def __init__(self) -> None:
         self.held_out: Dataset[Any] | None = None
         self.held_out_images: AnomalibDataset | None = None
+        self.images: AnomalibDataset | None = None
         self.has_features = False
         self._undo = ExitStack()
 
@@ -45,11 +47,11 @@ class TrainingData(Callback):
         """
         self.restore()
         self.held_out = self.held_out_images = None
-        images = getattr(datamodule, "train_data", None)
-        if share and "class_index" in getattr(images, "samples", ()):
-            kept, self.held_out_images = hold_out(images, share)
+        self.images = getattr(datamodule, "train_data", None)
+        if share and "class_index" in getattr(self.images, "samples", ()):
+            self.images, self.held_out_images = hold_out(self.images, share)
             self.held_out = self.held_out_images
-            self._replace(datamodule, "train_data", kept)
+            self._replace(datamodule, "train_data", self.images)
 
     def use_features(
         self, datamodule: AnomalibDataModule, training: FeatureDataset, held_out: FeatureDataset | None

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
-from scipy.stats import gmean
 from sklearn.metrics import roc_auc_score
 
 from anomalib_hgad.models.hgad.anomaly_map import QUANTITIES, LevelScores
@@ -18,6 +19,7 @@ from anomalib_hgad.models.hgad.normal_scores import ClassValues, PositionScores
 CPU = torch.device("cpu")
 LEVELS = 2
 POSITIONS = 5
+LIMITS = torch.tensor([100.0, 1000.0])
 
 
 def drawn(images: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -47,11 +49,6 @@ def class_values(values: list[list[float]]) -> ClassValues:
     for index, of_class in enumerate(values):
         result.add(torch.tensor(of_class, dtype=torch.float64).unsqueeze(-1), torch.full((len(of_class),), index))
     return result
-
-
-def logarithms(values: list[list[float]]) -> ClassValues:
-    """Those of the values, a list for each class."""
-    return class_values([list(np.log(of_class)) for of_class in values])
 
 
 def spread_by_hand(scores: list[np.ndarray]) -> list[float]:
@@ -90,7 +87,7 @@ def test_class_of_no_images_keeps_neutral_constants() -> None:
         constants = getattr(calibration, name)
         assert (constants[1] == neutral).all()
         assert (constants[[0, 2]] != neutral).all()
-    calibration.set_scale(*[class_values([[3.0, 4.0], [], [5.0, 6.0]])] * 2, logarithms([[7.0], [], [8.0]]))
+    calibration.set_scale(*[class_values([[3.0, 4.0], [], [5.0, 6.0]])] * 2, torch.tensor([7.0, math.nan, 8.0]))
     for name, neutral in (("location", 0), ("spread", 1), ("pixel_location", 0), ("pixel_spread", 1)):
         constants = getattr(calibration, name)
         assert constants[1].item() == neutral
@@ -140,42 +137,38 @@ def test_scores_and_maps_are_put_on_scales_of_their_own() -> None:
 
 
 def test_scale_equals_numpy() -> None:
-    """Image scores have mean and deviation; pixels their mean, and a mean logarithm of limits."""
+    """Image scores have mean and deviation; pixels their mean, and from it on the limit of their masks."""
     rng = np.random.default_rng(1)
-    scores, pixels, limits = ([rng.gamma(3, size=size) * scale for size, scale in ((9, 1), (31, 40))] for _ in range(3))
-    limits = [of_class + 10 * pixel.mean() for of_class, pixel in zip(limits, pixels, strict=True)]
+    scores, pixels = ([rng.gamma(3, size=size) * scale for size, scale in ((9, 1), (31, 40))] for _ in range(2))
     calibration = ScoreCalibration(2, LEVELS).double()
-    calibration.set_scale(
-        class_values([list(of_class) for of_class in scores]),
-        class_values([list(of_class) for of_class in pixels]),
-        logarithms([list(of_class) for of_class in limits]),
-    )
+    calibration.set_scale(*(class_values([list(x) for x in of_all]) for of_all in (scores, pixels)), LIMITS)
     np.testing.assert_allclose(calibration.location.numpy(), [of_class.mean() for of_class in scores], rtol=1e-12)
     np.testing.assert_allclose(calibration.spread.numpy(), spread_by_hand(scores), rtol=1e-10)
     np.testing.assert_allclose(calibration.pixel_location.numpy(), [of_class.mean() for of_class in pixels], rtol=1e-12)
-    expected = [gmean(limit) - pixel.mean() for limit, pixel in zip(limits, pixels, strict=True)]
-    np.testing.assert_allclose(calibration.pixel_spread.numpy(), expected, rtol=1e-10)
+    limits = calibration.pixel_location + calibration.pixel_spread
+    np.testing.assert_allclose(limits.numpy(), LIMITS.numpy(), rtol=1e-10)
 
 
-def test_even_maps_of_images_that_differ_are_as_wide_as_the_images() -> None:
-    """As those of flow="semantic"; the mean is above the geometric mean then."""
-    values = list(5 + np.exp(np.random.default_rng(2).normal(size=400)))
-    calibration = ScoreCalibration(1, 1).double()
-    calibration.set_scale(*[class_values([values])] * 2, logarithms([values]))
-    expected = gmean(values) * (1 - np.exp(-np.log(values).std()))
-    assert calibration.pixel_spread.item() == pytest.approx(expected, rel=1e-10)
-
-
-def test_pixels_that_are_all_alike_have_a_positive_spread() -> None:
+@pytest.mark.parametrize(("limit", "expected"), [(9.0, 4.0), (6.0, 2.0), (-3.0, 2.0), (math.nan, 6.0)])
+def test_limit_of_masks_is_at_least_a_deviation_above_the_mean(limit: float, expected: float) -> None:
+    """Mean 5, deviation 2. Three deviations where nothing tells the limit."""
     calibration = ScoreCalibration(1, 1)
-    calibration.set_scale(class_values([[2.0]]), class_values([[3.0, 3.0]]), logarithms([[3.0, 3.0]]))
+    calibration.set_scale(class_values([[2.0]]), class_values([[3.0, 7.0]]), torch.tensor([limit]))
+    assert calibration.pixel_location.item() == 5
+    assert calibration.pixel_spread.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(3.0, 1e-3), (math.nan, 3e-3)])
+def test_pixels_that_are_all_alike_have_a_positive_spread(limit: float, expected: float) -> None:
+    calibration = ScoreCalibration(1, 1)
+    calibration.set_scale(class_values([[2.0]]), class_values([[3.0, 3.0]]), torch.tensor([limit]))
     assert calibration.pixel_location.item() == 3
-    assert calibration.pixel_spread.item() == pytest.approx(1e-3)
+    assert calibration.pixel_spread.item() == pytest.approx(expected)
 
 
 def test_cleared_scale_leaves_scores_and_maps_as_they_are() -> None:
     calibration = ScoreCalibration(2, 1)
-    calibration.set_scale(*[class_values([[3.0, 4.0], [5.0]])] * 2, logarithms([[7.0], [8.0]]))
+    calibration.set_scale(*[class_values([[3.0, 4.0], [5.0]])] * 2, LIMITS)
     scores, maps = torch.rand(2), torch.rand(2, 1, 4, 4)
     changed = calibration(scores, maps, torch.arange(2))
     calibration.clear_scale()
@@ -191,7 +184,7 @@ def test_auroc_within_a_class_stays_and_that_of_all_images_no_longer_suffers_fro
     s = (rng.normal(size=400) + 5 + 2 * label) * np.where(y == 1, 100, 1)
     calibration = ScoreCalibration(2, 1).double()
     normal = class_values([list(s[(y == k) & (label == 0)]) for k in range(2)])
-    calibration.set_scale(normal, normal, logarithms([[1.0], [1.0]]))
+    calibration.set_scale(normal, normal, LIMITS)
     scores = torch.from_numpy(s)
     scaled = calibration(scores, scores.view(-1, 1, 1, 1), torch.from_numpy(y))[0].numpy()
     of_classes = [roc_auc_score(label[y == k], s[y == k]) for k in range(2)]

@@ -15,11 +15,11 @@ from scipy.special import logsumexp, softmax
 from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
-from anomalib_hgad.models.hgad.flows.base import RELATIVE_RIDGE
+from anomalib_hgad.models.hgad.flows.base import RELATIVE_RIDGE, Latents
 from anomalib_hgad.models.hgad.loss import HgadLosses, hgad_losses
 from anomalib_hgad.models.hgad.moments import Gaussians
 from anomalib_hgad.models.hgad.prior import RIDGE
-from anomalib_hgad.models.hgad.torch_model import CANDIDATE_CLASSES, HgadModel
+from anomalib_hgad.models.hgad.torch_model import CANDIDATE_CLASSES, HgadModel, deciding_positions
 from tests.helpers import constants
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -497,6 +497,18 @@ def test_class_is_that_of_the_median_densities() -> None:
     )
     actual = closed.model.class_posterior(closed.model.read(features))
     np.testing.assert_allclose(actual.numpy(), softmax(logits, axis=1), rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("grid", "rows", "columns"),
+    [((9, 8), [0, 2, 4, 6, 8], [0, 2, 4, 6]), ((7, 8), range(7), range(8)), ((1, 1), [0], [0])],
+)
+def test_positions_that_decide_the_class(grid: tuple[int, int], rows: Sequence[int], columns: Sequence[int]) -> None:
+    """Every second row and column of a grid that is large enough, in reading order."""
+    height, width = grid
+    z = torch.arange(height * width).view(1, -1, 1).float()
+    decide = deciding_positions(Latents(z, torch.zeros(1, height * width), grid))
+    assert decide.flatten().tolist() == [row * width + column for row in rows for column in columns]
 
 
 def test_defect_of_a_quarter_of_an_image_leaves_its_class() -> None:
