@@ -85,13 +85,16 @@ def paste(image: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, 
     for _ in range(ATTEMPTS):
         area, ratio = size.prod() * rng.uniform(*AREA), np.exp(rng.uniform(*np.log(ASPECT_RATIO)))
         sides = np.sqrt([area * ratio, area / ratio]).astype(int).clip(2, size - 1)
-        source, target = (tuple(map(slice, start, start + sides)) for start in rng.integers(size - sides, size=(2, 2)))
-        patch = image[(..., *source)] * (1 + rng.uniform(-BRIGHTNESS, BRIGHTNESS))
+        source, target = (
+            (..., slice(top, top + sides[0]), slice(left, left + sides[1]))
+            for top, left in rng.integers(size - sides, size=(2, 2))
+        )
+        patch = image[source] * (1 + rng.uniform(-BRIGHTNESS, BRIGHTNESS))
         patch = (patch + rng.uniform(-BRIGHTNESS, BRIGHTNESS) / 3).clamp(0, 1)
         patch = patch.flip([axis for axis in (-2, -1) if rng.random() < 0.5])
         opacity = torch.as_tensor(_opacity(*sides)).to(image)
         changed = image.clone()
-        changed[(..., *target)] = opacity * patch + (1 - opacity) * changed[(..., *target)]
+        changed[target] = opacity * patch + (1 - opacity) * changed[target]
         mask = (changed - image).abs().amax(dim=0) > LEAST_CHANGE
         if mask.sum() >= LEAST_AREA * mask.numel():
             return changed, mask

@@ -26,19 +26,21 @@ class SyntheticAnomalies(Dataset[ImageItem]):
     Args:
         images: Normal images.
         rows: Which of them, n.
+        copies: How often each of them has an anomaly, another one every time.
     """
 
-    def __init__(self, images: AnomalibDataset, rows: list[int]) -> None:
+    def __init__(self, images: AnomalibDataset, rows: list[int], copies: int = 1) -> None:
         super().__init__()
         self.images = images
         self.rows = rows
+        self.copies = copies
         with isolate_rng(include_cuda=False):
             _seed(0)
             self._add_anomaly = PerlinAnomalyGenerator(probability=1)
 
     def __len__(self) -> int:
-        """2 n."""
-        return 2 * len(self.rows)
+        """N times one and the copies."""
+        return (1 + self.copies) * len(self.rows)
 
     def __getitem__(self, index: int) -> ImageItem:
         """Read an image.
@@ -49,15 +51,16 @@ class SyntheticAnomalies(Dataset[ImageItem]):
         Returns:
             The image with label and mask, which is not empty where there is an anomaly.
         """
-        row = self.rows[index % len(self.rows)]
+        copy, number = divmod(index, len(self.rows))
+        row = self.rows[number]
         item = self.images[row]
         image, mask = item.image, torch.zeros(item.image.shape[-2:])
-        if index >= len(self.rows):
+        if copy:
             with isolate_rng(include_cuda=False):  # worker processes must not touch an accelerator
-                _seed(row)
+                _seed(row + (copy - 1) * len(self.images))
                 while not mask.any():  # some noise stays below its threshold everywhere
                     image, mask = self._add_anomaly(torch.as_tensor(item.image).as_subclass(torch.Tensor))
-        label = torch.tensor(index >= len(self.rows))
+        label = torch.tensor(copy > 0)
         return item.update(in_place=False, image=Image(image), gt_mask=Mask(mask.squeeze(0) > 0), gt_label=label)
 
     @property

@@ -51,7 +51,7 @@ class ClassAccuracy(AnomalibMetric, _ClassAccuracy):
 def default_test_metrics() -> list[AnomalibMetric]:
     """AUROC and F1 of images and pixels, AUPRO, and AUROCs of the raw scores with the class given and inferred.
 
-    F1 of pixels is there twice: at the post-processor's threshold, and at the limits of the classes' normal pixels.
+    F1 of pixels is there twice: at the post-processor's threshold, and at the limits of the classes' masks.
     """
     return [
         AUROC(fields=["pred_score", "gt_label"], prefix="image_"),

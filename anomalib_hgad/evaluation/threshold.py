@@ -85,7 +85,7 @@ class NormalPostProcessor(PostProcessor):
 
     An image is found anomalous if its score is above the threshold; of new normal images at most the given share are.
     The threshold of the maps is the model's ``pixel_limit``, if it has one, as :class:`~anomalib_hgad.Hgad` has, whose
-    maps are scaled by the normal pixels of each class; else it is that of the maps' largest values: at most the given
+    maps are scaled by the limits of each class's masks; else it is that of the maps' largest values: at most the given
     share of normal images has a pixel marked.
     Validate on normal images that were not trained on (``val_split_mode: from_train``). One that is loaded from a
     checkpoint is anomalib's plain post-processor with the same thresholds.

@@ -53,8 +53,8 @@ def whole_fit() -> tuple[dict[str, float], dict[str, float]]:
             for name in ("bolt", "nut", "plate", "ring", "washer"):
                 mvtec_class(root / name, train=IMAGES_OF_CLASS, size=(4 * SIZE, 4 * SIZE))
         seconds = median_seconds(fit=lambda: fit(root, Path(folder)), read_and_encode=lambda: read_and_encode(root))
+        count = len(datamodule_of(root).train_data)
     ratios = {"fit / reading and one pass of the backbone": seconds["fit"] / seconds["read_and_encode"]}
-    count = len(datamodule_of(root).train_data)
     return ratios, {f"{name}, {count} images, s": value for name, value in seconds.items()}
 
 

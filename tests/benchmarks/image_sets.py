@@ -11,9 +11,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from anomalib.data import ImageItem
-from anomalib.data.utils.generators.perlin import PerlinAnomalyGenerator
-from lightning.pytorch import seed_everything
+from anomalib.data import AnomalibDataset, ImageItem
 from sklearn.metrics import roc_auc_score
 from torchvision.transforms.v2 import Transform
 
@@ -34,33 +32,6 @@ class Items(Protocol):
     def __getitem__(self, index: int) -> ImageItem: ...
 
 
-class WithSyntheticAnomalies:
-    """Normal images, and each of them again with anomalies of Perlin noise as anomalib makes them.
-
-    Args:
-        normal: The images.
-        copies: How often each is seen with an anomaly.
-    """
-
-    def __init__(self, normal: Items, copies: int = 2) -> None:
-        self.normal = normal
-        self.copies = copies
-        self.add_anomaly = PerlinAnomalyGenerator(probability=1)
-
-    def __len__(self) -> int:
-        return (1 + self.copies) * len(self.normal)
-
-    def __getitem__(self, index: int) -> ImageItem:
-        item = self.normal[index % len(self.normal)]
-        if index < len(self.normal):
-            return item.update(in_place=False, gt_mask=torch.zeros(item.image.shape[1:]), gt_label=torch.tensor(0))
-        seed_everything(index, verbose=False)
-        mask = torch.zeros(1)
-        while not mask.any():  # some noise stays below the threshold everywhere
-            image, mask = self.add_anomaly(item.image)
-        return item.update(in_place=False, image=image, gt_mask=mask.squeeze(0), gt_label=torch.tensor(1))
-
-
 @dataclass
 class Images:
     """Features of all images of a set, and what is known of the images."""
@@ -69,6 +40,15 @@ class Images:
     class_index: torch.Tensor
     anomalous: np.ndarray
     masks: list[np.ndarray | None]
+
+    def and_those_of(self, other: Images) -> Images:
+        """These images and others."""
+        return Images(
+            [torch.cat(levels) for levels in zip(self.features, other.features, strict=True)],
+            torch.cat((self.class_index, other.class_index)),
+            np.concatenate((self.anomalous, other.anomalous)),
+            self.masks + other.masks,
+        )
 
     def batch(self, rows: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         return [level[rows] for level in self.features], self.class_index[rows]
@@ -87,7 +67,7 @@ def encode(model: HgadModel, items: Items, transform: Transform) -> Images:
     return Images(features, torch.tensor(classes), np.array(anomalous), masks)
 
 
-def split_data(data: Path, size: tuple[int, int]) -> tuple[MultiClass, Items, Transform]:
+def split_data(data: Path, size: tuple[int, int]) -> tuple[MultiClass, AnomalibDataset, Transform]:
     """Images of the given size, a fifth of each class's normal training images held out, and the normalisation."""
     resize, normalise = Hgad.configure_pre_processor(size).transform.transforms
     augmentations = dict.fromkeys(("train_augmentations", "val_augmentations", "test_augmentations"), resize)

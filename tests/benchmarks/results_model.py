@@ -13,8 +13,8 @@ from anomalib_hgad import Hgad
 from tests.helpers.light import TRAINED
 
 
-def results_parser(description: str | None) -> argparse.ArgumentParser:
-    """Command line with the data and the model of docs/results.md, and a file for the results.
+def data_parser(description: str | None) -> argparse.ArgumentParser:
+    """Command line with the data of docs/results.md, the backbone's weights, and a file for the results.
 
     Args:
         description: What the command does, with its own line breaks.
@@ -26,8 +26,14 @@ def results_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="folder whose subfolders are classes in MVTec layout")
     parser.add_argument("--weights", type=Path, required=True, help="weights of timm's resnet18")
     parser.add_argument("--image_size", type=int, default=256)
-    parser.add_argument("--coupling_blocks", type=int, default=8)
     parser.add_argument("--json", type=Path, help="file to write the results to")
+    return parser
+
+
+def results_parser(description: str | None) -> argparse.ArgumentParser:
+    """:func:`data_parser` with the model of docs/results.md."""
+    parser = data_parser(description)
+    parser.add_argument("--coupling_blocks", type=int, default=8)
     return parser
 
 

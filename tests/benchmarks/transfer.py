@@ -19,8 +19,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anomalib_hgad.common.files import write_json
+from anomalib_hgad.data.synthetic_anomalies import SyntheticAnomalies
 from tests.benchmarks.convergence import Variant, train_model
-from tests.benchmarks.image_sets import Images, WithSyntheticAnomalies, aurocs, encode, split_data
+from tests.benchmarks.image_sets import Images, aurocs, encode, split_data
 from tests.benchmarks.results_model import results_model, results_parser
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     datamodule, held_out, normalise = split_data(arguments.data, size)
     parts = {
         "train": datamodule.train_data,
-        "synthetic": WithSyntheticAnomalies(held_out),
+        "synthetic": SyntheticAnomalies(held_out, list(range(len(held_out))), copies=2),
         "test": datamodule.test_data,
     }
     encoded: dict[str, Images] = {}

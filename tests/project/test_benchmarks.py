@@ -10,14 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from anomalib.data import ImageItem
 from torch import nn
 
 from anomalib_hgad.models.hgad.flows import ConditionalFlow
 from anomalib_hgad.models.hgad.loss import hgad_losses
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
-from tests.benchmarks import closed_form, convergence, images, measure, models, run, transfer
-from tests.benchmarks.image_sets import WithSyntheticAnomalies
+from tests.benchmarks import closed_form, convergence, defaults, image_sets, images, measure, models, run, transfer
 from tests.benchmarks.literal import literal_latents, literal_loss
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -131,23 +129,20 @@ def test_settings_are_judged_without_test_images(
     assert "| one_scale |" in capsys.readouterr().out
 
 
-def test_synthetic_anomalies_are_where_the_mask_says() -> None:
-    """Away from the mask, the image is the normal one; on it, it is another."""
-
-    class Grey:
-        def __len__(self) -> int:
-            return 1
-
-        def __getitem__(self, _index: int) -> ImageItem:
-            return ImageItem(image=torch.full((3, 64, 64), 0.5), gt_label=torch.tensor(False))  # noqa: FBT003
-
-    normal, *anomalous = (WithSyntheticAnomalies(Grey())[index] for index in range(3))
-    assert not normal.gt_label
-    assert not normal.gt_mask.any()
-    for item in anomalous:
-        changed = (item.image - normal.image).abs().amax(dim=0) > 1e-6
-        assert item.gt_label
-        assert item.gt_mask.any()
-        assert not changed[~item.gt_mask.bool()].any()
-        assert changed[item.gt_mask.bool()].float().mean() > 0.5
-    assert not torch.equal(anomalous[0].gt_mask, anomalous[1].gt_mask)
+@pytest.mark.slow
+def test_defaults_are_judged_without_test_images(
+    few_shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On real images, small: two settings with features of their own, on both kinds of anomalies."""
+    monkeypatch.setattr(image_sets, "HELD_OUT", 0.4)
+    file = tmp_path / "defaults.json"
+    weights = few_shared / "weights/resnet18_timm_stem_l123.safetensors"
+    arguments = f"--data {few_shared / 'data'} --weights {weights} --image_size 64 --settings default layer_3"
+    defaults.main([*arguments.split(), "--json", str(file)])
+    results = json.loads(file.read_text())
+    assert list(results) == ["default", "layer_3"]
+    for part in ("perlin", "patches", "test"):
+        first, second = (results[name][part] for name in results)
+        assert first != second
+        assert all(0 <= image <= 100 for image, _ in first.values())
+    assert "| layer_3 |" in capsys.readouterr().out
