@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from anomalib_hgad.models.hgad.anomaly_map import LevelScores
-from anomalib_hgad.models.hgad.normal_scores import ClassValues, PositionScores
+from anomalib_hgad.models.hgad.normal_scores import ClassValues, ImageScores, PositionScores
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 
 BATCH = 8
@@ -37,12 +37,12 @@ def set_constants(model: HgadModel, features: Sequence[torch.Tensor], class_inde
     The limits of masks are those of a class into whose images no patch can be pasted.
     """
     set_positions(model, features, class_index)
-    images, pixels = (ClassValues(model.num_classes, class_index.device) for _ in range(2))
+    images, pixels = ImageScores(model.num_classes), ClassValues(model.num_classes, class_index.device)
     for levels, classes in _batches(model, features, class_index):
         image_scores, maps = model.raw_scores(levels, classes, model.image_size)
-        images.add(image_scores.unsqueeze(-1), classes)
+        images.add(image_scores, classes)
         pixels.add(maps, classes)
-    model.calibration.set_scale(images, pixels, torch.full((model.num_classes,), torch.nan))
+    model.calibration.set_scale(images.of_classes(), pixels, torch.full((model.num_classes,), torch.nan))
 
 
 def _batches(

@@ -27,7 +27,7 @@ from anomalib_hgad.models.hgad.calibration import ScoreCalibration, location_and
 from anomalib_hgad.models.hgad.flows import FAMILIES, ConditionalFlow
 from anomalib_hgad.models.hgad.loss import hgad_losses, negative_entropy, total_loss
 from anomalib_hgad.models.hgad.moments import sum_up
-from anomalib_hgad.models.hgad.normal_scores import ClassValues, PositionScores
+from anomalib_hgad.models.hgad.normal_scores import ClassValues, ImageScores, PositionScores
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 from tests.helpers.engines import engine
@@ -133,13 +133,13 @@ def test_scores_of_log_likelihoods_of_a_million(of_normal: float, likelihood: fl
     for unseen in (normal, nothing, nothing.or_else(normal)):
         calibration.set_positions(normal, unseen)
         novelty.update(unseen.typicality)
-        images, pixels = (ClassValues(3, CPU) for _ in range(2))
+        images, pixels = ImageScores(3), ClassValues(3, CPU)
         for of_class, count in ((0, 3), (1, 1)):
             y = torch.full((count,), of_class)
             maps = generator(scores(of_normal, count), calibration.constants(y), (8, 8))
-            images.add(image_score(maps, 0.02).unsqueeze(-1), y)
+            images.add(image_score(maps, 0.02), y)
             pixels.add(maps, y)
-        calibration.set_scale(images, pixels, torch.tensor([of_normal, torch.nan, torch.nan]))
+        calibration.set_scale(images.of_classes(), pixels, torch.tensor([of_normal, torch.nan, torch.nan]))
         assert_finite([*calibration.state_dict().values(), *novelty.state_dict().values()])
         assert all((values > 0).all() for values in (calibration.spread, calibration.pixel_spread))
         of_image, classes = scores(likelihood, images=3), torch.arange(3)
@@ -164,9 +164,7 @@ def test_posterior_of_logits_of_a_million() -> None:
 @pytest.mark.parametrize("value", [0.0, 1e-30, 1e-6, 1e6])
 def test_scale_of_scores_that_are_all_equal(value: float) -> None:
     """The spread stays far enough from 0 to divide by."""
-    scores_of_classes = ClassValues(3, CPU)
-    scores_of_classes.add(torch.full((6, 1), value), torch.tensor([0, 0, 0, 0, 0, 1]))
-    location, spread = location_and_spread(scores_of_classes)
+    location, spread = location_and_spread([torch.full((count,), value).double() for count in (5, 1, 0)])
     assert_finite((location, spread, 1 / spread, 1e6 / spread))
     assert normal_threshold(torch.full((5,), value), 0.05) == torch.tensor(value)
 

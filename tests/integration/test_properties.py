@@ -176,7 +176,7 @@ def test_calibration_keeps_the_order_within_a_class(scores: list[list[float]], m
     """Of distinct scores too: none become equal that differ by more than rounding."""
     calibration = ScoreCalibration(len(scores), 1).double()
     limits = torch.tensor([max(of_class, default=math.nan) for of_class in scores])
-    calibration.set_scale(sums_of(scores), sums_of(scores), limits)
+    calibration.set_scale([torch.tensor(s, dtype=torch.float64) for s in scores], sums_of(scores), limits)
     assert (calibration.spread > 0).all()
     assert (calibration.pixel_spread > 0).all()
     values = torch.tensor(sorted(maps), dtype=torch.float64)

@@ -11,6 +11,8 @@ Dimensions: B images, K classes, L levels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -20,6 +22,13 @@ from anomalib_hgad.models.hgad.normal_scores import ClassValues, PositionScores
 
 PRIOR_IMAGES = 5
 """How many images' worth of trust the spread common to all classes has against a class's own."""
+
+ODD_DEVIATIONS = 4.0
+"""Scores count as at most so far above their class's median, in typical deviations: one odd image among a few would
+stretch the scale of its class."""
+
+LEAST_CLASS = 3
+"""Images of a class from which on one of them can be told to be odd."""
 
 LEAST_SPREAD = 0.05
 """Smallest spread relative to the location, for images that are all alike."""
@@ -122,11 +131,11 @@ class ScoreCalibration(nn.Module):
                 ):
                     constant[:, level, quantity] = values.to(constant)
 
-    def set_scale(self, images: ClassValues, pixels: ClassValues, limits: torch.Tensor) -> None:
+    def set_scale(self, images: Sequence[torch.Tensor], pixels: ClassValues, limits: torch.Tensor) -> None:
         """Set the common scales.
 
         Args:
-            images: Image scores of normal images, before any scale.
+            images: Image scores of every class's normal images, before any scale, shapes (images of the class,).
             pixels: Pixels of their maps, likewise.
             limits: Values above which pixels are marked, likewise, shape (K,); NaN for a class where nothing tells it.
         """
@@ -145,20 +154,46 @@ class ScoreCalibration(nn.Module):
             spread.fill_(1)
 
 
-def location_and_spread(scores: ClassValues) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of the scores of every class's normal images.
+def without_odd_ones(scores: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Scores of every class, none of them far above the others.
+
+    The typical deviation is 1.48 times the median, over the images of all classes of three and more, of how far a score
+    is from its class's median, relative to that (the median absolute deviation, as large as a Gaussian's standard one).
+
+    Args:
+        scores: Scores of every class, shapes (images of the class,).
+
+    Returns:
+        The same, at most :data:`ODD_DEVIATIONS` above the median of their class.
+    """
+    medians = [of_class.quantile(0.5) if len(of_class) else of_class.new_zeros(()) for of_class in scores]
+    units = [median.abs().clamp(min=1e-3) for median in medians]
+    measured = [(s, m, unit) for s, m, unit in zip(scores, medians, units, strict=True) if len(s) >= LEAST_CLASS]
+    if not measured:
+        return list(scores)
+    typical = 1.48 * torch.cat([(s - median).abs() / unit for s, median, unit in measured]).quantile(0.5)
+    if not typical:  # most images are alike
+        return list(scores)
+    return [s.minimum(m + ODD_DEVIATIONS * typical * unit) for s, m, unit in zip(scores, medians, units, strict=True)]
+
+
+def location_and_spread(scores: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the scores of every class's normal images, :func:`without_odd_ones`.
 
     A few images say little of a standard deviation. It is therefore drawn towards the one that the class would have if
     its ratio to the mean were that of all classes, which counts as much as :data:`PRIOR_IMAGES` images. Where no class
     has two images that ratio is 1.
 
     Args:
-        scores: Scores of every class. A class without any gets 0 and 1.
+        scores: Scores of every class, shapes (images of the class,). A class without any gets 0 and 1.
 
     Returns:
         Location, shape (K,), and spread, shape (K,), at least :data:`LEAST_SPREAD` of the location.
     """
-    counts, location, squares = scores.counts, scores.means, scores.squared_deviations
+    values = without_odd_ones(scores)
+    counts = torch.tensor([len(of_class) for of_class in values], dtype=torch.float64)
+    location = torch.stack([of_class.sum() for of_class in values]) / counts.clamp(min=1)
+    squares = torch.stack([(s - mean).square().sum() for s, mean in zip(values, location, strict=True)])
     freedom = (counts - 1).clamp(min=0).sum()
     ratio = squares.div(location.square()).nan_to_num(0, 0, 0).sum() / freedom if freedom else 1.0
     variance = (squares + PRIOR_IMAGES * ratio * location.square()) / (counts + PRIOR_IMAGES)

@@ -20,7 +20,7 @@ from anomalib_hgad.data.pasted_patches import PastedPatches
 from anomalib_hgad.data.synthetic_anomalies import SyntheticAnomalies
 from anomalib_hgad.models.hgad.anomaly_map import MAXIMUM_SCORES, LevelScores
 from anomalib_hgad.models.hgad.moments import sum_up
-from anomalib_hgad.models.hgad.normal_scores import ClassValues, PositionScores
+from anomalib_hgad.models.hgad.normal_scores import ClassValues, ImageScores, PositionScores
 from anomalib_hgad.models.hgad.pixel_limits import LIMIT_IMAGES, PATCHES_OF_IMAGE, PatchPixels
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 
@@ -191,18 +191,18 @@ def set_constants(trainer: Trainer, module: AnomalibModule) -> None:
     model.calibration.clear_scale()
     if module.calibration_share is None:
         return
-    images, pixels = (ClassValues(model.num_classes, module.device) for _ in range(2))
+    images, pixels = ImageScores(model.num_classes), ClassValues(model.num_classes, module.device)
     for dataset, classes in ((held_out, ~missing), (None, missing)):
         if not classes.any():
             continue
         for levels, class_index in _level_scores(trainer, module, dataset):
             rows = classes[class_index]
             image_scores, maps = model.raw_scores(levels, class_index, model.image_size)
-            images.add(image_scores[rows].unsqueeze(-1), class_index[rows])
+            images.add(image_scores[rows], class_index[rows])
             pixels.add(maps[rows], class_index[rows])
-    for sums in (images, pixels):
-        sums.gather()
-    model.calibration.set_scale(images, pixels, _pixel_limits(trainer, module))
+    images.gather()
+    pixels.gather()
+    model.calibration.set_scale(images.of_classes(), pixels, _pixel_limits(trainer, module))
 
 
 def _pixel_limits(trainer: Trainer, module: AnomalibModule) -> torch.Tensor:

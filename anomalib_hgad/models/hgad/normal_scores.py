@@ -3,7 +3,8 @@
 
 """Moments of what normal images score, class by class, summed up batch by batch.
 
-What is kept does not depend on the number of images: a few numbers for each class, level and quantity.
+What is kept of positions and pixels does not depend on the number of images: a few numbers for each class, level and
+quantity. Of an image it is one number, its score.
 
 Dimensions: B images, n positions of an image, K classes, L levels.
 """
@@ -11,6 +12,7 @@ Dimensions: B images, n positions of an image, K classes, L levels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import distributed
@@ -78,6 +80,41 @@ class ClassValues:
         result._sums = torch.where(missing, other._sums, self._sums)
         result.largest = torch.where(missing, other.largest, self.largest)
         return result
+
+
+class ImageScores:
+    """Scores of some images, class by class.
+
+    Args:
+        num_classes: K.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self._batches: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def add(self, scores: torch.Tensor, class_index: torch.Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            scores: The scores, shape (B,).
+            class_index: Classes of the images, int64, shape (B,).
+        """
+        self._batches.append((scores.double().cpu(), class_index.cpu()))
+
+    def gather(self) -> None:
+        """Add what every process of a distributed run has; all of them must ask together."""
+        if distributed.is_available() and distributed.is_initialized():
+            of_processes: list[Any] = [None] * distributed.get_world_size()
+            distributed.all_gather_object(of_processes, self._batches)
+            self._batches = [batch for batches in of_processes for batch in batches]
+
+    def of_classes(self) -> list[torch.Tensor]:
+        """Scores of every class, float64, shapes (images of the class,)."""
+        scores, classes = torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
+        if self._batches:
+            scores, classes = (torch.cat(parts) for parts in zip(*self._batches, strict=True))
+        return [scores[classes == index] for index in range(self.num_classes)]
 
 
 class PositionScores:

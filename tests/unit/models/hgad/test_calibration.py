@@ -13,7 +13,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from anomalib_hgad.models.hgad.anomaly_map import QUANTITIES, LevelScores
-from anomalib_hgad.models.hgad.calibration import ScoreCalibration, location_and_spread
+from anomalib_hgad.models.hgad.calibration import ScoreCalibration, location_and_spread, without_odd_ones
 from anomalib_hgad.models.hgad.normal_scores import ClassValues, PositionScores
 
 CPU = torch.device("cpu")
@@ -49,6 +49,16 @@ def class_values(values: list[list[float]]) -> ClassValues:
     for index, of_class in enumerate(values):
         result.add(torch.tensor(of_class, dtype=torch.float64).unsqueeze(-1), torch.full((len(of_class),), index))
     return result
+
+
+def scores_of(values: list[list[float]]) -> list[torch.Tensor]:
+    """Of every class, a score each of some images."""
+    return [torch.tensor(of_class, dtype=torch.float64) for of_class in values]
+
+
+def both(values: list[list[float]]) -> tuple[list[torch.Tensor], ClassValues]:
+    """As scores of images, and as pixels."""
+    return scores_of(values), class_values(values)
 
 
 def spread_by_hand(scores: list[np.ndarray]) -> list[float]:
@@ -87,7 +97,7 @@ def test_class_of_no_images_keeps_neutral_constants() -> None:
         constants = getattr(calibration, name)
         assert (constants[1] == neutral).all()
         assert (constants[[0, 2]] != neutral).all()
-    calibration.set_scale(*[class_values([[3.0, 4.0], [], [5.0, 6.0]])] * 2, torch.tensor([7.0, math.nan, 8.0]))
+    calibration.set_scale(*both([[3.0, 4.0], [], [5.0, 6.0]]), torch.tensor([7.0, math.nan, 8.0]))
     for name, neutral in (("location", 0), ("spread", 1), ("pixel_location", 0), ("pixel_spread", 1)):
         constants = getattr(calibration, name)
         assert constants[1].item() == neutral
@@ -139,9 +149,9 @@ def test_scores_and_maps_are_put_on_scales_of_their_own() -> None:
 def test_scale_equals_numpy() -> None:
     """Image scores have mean and deviation; pixels their mean, and from it on the limit of their masks."""
     rng = np.random.default_rng(1)
-    scores, pixels = ([rng.gamma(3, size=size) * scale for size, scale in ((9, 1), (31, 40))] for _ in range(2))
+    scores, pixels = ([rng.uniform(1, 3, size) * scale for size, scale in ((9, 1), (31, 40))] for _ in range(2))
     calibration = ScoreCalibration(2, LEVELS).double()
-    calibration.set_scale(*(class_values([list(x) for x in of_all]) for of_all in (scores, pixels)), LIMITS)
+    calibration.set_scale(scores_of([list(s) for s in scores]), class_values([list(p) for p in pixels]), LIMITS)
     np.testing.assert_allclose(calibration.location.numpy(), [of_class.mean() for of_class in scores], rtol=1e-12)
     np.testing.assert_allclose(calibration.spread.numpy(), spread_by_hand(scores), rtol=1e-10)
     np.testing.assert_allclose(calibration.pixel_location.numpy(), [of_class.mean() for of_class in pixels], rtol=1e-12)
@@ -153,7 +163,7 @@ def test_scale_equals_numpy() -> None:
 def test_limit_of_masks_is_at_least_a_deviation_above_the_mean(limit: float, expected: float) -> None:
     """Mean 5, deviation 2. Three deviations where nothing tells the limit."""
     calibration = ScoreCalibration(1, 1)
-    calibration.set_scale(class_values([[2.0]]), class_values([[3.0, 7.0]]), torch.tensor([limit]))
+    calibration.set_scale(scores_of([[2.0]]), class_values([[3.0, 7.0]]), torch.tensor([limit]))
     assert calibration.pixel_location.item() == 5
     assert calibration.pixel_spread.item() == pytest.approx(expected)
 
@@ -161,14 +171,14 @@ def test_limit_of_masks_is_at_least_a_deviation_above_the_mean(limit: float, exp
 @pytest.mark.parametrize(("limit", "expected"), [(3.0, 1e-3), (math.nan, 3e-3)])
 def test_pixels_that_are_all_alike_have_a_positive_spread(limit: float, expected: float) -> None:
     calibration = ScoreCalibration(1, 1)
-    calibration.set_scale(class_values([[2.0]]), class_values([[3.0, 3.0]]), torch.tensor([limit]))
+    calibration.set_scale(scores_of([[2.0]]), class_values([[3.0, 3.0]]), torch.tensor([limit]))
     assert calibration.pixel_location.item() == 3
     assert calibration.pixel_spread.item() == pytest.approx(expected)
 
 
 def test_cleared_scale_leaves_scores_and_maps_as_they_are() -> None:
     calibration = ScoreCalibration(2, 1)
-    calibration.set_scale(*[class_values([[3.0, 4.0], [5.0]])] * 2, LIMITS)
+    calibration.set_scale(*both([[3.0, 4.0], [5.0]]), LIMITS)
     scores, maps = torch.rand(2), torch.rand(2, 1, 4, 4)
     changed = calibration(scores, maps, torch.arange(2))
     calibration.clear_scale()
@@ -183,8 +193,7 @@ def test_auroc_within_a_class_stays_and_that_of_all_images_no_longer_suffers_fro
     y, label = np.arange(400) % 2, np.arange(400) // 2 % 2
     s = (rng.normal(size=400) + 5 + 2 * label) * np.where(y == 1, 100, 1)
     calibration = ScoreCalibration(2, 1).double()
-    normal = class_values([list(s[(y == k) & (label == 0)]) for k in range(2)])
-    calibration.set_scale(normal, normal, LIMITS)
+    calibration.set_scale(*both([list(s[(y == k) & (label == 0)]) for k in range(2)]), LIMITS)
     scores = torch.from_numpy(s)
     scaled = calibration(scores, scores.view(-1, 1, 1, 1), torch.from_numpy(y))[0].numpy()
     of_classes = [roc_auc_score(label[y == k], s[y == k]) for k in range(2)]
@@ -200,7 +209,7 @@ def test_auroc_within_a_class_stays_and_that_of_all_images_no_longer_suffers_fro
 
 def test_location_and_spread_by_hand() -> None:
     """Squares 2, 0, 0 and means 2, 10, 4: the ratio squared is (2 / 4) / (1 + 3 + 0) = 1/8; 5 images' worth of it."""
-    location, spread = location_and_spread(class_values([[1.0, 3.0], [10.0] * 4, [4.0]]))
+    location, spread = location_and_spread(scores_of([[1.0, 3.0], [10.0] * 4, [4.0]]))
     assert location.tolist() == [2, 10, 4]
     expected = torch.tensor([(2 + 5 / 8 * 4) / 7, (5 / 8 * 100) / 9, (5 / 8 * 16) / 6]).double().sqrt()
     torch.testing.assert_close(spread, expected)
@@ -216,9 +225,27 @@ def test_location_and_spread_by_hand() -> None:
     ],
 )
 def test_one_image_or_identical_ones_have_a_positive_spread(scores: list[float], expected: float) -> None:
-    location, spread = location_and_spread(class_values([scores, []]))
+    location, spread = location_and_spread(scores_of([scores, []]))
     assert location.tolist() == [pytest.approx(scores[0]), 0]
     assert spread.tolist() == [pytest.approx(expected), 1]
+
+
+def test_one_odd_image_does_not_stretch_the_scale_of_its_class() -> None:
+    """Deviations from the medians 10 and 1000, relative: 0, .1, .1, .1, .1, 9; 0, .1, .1; the median of them is .1."""
+    scores = scores_of([[9.0, 9.0, 10.0, 10.0, 11.0, 11.0, 100.0], [900.0, 1000.0, 1100.0], [5.0]])
+    pulled = without_odd_ones(scores)
+    bound = 10 * (1 + 4 * 1.48 * 0.1)
+    assert pulled[0].tolist() == [9, 9, 10, 10, 11, 11, pytest.approx(bound)]
+    assert all(torch.equal(pulled[index], scores[index]) for index in (1, 2))
+    location, spread = location_and_spread(scores)
+    assert location[0].item() == pytest.approx((60 + bound) / 7)
+    assert spread[0] < 4
+
+
+@pytest.mark.parametrize("scores", [[[], []], [[3.0], []], [[1.0, 99.0]], [[2.0, 2.0, 2.0, 50.0]]])
+def test_nothing_is_odd_where_nothing_tells_what_is_usual(scores: list[list[float]]) -> None:
+    for same, of_class in zip(without_odd_ones(scores_of(scores)), scores, strict=True):
+        assert same.tolist() == of_class
 
 
 def test_scale_is_kept_in_full_precision_under_autocast() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from anomalib_hgad.models.hgad.anomaly_map import QUANTITIES, LevelScores
-from anomalib_hgad.models.hgad.normal_scores import ClassValues, PositionScores, typicality
+from anomalib_hgad.models.hgad.normal_scores import ClassValues, ImageScores, PositionScores, typicality
 
 CPU = torch.device("cpu")
 CLASSES = 4
@@ -166,3 +166,11 @@ def test_a_defect_moves_typicality_less_than_another_product() -> None:
     )
     assert typical - of_defect < 1
     assert typical - of_other == pytest.approx(3)
+
+
+def test_scores_of_images_are_kept_by_class() -> None:
+    scores = ImageScores(3)
+    assert [len(of_class) for of_class in scores.of_classes()] == [0, 0, 0]
+    scores.add(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2, 0, 2]))
+    scores.add(torch.tensor([4.0]), torch.tensor([0]))
+    assert [of_class.tolist() for of_class in scores.of_classes()] == [[2, 4], [], [1, 3]]
