@@ -211,8 +211,9 @@ def _pixel_limits(trainer: Trainer, module: AnomalibModule) -> torch.Tensor:
     images = data.images if data.held_out_images is None else data.held_out_images
     pixels = PatchPixels()
     if images is not None:
-        classes = images.samples.get("class_index", images.samples.index * 0)
-        rows = np.flatnonzero(classes.groupby(classes).cumcount() < LIMIT_IMAGES).tolist()
+        samples = images.samples
+        of_class = samples.groupby("class_index").cumcount() if "class_index" in samples else np.arange(len(samples))
+        rows = np.flatnonzero(of_class < LIMIT_IMAGES).tolist()
         patched = PastedPatches(images, rows, PATCHES_OF_IMAGE)
         # In a distributed run every process has all of them: they are few.
         for batch in image_batches(trainer, module, patched, range(len(patched))):

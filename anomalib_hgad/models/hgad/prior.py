@@ -33,6 +33,9 @@ CovarianceKind = Literal["identity", "full"]
 RIDGE = 0.03
 """Variance added to every direction of a full covariance, relative to its mean variance."""
 
+NAMED_CLASSES = 10
+"""Most classes that a warning lists."""
+
 CENTER_DISTANCE = 5.0
 """Distance between the main centres at the start, in standard deviations of a component."""
 
@@ -168,10 +171,12 @@ class HierarchicalGaussianMixture(nn.Module):
         if few and not self._told_of_few_vectors:  # a training fits them again and again
             self._told_of_few_vectors = True
             logger.warning(
-                "Classes of fewer vectors than channels (%d): %s. Their covariances are mostly the ridge. Give more "
-                "images of them.",
+                "%d classes have fewer vectors than channels (%d): %s%s. Their covariances are mostly the ridge. Give "
+                "more images of them.",
+                len(few),
                 means.shape[-1],
-                ", ".join(few),
+                ", ".join(few[:NAMED_CLASSES]),
+                ", ..." if len(few) > NAMED_CLASSES else "",
             )
         every = torch.where(seen.view(-1, 1, 1), covariances, shared)
         self.class_whitening.copy_(inverse_cholesky(every))

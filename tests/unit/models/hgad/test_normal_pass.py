@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from anomalib.data import AnomalibDataset
+from anomalib.data import AnomalibDataset, Folder
 from sklearn.metrics import f1_score
 from torchvision.tv_tensors import Image, Mask
 
@@ -238,6 +238,27 @@ def test_without_held_out_images_patches_are_pasted_into_those_that_are_trained_
     assert model.training_data.held_out_images is None
     images, masks = patched(model, model.training_data.images, "bolt")
     assert (marked(model, images, 0) & masks).any()
+
+
+def test_patches_are_pasted_into_images_of_other_datamodules_too(root: Path, tmp_path: Path) -> None:
+    """Of one class, of which anomalib's own datamodules say nothing. More images than patches are pasted into."""
+    model = Hgad(**CLOSED_FORM)
+    datamodule = Folder(
+        name="bolt", root=root / "bolt", normal_dir="train/good", abnormal_dir="test/crack", num_workers=0
+    )
+    engine(tmp_path, limit_val_batches=0).fit(model, datamodule=datamodule)
+    items = [
+        paste(datamodule.train_data[row].image, np.random.default_rng([row, copy]))
+        for row in range(LIMIT_IMAGES)
+        for copy in range(PATCHES_OF_IMAGE)
+    ]
+    images = torch.stack([model.pre_processor.transform(image) for image, _ in items])
+    masks = torch.stack([mask for _, mask in items]).numpy()
+    assert (marked(model.eval(), images, 0) & masks).any()
+    _, pixels = raw_scores(model, images, 0)
+    limit = (model.model.calibration.pixel_location + model.model.calibration.pixel_spread).item()
+    f1 = [f1_score(masks.ravel(), pixels.ravel() > value) for value in (limit, limit / 2, 2 * limit)]
+    assert f1[0] == max(f1)
 
 
 def test_without_calibration_maps_and_scores_have_no_scale(root: Path, tmp_path: Path) -> None:
