@@ -26,7 +26,7 @@ from anomalib_hgad.data import pseudo_labels
 from anomalib_hgad.demo import __main__ as demo
 from anomalib_hgad.demo import distill
 from anomalib_hgad.models.hgad.flows import FAMILIES
-from tests.benchmarks import convergence, deployment, evidence, gpu, measure, scores, transfer
+from tests.benchmarks import convergence, defaults, deployment, evidence, gpu, measure, scores, transfer
 from tests.benchmarks import run as benchmarks
 from tests.helpers import trees
 from tests.helpers.benchmark_runs import keep_runs_in_this_process
@@ -45,6 +45,7 @@ SMALL = ["--image_size=64", "--coupling_blocks=2", "--epochs=1"]
 BENCHMARKS = {
     "tests/benchmarks/run.py": (benchmarks.main, ["--only=roofline"]),
     "tests/benchmarks/convergence.py": (convergence.main, ["--variants=quarter", "--seeds=0", *SMALL[:2]]),
+    "tests/benchmarks/defaults.py": (defaults.main, ["--settings=default", SMALL[0]]),
     "tests/benchmarks/deployment.py": (deployment.main, []),
     "tests/benchmarks/evidence.py": (evidence.main, ["--only=look_alikes", *SMALL]),
     "tests/benchmarks/gpu.py": (gpu.main, ["--cut", "--only", "scores"]),
