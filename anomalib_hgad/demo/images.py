@@ -4,6 +4,7 @@
 """The demo's dataset: pictures of five products, drawn on the spot and laid out like MVTec AD."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -100,8 +101,11 @@ def write_demo_dataset(root: Path | str, *, train: int = 40, good: int = 12, per
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         msg = f"{root} exists and is not the demo dataset. Choose another folder."
         raise FileExistsError(msg)
-    with atomic_folder(root) as unfinished:
-        for product in PRODUCTS:
-            _write_class(unfinished / product, product, seed, train, good, per_kind)
+    with atomic_folder(root) as unfinished, ThreadPoolExecutor() as pool:
+        # NumPy and OpenCV leave the interpreter to others while they compute.
+        counts = (seed, train, good, per_kind)
+        writing = [pool.submit(_write_class, unfinished / product, product, *counts) for product in PRODUCTS]
+        for of_class in writing:
+            of_class.result()
         (unfinished / MARKER).write_text(json.dumps(made), encoding="utf-8")
     return root
