@@ -209,7 +209,7 @@ def _pixel_limits(trainer: Trainer, module: AnomalibModule) -> torch.Tensor:
     """Limits of the classes, before any scale, shape (K,); NaN for a class that has none."""
     model, data = module.model, module.training_data
     images = data.images if data.held_out_images is None else data.held_out_images
-    pixels = PatchPixels()
+    pixels = PatchPixels(model.num_classes)
     if images is not None:
         samples = images.samples
         of_class = samples.groupby("class_index").cumcount() if "class_index" in samples else np.arange(len(samples))
@@ -218,11 +218,12 @@ def _pixel_limits(trainer: Trainer, module: AnomalibModule) -> torch.Tensor:
         # In a distributed run every process has all of them: they are few.
         for batch in image_batches(trainer, module, patched, range(len(patched))):
             class_index = model.mixture_class_index(module.class_index(batch))
+            masks = cast("torch.Tensor", batch.gt_mask)
             levels = model.level_scores(model.read(module.features(batch)), class_index)
-            _, maps = model.raw_scores(levels, class_index, model.image_size)
-            pixels.add(maps, cast("torch.Tensor", batch.gt_mask), class_index)
+            _, maps = model.raw_scores(levels, class_index, masks.shape[-2:])
+            pixels.add(maps, masks, class_index)
     # Rounding may differ from process to process, and all of them must mark alike.
-    return torch.tensor(trainer.strategy.broadcast(pixels.limits(model.num_classes)), device=module.device)
+    return torch.tensor(trainer.strategy.broadcast(pixels.limits()), device=module.device)
 
 
 def _no_scores(model: HgadModel) -> PositionScores:

@@ -25,10 +25,14 @@ PIXEL_GRID = 64
 
 
 class PatchPixels:
-    """Pixels of the maps of images with pasted patches, and which of them the patches have changed."""
+    """Pixels of the maps of images with pasted patches, and which of them the patches have changed.
 
-    def __init__(self) -> None:
-        self._batches: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    Args:
+        num_classes: K.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self._images: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(num_classes)]
 
     def add(self, maps: torch.Tensor, masks: torch.Tensor, class_index: torch.Tensor) -> None:
         """Add a batch.
@@ -38,26 +42,22 @@ class PatchPixels:
             masks: Where the images have changed, shape (B, height, width).
             class_index: Classes of the images, int64, shape (B,).
         """
-        batch = (on_grid(maps.squeeze(1)).float(), on_grid(masks).bool(), class_index)
-        values, changed, classes = (part.cpu().numpy() for part in batch)
-        self._batches.append((values, changed, classes))
+        values, changed = on_grid(maps.squeeze(1)).float().cpu().numpy(), on_grid(masks).bool().cpu().numpy()
+        for index, of_image, mask in zip(class_index.tolist(), values, changed, strict=True):
+            self._images[index].append((of_image.ravel(), mask.ravel()))
 
-    def limits(self, num_classes: int) -> list[float]:
+    def limits(self) -> list[float]:
         """Limits of the classes.
-
-        Args:
-            num_classes: K.
 
         Returns:
             Values above which pixels are marked; NaN for a class of no pasted patch.
         """
-        limits = [math.nan] * num_classes
-        if not self._batches:
-            return limits
-        values, changed, classes = (np.concatenate(parts) for parts in zip(*self._batches, strict=True))
-        for index in np.unique(classes[changed.any(axis=(1, 2))]):
-            rows = classes == index
-            limits[index] = best_f1_limit(values[rows].ravel(), changed[rows].ravel())
+        limits = []
+        for images in self._images:
+            limit = math.nan
+            if any(mask.any() for _, mask in images):
+                limit = best_f1_limit(*(np.concatenate(parts) for parts in zip(*images, strict=True)))
+            limits.append(limit)
         return limits
 
 

@@ -33,21 +33,22 @@ def test_limit_is_half_way_between_both_sides() -> None:
 
 
 def test_classes_have_limits_of_their_own() -> None:
-    """Class 0 in ones, class 2 in hundreds, in batches; class 1 has images with no patch, class 3 no image."""
-    pixels = PatchPixels()
+    """Class 0 in ones, class 2 in hundreds, of two sizes; class 1 has images with no patch, class 3 no image."""
+    pixels = PatchPixels(4)
     mask = torch.zeros(2, 8, 8, dtype=torch.bool)
     mask[:, 2:4, 3:6] = True
     maps = torch.rand(2, 1, 8, 8) + 4 * mask.unsqueeze(1)
     pixels.add(maps * torch.tensor([1, 100]).view(2, 1, 1, 1), mask, torch.tensor([0, 2]))
-    pixels.add(torch.rand(1, 1, 8, 8), torch.zeros(1, 8, 8), torch.tensor([1]))
-    limits = pixels.limits(4)
+    pixels.add(torch.rand(1, 1, 5, 70), torch.zeros(1, 5, 70), torch.tensor([1]))
+    pixels.add(torch.rand(1, 1, 5, 70), torch.zeros(1, 5, 70), torch.tensor([0]))
+    limits = pixels.limits()
     assert 1 < limits[0] < 4
     assert 100 < limits[2] < 400
     assert all(math.isnan(limits[index]) for index in (1, 3))
 
 
 def test_without_images_there_are_no_limits() -> None:
-    assert all(math.isnan(limit) for limit in PatchPixels().limits(2))
+    assert all(math.isnan(limit) for limit in PatchPixels(2).limits())
 
 
 @pytest.mark.parametrize("size", [(64, 64), (65, 30), (256, 200), (1024, 1024), (1, 7)])
