@@ -51,7 +51,7 @@ class ClassFields(Generic[ArrayT, NameT]):
         raw_score: Image score before the post-processing, shape (B,).
         class_given_score, class_inferred_score: The same with the true and with the inferred class, shape (B,).
         class_given_map, class_inferred_map: The anomaly map that belongs to it, shape (B, height, width).
-        limit_mask: Pixels above what normal images of the inferred class reach, bool, shape (B, height, width).
+        limit_mask: Pixels above the limit of the class of the image, bool, shape (B, height, width).
         novelty: How much less typical the image is than normal ones of its class; above 1 it is unknown. Shape (B,).
     """
 

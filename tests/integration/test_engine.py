@@ -267,6 +267,16 @@ def test_settings_of_the_ablation_train(settings: dict[str, Any], data_root: Pat
 
 
 @pytest.mark.slow
+def test_maps_without_a_scale_have_no_masks_of_their_own(data_root: Path, tmp_path: Path) -> None:
+    """A limit on the scale of calibrated maps would mark any number of pixels."""
+    model = light_model(calibration_share=None)
+    figures = engine(tmp_path).train(model, datamodule=multi_class(data_root))[0]
+    assert model.pixel_limit is None
+    assert "pixel_F1Score" in figures
+    assert not [name for name in figures if name.startswith("normal_limit")]
+
+
+@pytest.mark.slow
 def test_without_validation_the_checkpoint_has_the_constants(data_root: Path, tmp_path: Path) -> None:
     run = engine(tmp_path, limit_val_batches=0)
     run.fit(light_model(), datamodule=multi_class(data_root))

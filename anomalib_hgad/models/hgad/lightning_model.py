@@ -282,9 +282,9 @@ class Hgad(PluginModel, AnomalibModule):
             logger.warning("Nothing is trained in steps, and these settings are ignored: %s.", ", ".join(unused))
 
     @property
-    def pixel_limit(self) -> float:
-        """Calibrated pixels above it are marked, see :class:`~anomalib_hgad.NormalPostProcessor`."""
-        return PIXEL_LIMIT
+    def pixel_limit(self) -> float | None:
+        """Calibrated pixels above it are marked, see :class:`~anomalib_hgad.NormalPostProcessor`; without one none."""
+        return None if self.calibration_share is None else PIXEL_LIMIT
 
     @property
     def class_names(self) -> list[str]:
@@ -456,7 +456,7 @@ class Hgad(PluginModel, AnomalibModule):
             The same batch with predictions.
         """
         del args, kwargs
-        predict_batch(self.model, batch, batch.class_index, self.class_names, self.class_source)
+        predict_batch(self.model, batch, batch.class_index, self.class_names, self.class_source, self.pixel_limit)
         return batch
 
     test_step = validation_step

@@ -11,7 +11,6 @@ from typing import Literal, cast
 import torch
 
 from anomalib_hgad.data.batch import NO_CLASS, UNKNOWN, ClassImageBatch
-from anomalib_hgad.models.hgad.calibration import PIXEL_LIMIT
 from anomalib_hgad.models.hgad.novelty import NOVELTY_LIMIT
 from anomalib_hgad.models.hgad.torch_model import HgadModel, HgadPrediction
 
@@ -25,6 +24,7 @@ def predict_batch(
     class_index: torch.Tensor | None,
     class_names: Sequence[str],
     class_source: ScoredClass,
+    pixel_limit: float | None,
 ) -> None:
     """Predict a batch with the class inferred and, where it is known, with it given.
 
@@ -34,12 +34,15 @@ def predict_batch(
         class_index: True classes, int64, shape (B,), or ``None``.
         class_names: Names of the classes. A mixture of another number of classes names none.
         class_source: Which of the two is the decision; where the class is not known it is the inferred one.
+        pixel_limit: Pixels above it are marked; ``None`` marks none, as maps have no scale.
     """
     inferred, given = _predictions(model, cast("torch.Tensor", batch.image), class_index)
     chosen = given if given is not None and class_source == "given" else inferred
     batch.update(pred_score=chosen.pred_score, raw_score=chosen.pred_score, anomaly_map=chosen.anomaly_map)
     batch.update(class_inferred_score=inferred.pred_score, class_inferred_map=inferred.anomaly_map.squeeze(1))
-    batch.update(novelty=inferred.novelty, limit_mask=chosen.anomaly_map.squeeze(1) > PIXEL_LIMIT)
+    batch.update(novelty=inferred.novelty)
+    if pixel_limit is not None:
+        batch.update(limit_mask=chosen.anomaly_map.squeeze(1) > pixel_limit)
     if given is not None:
         batch.update(class_given_score=given.pred_score, class_given_map=given.anomaly_map.squeeze(1))
     if model.num_classes == len(class_names):

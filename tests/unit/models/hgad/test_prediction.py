@@ -39,10 +39,13 @@ class Oracle:
 
 
 def predicted(
-    class_index: list[int] | None, source: str = "inferred", names: tuple[str, ...] = ("bolt", "nut")
+    class_index: list[int] | None,
+    source: str = "inferred",
+    names: tuple[str, ...] = ("bolt", "nut"),
+    limit: float | None = None,
 ) -> ClassImageBatch:
     batch = ClassImageBatch(image=torch.zeros(5, 3, 2, 2))
-    predict_batch(Oracle(), batch, None if class_index is None else torch.tensor(class_index), names, source)
+    predict_batch(Oracle(), batch, None if class_index is None else torch.tensor(class_index), names, source, limit)
     return batch
 
 
@@ -91,12 +94,16 @@ def test_image_of_no_class_is_scored_under_the_inferred_one() -> None:
 
 
 @pytest.mark.parametrize(("source", "shift"), [("inferred", 0.0), ("given", 10.0)])
-def test_pixels_above_one_are_marked(source: str, shift: float) -> None:
+def test_pixels_above_the_limit_are_marked(source: str, shift: float) -> None:
     """Of the map that is the decision: a map of an image with the score s has the pixels s, s - 1, s - 1, s - 1."""
-    batch = predicted([0, 0, 1, 1, 0], source)
+    batch = predicted([0, 0, 1, 1, 0], source, limit=1.0)
     expected = [[(score + shift - drop) > 1 for drop in (0.0, 1.0, 1.0, 1.0)] for score in INFERRED]
     assert batch.limit_mask.dtype == torch.bool
     assert batch.limit_mask.shape == (5, 2, 2)
     assert batch.limit_mask.flatten(1).tolist() == expected
     if source == "inferred":
         assert batch.limit_mask.any(dim=(1, 2)).tolist() == [False, False, True, True, True]
+
+
+def test_without_a_limit_no_pixel_is_marked() -> None:
+    assert predicted([0, 0, 1, 1, 0]).limit_mask is None
