@@ -44,6 +44,8 @@ from anomalib_hgad.models.hgad.export import compress_graph, name_tensors
 from anomalib_hgad.models.hgad.feature_cache.cache import FeatureCache
 from anomalib_hgad.models.hgad.folding import fold
 from anomalib_hgad.models.hgad.loss import checked_loss_weights, total_loss
+from anomalib_hgad.models.hgad.normal_pass import patched_batches
+from anomalib_hgad.models.hgad.pixel_limits import PatchedBatch
 from anomalib_hgad.models.hgad.prediction import ScoredClass, predict_batch
 from anomalib_hgad.models.hgad.prior import CovarianceKind
 from anomalib_hgad.models.hgad.torch_model import DEFAULT_LEVELS, HgadModel, PriorKind
@@ -355,6 +357,12 @@ class Hgad(PluginModel, AnomalibModule):
             return
         features = self.feature_cache.features(self.trainer, self, self.training_data.held_out)
         if features is not None:
+            if self.calibration_share is not None:
+                batches = patched_batches(self.trainer, self)
+                self.training_data.patched = [
+                    PatchedBatch([level.cpu() for level in levels], masks.cpu(), class_index.cpu())
+                    for levels, masks, class_index in batches
+                ]
             self.training_data.use_features(cast("Any", self.trainer).datamodule, *features)
 
     def _course(self) -> TrainingCourse:

@@ -21,7 +21,7 @@ from anomalib_hgad.data.synthetic_anomalies import SyntheticAnomalies
 from anomalib_hgad.models.hgad.anomaly_map import MAXIMUM_SCORES, LevelScores
 from anomalib_hgad.models.hgad.moments import sum_up
 from anomalib_hgad.models.hgad.normal_scores import ClassValues, ImageScores, PositionScores
-from anomalib_hgad.models.hgad.pixel_limits import LIMIT_IMAGES, PATCHES_OF_IMAGE, PatchPixels
+from anomalib_hgad.models.hgad.pixel_limits import LIMIT_IMAGES, PATCHES_OF_IMAGE, PatchedBatch, PatchPixels
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 
 
@@ -60,13 +60,14 @@ def image_batches(
     trainer: Trainer, module: AnomalibModule, dataset: SyntheticAnomalies | PastedPatches, rows: Sequence[int]
 ) -> Iterator[ClassImageBatch]:
     """Images, though features may have taken the place of those that are trained on; see :func:`ordered_batches`."""
+    datamodule = getattr(trainer, "datamodule", None)
     batches = ordered_batches(
         trainer,
         module,
         dataset,
         rows,
-        batch_size=cast("DataLoader[Any]", trainer.train_dataloader).batch_size or 1,
-        num_workers=getattr(getattr(trainer, "datamodule", None), "num_workers", 0),
+        batch_size=getattr(datamodule, "train_batch_size", 1),
+        num_workers=getattr(datamodule, "num_workers", 0),
         collate_fn=dataset.collate_fn,
     )
     return cast("Iterator[ClassImageBatch]", batches)
@@ -207,23 +208,40 @@ def set_constants(trainer: Trainer, module: AnomalibModule) -> None:
 
 def _pixel_limits(trainer: Trainer, module: AnomalibModule) -> torch.Tensor:
     """Limits of the classes, before any scale, shape (K,); NaN for a class that has none."""
-    model, data = module.model, module.training_data
-    images = data.images if data.held_out_images is None else data.held_out_images
+    model, kept = module.model, module.training_data.patched
     pixels = PatchPixels(model.num_classes)
-    if images is not None:
-        samples = images.samples
-        of_class = samples.groupby("class_index").cumcount() if "class_index" in samples else np.arange(len(samples))
-        rows = np.flatnonzero(of_class < LIMIT_IMAGES).tolist()
-        patched = PastedPatches(images, rows, PATCHES_OF_IMAGE)
-        # In a distributed run every process has all of them: they are few.
-        for batch in image_batches(trainer, module, patched, range(len(patched))):
-            class_index = model.mixture_class_index(module.class_index(batch))
-            masks = cast("torch.Tensor", batch.gt_mask)
-            levels = model.level_scores(model.read(module.features(batch)), class_index)
-            _, maps = model.raw_scores(levels, class_index, masks.shape[-2:])
-            pixels.add(maps, masks, class_index)
+    for features, masks, class_index in patched_batches(trainer, module) if kept is None else kept:
+        on_device = [level.to(module.device) for level in features]
+        classes = model.mixture_class_index(class_index.to(module.device))
+        _, maps = model.raw_scores(model.level_scores(model.read(on_device), classes), classes, masks.shape[-2:])
+        pixels.add(maps, masks, classes)
     # Rounding may differ from process to process, and all of them must mark alike.
     return torch.tensor(trainer.strategy.broadcast(pixels.limits()), device=module.device)
+
+
+def patched_batches(trainer: Trainer, module: AnomalibModule) -> Iterator[PatchedBatch]:
+    """Features of normal images with pasted patches: of those held out, or where there are none of the training's.
+
+    In a distributed run every process has all of them: they are few.
+
+    Args:
+        trainer: Trainer of the running fit.
+        module: The model in training.
+
+    Yields:
+        Batches of them; none if the data is not anomalib's.
+    """
+    data = module.training_data
+    images = data.images if data.held_out_images is None else data.held_out_images
+    if images is None:
+        return
+    samples = images.samples
+    of_class = samples.groupby("class_index").cumcount() if "class_index" in samples else np.arange(len(samples))
+    patched = PastedPatches(images, np.flatnonzero(of_class < LIMIT_IMAGES).tolist(), PATCHES_OF_IMAGE)
+    for batch in image_batches(trainer, module, patched, range(len(patched))):
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            features = module.features(batch)
+        yield PatchedBatch(features, cast("torch.Tensor", batch.gt_mask), module.class_index(batch))
 
 
 def _no_scores(model: HgadModel) -> PositionScores:

@@ -10,6 +10,7 @@ strong defect have, and a mask would be many times as large as the defect.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,20 @@ PATCHES_OF_IMAGE = 2
 
 PIXEL_GRID = 64
 """Rows and columns of a map whose pixels are compared, at most."""
+
+
+class PatchedBatch(NamedTuple):
+    """Some images with pasted patches.
+
+    Attributes:
+        features: Feature maps of the levels, shapes (B, D, H, W).
+        masks: Where the images have changed, shape (B, height, width).
+        class_index: Classes of the images, int64, shape (B,).
+    """
+
+    features: list[torch.Tensor]
+    masks: torch.Tensor
+    class_index: torch.Tensor
 
 
 class PatchPixels:

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from anomalib_hgad.data.hold_out import hold_out
 from anomalib_hgad.models.hgad.feature_cache.dataset import FeatureDataset
+from anomalib_hgad.models.hgad.pixel_limits import PatchedBatch
 
 
 class TrainingData(Callback):
@@ -29,6 +30,7 @@ class TrainingData(Callback):
         held_out_images: The images themselves.
         images: The images that are trained on themselves; ``None`` if the data is not anomalib's.
         has_features: Whether features have taken the place of the images.
+        patched: Features of images with pasted patches, in main memory; ``None`` where images are read in every epoch.
     """
 
     def __init__(self) -> None:
@@ -36,6 +38,7 @@ class TrainingData(Callback):
         self.held_out_images: AnomalibDataset | None = None
         self.images: AnomalibDataset | None = None
         self.has_features = False
+        self.patched: list[PatchedBatch] | None = None
         self._undo = ExitStack()
 
     def start(self, datamodule: LightningDataModule | None, share: float) -> None:
@@ -77,6 +80,7 @@ class TrainingData(Callback):
     def restore(self) -> None:
         """Take all changes back. The images held out stay known until the next training."""
         self._undo.close()
+        self.patched = None
         self.has_features = False
 
     def _replace(self, owner: Any, name: str, value: Any) -> None:  # noqa: ANN401

@@ -41,13 +41,6 @@ def test_criterion_is_the_mean_of_what_is_defined() -> None:
     assert StateFigures(1, 0.5, math.nan, 9.0).criterion == 0.5
 
 
-def test_pixels_are_compared_on_a_grid() -> None:
-    assert criterion._on_grid(torch.zeros(2, 256, 100)).shape == (2, 64, 25)
-    assert criterion._on_grid(torch.zeros(2, 65, 64)).shape == (2, 32, 32)
-    maps = torch.rand(1, 64, 33)
-    assert torch.equal(criterion._on_grid(maps), maps)
-
-
 def test_scores_that_are_no_numbers_are_the_worst() -> None:
     assert criterion._auroc(np.array([False, True]), np.array([0.0, np.inf])) == 0
     assert math.isnan(criterion._auroc(np.array([False, False]), np.array([0.0, 1.0])))

@@ -27,10 +27,12 @@ from torchvision.transforms.v2 import CenterCrop, ColorJitter, Compose, RandomHo
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.common.encoder import PyramidEncoder
 from anomalib_hgad.data.dataset import MultiClassDataset
+from anomalib_hgad.models.hgad import normal_pass
 from anomalib_hgad.models.hgad.feature_cache import cache as feature_cache
 from anomalib_hgad.models.hgad.feature_cache import store as feature_store
 from anomalib_hgad.models.hgad.feature_cache.dataset import FeatureDataset
 from anomalib_hgad.models.hgad.feature_cache.store import FileFeatures, MemoryFeatures, is_intact, write_shard
+from anomalib_hgad.models.hgad.pixel_limits import PATCHES_OF_IMAGE
 from tests.helpers import trees
 from tests.helpers.commands import FAST_FLAGS, LIGHT_FLAGS, in_process
 from tests.helpers.engines import engine
@@ -69,6 +71,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
 
     monkeypatch.setattr(anomalib_image, "read_image", counted_read)
     monkeypatch.setattr(PyramidEncoder, "forward", counted_encode)
+    monkeypatch.setattr(normal_pass, "LIMIT_IMAGES", 0)  # images with patches aside, which are kept in main memory
     return work
 
 
@@ -163,6 +166,28 @@ def test_after_the_start_neither_images_nor_backbone_are_touched(
     assert work.before_training == (len(work.read), work.encoded)
     assert isinstance(work.features, FileFeatures if files else MemoryFeatures)
     assert (tmp_path / "cache").exists() == files
+
+
+@pytest.mark.slow
+def test_patches_are_pasted_before_the_training_too(data: Path, tmp_path: Path) -> None:
+    """Limits of masks come from them to the end, though the images are gone; then their memory is given back."""
+    kept = []
+
+    class Delete(Callback):
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            kept.append(pl_module.training_data.patched)
+            for path in data.glob("*/train/*/*"):
+                path.unlink()
+
+    model = light_model()
+    fit(tmp_path / "run", model, multi_class(data), Delete())
+    (batches,) = kept
+    assert sum(len(batch.masks) for batch in batches) == 2 * PATCHES_OF_IMAGE, "of one image held out of each class"
+    assert all(batch.masks.flatten(1).any(dim=1).all() for batch in batches)
+    assert model.training_data.patched is None
+    scale = model.model.calibration
+    assert (scale.pixel_spread > 0).all()
+    assert (scale.pixel_spread != 1).all()
 
 
 @pytest.mark.slow
