@@ -16,11 +16,14 @@ import pytest
 import torch
 
 from anomalib_hgad.common.processes import are_repeated
+from anomalib_hgad.models.hgad.pixel_limits import PATCHES_OF_IMAGE
 from tests.helpers import trees
 from tests.helpers.ddp_run import run
 from tests.helpers.paths import ROOT
 
 TRAINING_IMAGES = 16
+HELD_OUT_IMAGES = 3
+"""Two of nine and one of seven: a fifth each."""
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +99,10 @@ def test_each_process_computes_its_share(folder: Path) -> None:
         counts = [json.loads(path.read_text()) for path in sorted((folder / name).glob("counts_*.json"))]
         assert len(counts) == processes
         blank = 1  # an empty image tells the shapes
-        assert [count["read"] for count in counts] == [TRAINING_IMAGES // processes] * processes
-        assert [count["encoded"] for count in counts] == [TRAINING_IMAGES // processes + blank] * processes
+        # Every process has those with patches, of one image that is held out of each class.
+        own = TRAINING_IMAGES // processes + HELD_OUT_IMAGES * PATCHES_OF_IMAGE
+        assert [count["read"] for count in counts] == [own] * processes
+        assert [count["encoded"] for count in counts] == [own + blank] * processes
         assert len(list((folder / name / "cache").iterdir())) == processes
 
 
