@@ -24,14 +24,6 @@ BATCH = 8
 IMAGES_OF_CLASS = 40
 SIZE = 256
 CLASSES = (1, 5, 160)
-DEFAULTS: dict[str, Any] = {
-    "neighborhood": 3,
-    "flow": "linear",
-    "covariance": "full",
-    "score": "contrast",
-    "score_share": 0.03,
-}
-"""Of :class:`~anomalib_hgad.Hgad`, which are not those of its torch model."""
 
 
 def closed_form() -> dict[str, Any]:
@@ -112,7 +104,7 @@ def number_of_classes() -> tuple[dict[str, float], dict[str, float]]:
 
 def fitted(num_classes: int, images: int) -> HgadModel:
     """A model of that many classes, fitted to random features of some images."""
-    model = HgadModel("resnet18", image_size=(SIZE, SIZE), pre_trained=False, num_classes=num_classes, **DEFAULTS)
+    model = Hgad(pre_trained=False, image_size=SIZE, num_classes=num_classes).model
     model.to(device()).start_moments()
     dims = model.encoder.out_dims
     for rows in torch.arange(images, device=device()).split(BATCH):

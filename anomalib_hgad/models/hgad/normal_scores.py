@@ -12,11 +12,11 @@ Dimensions: B images, n positions of an image, K classes, L levels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import distributed
 
+from anomalib_hgad.common.processes import gather_objects
 from anomalib_hgad.models.hgad.anomaly_map import QUANTITIES, LevelScores, median
 
 
@@ -104,10 +104,7 @@ class ImageScores:
 
     def gather(self) -> None:
         """Add what every process of a distributed run has; all of them must ask together."""
-        if distributed.is_available() and distributed.is_initialized():
-            of_processes: list[Any] = [None] * distributed.get_world_size()
-            distributed.all_gather_object(of_processes, self._batches)
-            self._batches = [batch for batches in of_processes for batch in batches]
+        self._batches = [batch for batches in gather_objects(self._batches) for batch in batches]
 
     def of_classes(self) -> list[torch.Tensor]:
         """Scores of every class, float64, shapes (images of the class,)."""
