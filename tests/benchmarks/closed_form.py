@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from anomalib.engine import Engine
 from torch.utils.data import DataLoader
 
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.models.hgad.folding import fold
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 from tests.benchmarks.measure import device, median_seconds
+from tests.helpers.engines import engine
 from tests.helpers.trees import mvtec_class
 
 BATCH = 8
@@ -59,16 +59,8 @@ def datamodule_of(root: Path) -> MultiClass:
 
 def fit(root: Path, folder: Path) -> None:
     """The training of the command line, all constants of the scores included, without validation."""
-    Engine(
-        max_epochs=1,
-        limit_val_batches=0,
-        default_root_dir=folder / "results",
-        accelerator="auto",
-        devices=1,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).fit(Hgad(pre_trained=False, image_size=SIZE), datamodule=datamodule_of(root))
+    run = engine(folder / "results", limit_val_batches=0, accelerator="auto", devices=1)
+    run.fit(Hgad(pre_trained=False, image_size=SIZE), datamodule=datamodule_of(root))
 
 
 @torch.no_grad()

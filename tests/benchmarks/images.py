@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from anomalib.engine import Engine
 from anomalib.models.image.cflow.torch_model import CflowModel
 from lightning.pytorch import Callback
 from torch.utils.data import DataLoader
@@ -23,6 +22,7 @@ from anomalib_hgad.models.hgad.folding import fold
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 from tests.benchmarks import measure
 from tests.benchmarks.measure import device, median_seconds, seconds_of
+from tests.helpers.engines import engine
 from tests.helpers.light import TRAINED
 from tests.helpers.trees import mvtec_class
 
@@ -82,17 +82,8 @@ def epoch_seconds(folder: Path, feature_cache: bool, flow_arguments: dict[str, i
     module = Hgad(**TRAINED | BACKBONE_OF_CACHE, **settings, flow_arguments=flow_arguments, feature_cache=feature_cache)
     datamodule = MultiClass(root=folder / "data", train_batch_size=8, num_workers=0)
     times = EpochTimes()
-    Engine(
-        max_epochs=measure.REPEATS + 1,
-        limit_val_batches=0,
-        callbacks=[times],
-        default_root_dir=folder / "results",
-        accelerator="auto",
-        devices=1,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).fit(module, datamodule=datamodule)
+    run_settings = {"max_epochs": measure.REPEATS + 1, "limit_val_batches": 0, "accelerator": "auto", "devices": 1}
+    engine(folder / "results", times, **run_settings).fit(module, datamodule=datamodule)
     return statistics.median(times.seconds[1:])
 
 

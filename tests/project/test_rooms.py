@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import ast
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,6 +101,17 @@ def test_rooms_of_one_floor_do_not_know_one_another() -> None:
 def test_the_package_can_be_taken_in_at_a_glance() -> None:
     entries = [entry.name for entry in PACKAGE.iterdir() if entry.name != "__pycache__"]
     assert len(entries) <= MOST_ENTRIES, sorted(entries)
+
+
+def test_nothing_else_lies_at_the_top() -> None:
+    """What a trial leaves there comes in with the next commit of everything."""
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("no checkout")
+    tracked = subprocess.run([git, "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    entries = {line.strip('"').partition("/")[0] for line in tracked.splitlines()}
+    allowed = {"anomalib_hgad", "configs", "docs", "tests", "pyproject.toml", "README.md", "LICENSE"}
+    assert {entry for entry in entries if not entry.startswith(".")} == allowed
 
 
 def test_no_constructor_is_too_wide_to_read() -> None:
