@@ -44,15 +44,22 @@ class NoveltyScale(nn.Module):
         location: Mean typicality of a class's normal images, in nats per dimension, shape (K,).
         margin: How far below it only a share of :data:`FALSE_UNKNOWN_RATE` of them is, in nats per dimension, positive,
             shape (K,).
+        deviation: Standard deviation of the typicality of a class's normal images, drawn towards that of all classes,
+            in nats per dimension, shape (K,); 0 where no class has two images to take one from.
+        images: How many images location and deviation of a class come from, shape (K,).
     """
 
     location: torch.Tensor
     margin: torch.Tensor
+    deviation: torch.Tensor
+    images: torch.Tensor
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.register_buffer("location", torch.zeros(num_classes))
         self.register_buffer("margin", torch.ones(num_classes))
+        self.register_buffer("deviation", torch.zeros(num_classes))
+        self.register_buffer("images", torch.zeros(num_classes))
 
     def forward(self, levels: Sequence[LevelScores], class_index: torch.Tensor) -> torch.Tensor:
         """Novelty of images.
@@ -82,11 +89,14 @@ class NoveltyScale(nn.Module):
             return
         location = torch.where(counts > 0, means, means[counts > 0].mean())
         self.location.copy_(location)
+        self.images.copy_(counts)
         freedom = (counts - 1).clamp(min=0)
         if not freedom.sum():
             self.margin.fill_(WIDE_MARGIN)
+            self.deviation.zero_()
             return
         variance = (squares + PRIOR_IMAGES * squares.sum() / freedom.sum()) / (freedom + PRIOR_IMAGES)
+        self.deviation.copy_(variance.sqrt())
         # A new image differs from the mean of n by its own deviation and by that of the mean.
         deviation = (variance * (1 + 1 / counts.clamp(min=1))).sqrt()
         degrees = (freedom + PRIOR_IMAGES).clamp(max=freedom.sum())

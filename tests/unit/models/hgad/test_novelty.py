@@ -41,6 +41,8 @@ def test_scale_by_hand() -> None:
     scale.update(typicalities(2, {0: first, 1: second}))
     assert torch.allclose(scale.location, torch.tensor([2.0, 4.0]).double())
     variances = np.array([(10 + 5 * 3) / 9 * (1 + 1 / 5), (20 + 5 * 3) / 11 * (1 + 1 / 7)])
+    assert np.allclose(scale.deviation.numpy(), np.sqrt([(10 + 5 * 3) / 9, (20 + 5 * 3) / 11]))
+    assert scale.images.tolist() == [5, 7]
     assert np.allclose(scale.margin.numpy(), np.array([6.01013, 5.69382]) * np.sqrt(variances), rtol=1e-5)
     novelties = scale(levels(0.5, 0.5), torch.tensor([1, 0])).tolist()
     assert novelties == pytest.approx([(4 - 0.5) / scale.margin[1].item(), (2 - 0.5) / scale.margin[0].item()])
