@@ -80,14 +80,15 @@ def class_contrast(log_likelihood: torch.Tensor, of_others: torch.Tensor) -> tor
 
     Args:
         log_likelihood: a, in nats per dimension, shape (B, n).
-        of_others: a_r under R other classes, likewise, shape (B, n, R).
+        of_others: a_r under R other classes, likewise, shape (B, n, R); -inf for a missing one.
 
     Returns:
         Contrasts in nats per dimension, shape (B, n); 0 where there is no other class.
     """
     if of_others.shape[-1] == 0:
         return torch.zeros_like(log_likelihood)
-    return log_likelihood - of_others.logsumexp(dim=-1)
+    contrast = log_likelihood - of_others.logsumexp(dim=-1)
+    return contrast.masked_fill(contrast == torch.inf, 0)
 
 
 def median(values: torch.Tensor, dim: int) -> torch.Tensor:

@@ -131,21 +131,38 @@ class ScoreCalibration(nn.Module):
                 ):
                     constant[:, level, quantity] = values.to(constant)
 
-    def set_scale(self, images: Sequence[torch.Tensor], pixels: ClassValues, limits: torch.Tensor) -> None:
+    def set_scale(
+        self,
+        images: Sequence[torch.Tensor],
+        pixels: ClassValues,
+        limits: torch.Tensor,
+        others: ScoreCalibration | None = None,
+    ) -> None:
         """Set the common scales.
 
         Args:
             images: Image scores of every class's normal images, before any scale, shapes (images of the class,).
             pixels: Pixels of their maps, likewise.
             limits: Values above which pixels are marked, likewise, shape (K,); NaN for a class where nothing tells it.
+            others: Scales of other classes, which the spreads are drawn towards, in place of each other's.
         """
-        location, spread = location_and_spread(images)
+        ratio = None if others is None else others.relative_variance()
+        location, spread = location_and_spread(images, ratio)
         self.location.copy_(location)
         self.spread.copy_(spread)
         self.pixel_location.copy_(pixels.means)
         deviations = pixels.deviations.clamp(min=1e-3)
         limits = torch.where(limits.isnan(), pixels.means + DEVIATIONS_TO_LIMIT * deviations, limits.to(deviations))
         self.pixel_spread.copy_(torch.where(pixels.counts > 0, (limits - pixels.means).clamp(min=deviations), 1.0))
+
+    def set_positions_of(self, first: int, others: ScoreCalibration, times: int) -> None:
+        """Set what positions are measured against, in the classes from one on, to that of others, each some times."""
+        for name in ("maximum", "mean", "deviation"):
+            getattr(self, name)[first:] = getattr(others, name).repeat_interleave(times, dim=0)
+
+    def relative_variance(self) -> float:
+        """Mean over the classes of the squared spread, relative to the location."""
+        return float((self.spread.double() / self.location.double()).square().nan_to_num(1, 1, 1).mean())
 
     def clear_scale(self) -> None:
         """Leave every class the scale of its own maps."""
@@ -177,7 +194,9 @@ def without_odd_ones(scores: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [s.minimum(m + ODD_DEVIATIONS * typical * unit) for s, m, unit in zip(scores, medians, units, strict=True)]
 
 
-def location_and_spread(scores: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def location_and_spread(
+    scores: Sequence[torch.Tensor], ratio: float | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of the scores of every class's normal images, :func:`without_odd_ones`.
 
     A few images say little of a standard deviation. It is therefore drawn towards the one that the class would have if
@@ -186,6 +205,7 @@ def location_and_spread(scores: Sequence[torch.Tensor]) -> tuple[torch.Tensor, t
 
     Args:
         scores: Scores of every class, shapes (images of the class,). A class without any gets 0 and 1.
+        ratio: That of the variance to the square of the mean in other classes. ``None`` takes it from these.
 
     Returns:
         Location, shape (K,), and spread, shape (K,), at least :data:`LEAST_SPREAD` of the location.
@@ -194,8 +214,9 @@ def location_and_spread(scores: Sequence[torch.Tensor]) -> tuple[torch.Tensor, t
     counts = torch.tensor([len(of_class) for of_class in values], dtype=torch.float64)
     location = torch.stack([of_class.sum() for of_class in values]) / counts.clamp(min=1)
     squares = torch.stack([(s - mean).square().sum() for s, mean in zip(values, location, strict=True)])
-    freedom = (counts - 1).clamp(min=0).sum()
-    ratio = squares.div(location.square()).nan_to_num(0, 0, 0).sum() / freedom if freedom else 1.0
+    if ratio is None:
+        freedom = (counts - 1).clamp(min=0).sum()
+        ratio = float(squares.div(location.square()).nan_to_num(0, 0, 0).sum() / freedom) if freedom else 1.0
     variance = (squares + PRIOR_IMAGES * ratio * location.square()) / (counts + PRIOR_IMAGES)
     spread = variance.sqrt().clamp(min=LEAST_SPREAD * location.abs().clamp(min=1e-3))
     return location, torch.where(counts > 0, spread, torch.ones_like(spread))

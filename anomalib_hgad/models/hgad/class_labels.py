@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from typing import Any, TypeVar
 
-from anomalib.data import ImageBatch
+from anomalib.data import AnomalibDataset, ImageBatch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -17,6 +20,28 @@ from anomalib_hgad.data.class_names import check_known, claimed_class_names, dat
 
 CLASS_NAMES_KEY = "hgad_class_names"
 """Key of the names in a checkpoint."""
+
+RECORDS_KEY = "hgad_classes"
+"""Key of what else is known of the classes, in a checkpoint."""
+
+
+@dataclass(frozen=True)
+class ClassRecord:
+    """Where a class comes from.
+
+    Attributes:
+        images: Number of its normal images, those held out among them.
+        date: Day of the training, or on which it was added, as YYYY-MM-DD.
+    """
+
+    images: int
+    date: str
+
+    @classmethod
+    def of_today(cls, images: int) -> ClassRecord:
+        """A class that comes today, in universal time."""
+        return cls(images, datetime.now(tz=timezone.utc).date().isoformat())
+
 
 _Batch = TypeVar("_Batch", ClassImageBatch, FeatureBatch)
 
@@ -29,11 +54,25 @@ class ClassLabels:
 
     Attributes:
         names: Names of the classes, in the order of the mixture; none before the first training.
+        records: What else is known of the classes, by their names.
     """
 
     def __init__(self, num_classes: int | None) -> None:
         self.num_classes = num_classes
         self.names: list[str] = []
+        self.records: dict[str, ClassRecord] = {}
+
+    def record(self, images: AnomalibDataset | None) -> None:
+        """Keep how many images of each class a training has, which starts today.
+
+        Args:
+            images: All of them; ``None`` if the data is not anomalib's.
+        """
+        if images is None:
+            self.records = {}
+            return
+        of_images = images.samples.get("class_name", [self.names[0]] * len(images.samples))
+        self.records = {name: ClassRecord.of_today(count) for name, count in Counter(of_images).items()}
 
     def names_of(self, datamodule: LightningDataModule | None) -> list[str]:
         """Names that a training on some data gives the classes.
@@ -91,8 +130,9 @@ class ClassLabels:
         return batch
 
     def save(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the names in a checkpoint."""
+        """Keep the names in a checkpoint, and what else is known."""
         checkpoint[CLASS_NAMES_KEY] = list(self.names)
+        checkpoint[RECORDS_KEY] = {name: asdict(record) for name, record in self.records.items()}
 
     def names_in(self, checkpoint: dict[str, Any], resumes: bool) -> list[str]:
         """Names of the classes of a checkpoint.
@@ -115,6 +155,8 @@ class ClassLabels:
             msg = f"The checkpoint was trained on the classes {', '.join(names)}, the data has "
             msg += f"{', '.join(self.names)}. A training can only be resumed on the classes it began with."
             raise ValueError(msg)
+        if not resumes:
+            self.records = {name: ClassRecord(**record) for name, record in checkpoint.get(RECORDS_KEY, {}).items()}
         return names
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from anomalib.data import ImageBatch
+from anomalib.data import AnomalibDataModule, ImageBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
@@ -34,6 +34,7 @@ from anomalib_hgad.data.batch import ClassImageBatch, FeatureBatch
 from anomalib_hgad.deploy.export import CLASS_TENSOR
 from anomalib_hgad.models.base import PluginModel, height_and_width
 from anomalib_hgad.models.checkpoint import check_score
+from anomalib_hgad.models.hgad.added_classes import ADDED_KEY, join_classes, set_shape
 from anomalib_hgad.models.hgad.anomaly_map import ScoreKind
 from anomalib_hgad.models.hgad.best_state import COURSE_KEY, BestState
 from anomalib_hgad.models.hgad.calibration import PIXEL_LIMIT
@@ -42,12 +43,14 @@ from anomalib_hgad.models.hgad.class_labels import ClassLabels, with_class_field
 from anomalib_hgad.models.hgad.criterion import StateFigures
 from anomalib_hgad.models.hgad.export import compress_graph, name_tensors
 from anomalib_hgad.models.hgad.feature_cache.cache import FeatureCache
+from anomalib_hgad.models.hgad.fit_added import AddedClass, FitAdded
 from anomalib_hgad.models.hgad.folding import fold
 from anomalib_hgad.models.hgad.loss import checked_loss_weights, total_loss
 from anomalib_hgad.models.hgad.normal_pass import patched_batches
 from anomalib_hgad.models.hgad.pixel_limits import PatchedBatch
 from anomalib_hgad.models.hgad.prediction import ScoredClass, predict_batch
 from anomalib_hgad.models.hgad.prior import CovarianceKind
+from anomalib_hgad.models.hgad.products import add_classes, remove_class
 from anomalib_hgad.models.hgad.torch_model import DEFAULT_LEVELS, HgadModel, PriorKind
 from anomalib_hgad.models.hgad.training_data import TrainingData
 from anomalib_hgad.models.schedule import (
@@ -262,6 +265,7 @@ class Hgad(PluginModel, AnomalibModule):
             msg += f"prior than 'fixed_centers', got whiten={whiten} and prior={prior!r}."
             raise ValueError(msg)
         self.training_course: list[StateFigures] = []
+        self.fit_added: FitAdded | None = None
         self.labels = ClassLabels(num_classes)
         self.training_data = TrainingData()
         self.feature_cache = FeatureCache(feature_cache)
@@ -303,10 +307,45 @@ class Hgad(PluginModel, AnomalibModule):
         if names and self.model.num_classes != len(names):  # there are none before the first training
             self.model.set_num_classes(len(names))
 
+    def add_classes(self, datamodule: AnomalibDataModule, accelerator: str = "auto") -> list[AddedClass]:
+        """Let the model know more classes, from their normal images alone, in seconds.
+
+        All other classes keep their scores and labels, bit for bit, for every image that the model takes for one of
+        them. Thresholds stay as they are.
+
+        Args:
+            datamodule: Images of the classes; those that are trained on count.
+            accelerator: Lightning's accelerator.
+                Defaults to ``"auto"``.
+
+        Returns:
+            What was found out about each of them.
+
+        Raises:
+            ValueError: If the model was not trained, knows no classes or one of these already, or if an image shows
+                one that it knows.
+
+        Example:
+            >>> model = Hgad.load_from_checkpoint("model.ckpt")  # doctest: +SKIP
+            >>> model.add_classes(MultiClass(root="./new_products"))  # doctest: +SKIP
+        """
+        return add_classes(self, datamodule, accelerator)
+
+    def remove_class(self, name: str) -> None:
+        """Let the model not know a class any more; all others keep their scores.
+
+        Args:
+            name: Name of the class.
+
+        Raises:
+            ValueError: If the model does not know it, or no other one.
+        """
+        remove_class(self, name)
+
     def configure_callbacks(self) -> list[Callback]:
         """anomalib's components, and what happens around the steps."""
-        own = [ClassCheck(), ClosedForm(), BestState(), NormalConstants(), self.training_data]
-        return [*super().configure_callbacks(), *own]
+        fit = [ClosedForm(), BestState(), NormalConstants()] if self.fit_added is None else [self.fit_added]
+        return [*super().configure_callbacks(), ClassCheck(), *fit, self.training_data]
 
     def setup(self, stage: str) -> None:
         """Take the classes from the data when training starts, and hold out images for the calibration.
@@ -322,14 +361,17 @@ class Hgad(PluginModel, AnomalibModule):
         if not self.model.trained:
             train_for_one_pass(self.trainer)
         datamodule = getattr(self.trainer, "datamodule", None)
+        if self.fit_added is not None:
+            self.training_data.start(datamodule, 0.0)
+            return
         if not self.class_names:
             self.set_class_names(self.labels.names_of(datamodule))
         if self.model.num_classes == 1 and self.model.score == "entropy":
             msg = "With one class the entropy of the classes is always 0: expected score='sum', 'product' or "
             msg += "'log_likelihood', got 'entropy'."
             raise ValueError(msg)
-        share = self.calibration_share or 0.0
-        self.training_data.start(datamodule, share)
+        self.labels.record(getattr(datamodule, "train_data", None))
+        self.training_data.start(datamodule, self.calibration_share or 0.0)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, with warm-up and cosine by step; none where nothing is trained.
@@ -340,6 +382,9 @@ class Hgad(PluginModel, AnomalibModule):
         training data.
         """
         self._use_features()
+        if self.fit_added is not None:
+            return None
+        join_classes(self.model)
         if not self.model.trained:
             return None
         optimizer = make_optimizer(
@@ -474,6 +519,7 @@ class Hgad(PluginModel, AnomalibModule):
         """Keep the class names, and what made the checkpoint."""
         super().on_save_checkpoint(checkpoint)
         self.labels.save(checkpoint)
+        checkpoint[ADDED_KEY] = self.model.num_added
         checkpoint[COURSE_KEY] = [figures._asdict() for figures in self.training_course]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -486,7 +532,9 @@ class Hgad(PluginModel, AnomalibModule):
             ValueError: If the checkpoint is not of this model, of other settings or of other versions, or if a training
                 is resumed on other classes.
         """
-        self.set_class_names(self.labels.names_in(checkpoint, resumes=self.stage == TrainerFn.FITTING))
+        names = self.labels.names_in(checkpoint, resumes=self.stage == TrainerFn.FITTING)
+        self.set_class_names(names)
+        set_shape(self.model, checkpoint, len(names))
         super().on_load_checkpoint(checkpoint)
         check_score(checkpoint, self.model.score)
         self.training_course = [StateFigures(**figures) for figures in checkpoint.get(COURSE_KEY, [])]

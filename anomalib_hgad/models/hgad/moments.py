@@ -30,6 +30,10 @@ class Gaussians(NamedTuple):
     means: torch.Tensor
     covariances: torch.Tensor
 
+    def of_classes(self, classes: Sequence[int]) -> Gaussians:
+        """Moments of some of the classes."""
+        return Gaussians(*(moments[list(classes)] for moments in self))
+
     def pooled(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean, shape (D,), and covariance, shape (D, D), of the vectors of all classes."""
         weights = self.counts / self.counts.sum()

@@ -74,7 +74,7 @@ class NoveltyScale(nn.Module):
         with no_autocast(self.location):
             return (self.location[class_index] - typicality(levels)) / self.margin[class_index]
 
-    def update(self, typicalities: ClassValues) -> None:
+    def update(self, typicalities: ClassValues, others: NoveltyScale | None = None) -> None:
         """Set the scale.
 
         The variance of a class is drawn towards that of all classes, which counts as much as :data:`PRIOR_IMAGES`
@@ -83,6 +83,7 @@ class NoveltyScale(nn.Module):
         Args:
             typicalities: Typicality of normal images, of images that the model was not trained on where there are
                 any. A class of no images takes the mean of the others.
+            others: Scales of other classes, whose variance these are drawn towards, in place of each other's.
         """
         counts, means, squares = typicalities.counts, typicalities.means, typicalities.squared_deviations
         if not counts.sum():
@@ -91,15 +92,20 @@ class NoveltyScale(nn.Module):
         self.location.copy_(location)
         self.images.copy_(counts)
         freedom = (counts - 1).clamp(min=0)
-        if not freedom.sum():
+        known = freedom.sum()
+        variance_of_all = squares.sum() / known
+        if others is not None and others.deviation.any():
+            known = known + (others.images.double() - 1).clamp(min=0).sum()
+            variance_of_all = others.deviation.double().square().mean()
+        if not known:
             self.margin.fill_(WIDE_MARGIN)
             self.deviation.zero_()
             return
-        variance = (squares + PRIOR_IMAGES * squares.sum() / freedom.sum()) / (freedom + PRIOR_IMAGES)
+        variance = (squares + PRIOR_IMAGES * variance_of_all) / (freedom + PRIOR_IMAGES)
         self.deviation.copy_(variance.sqrt())
         # A new image differs from the mean of n by its own deviation and by that of the mean.
         deviation = (variance * (1 + 1 / counts.clamp(min=1))).sqrt()
-        degrees = (freedom + PRIOR_IMAGES).clamp(max=freedom.sum())
+        degrees = (freedom + PRIOR_IMAGES).clamp(max=known)
         limits = torch.from_numpy(student_t.isf(FALSE_UNKNOWN_RATE, degrees.cpu().numpy()))
         # Images that are all alike have no deviation.
         self.margin.copy_(limits.to(deviation) * deviation.clamp(min=1e-3))

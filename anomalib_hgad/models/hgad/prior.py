@@ -9,13 +9,15 @@ only place where a density is computed: losses, scores and exported graphs call 
 
 Log-densities are in nats, not divided by D, and leave out the constant -(D/2) log 2 pi.
 
-Dimensions: B images, n positions of an image, K classes, J of them, M centres of a class, D channels.
+Dimensions: B images, n positions of an image, K classes that were fitted together, N with those that came later, J of
+them, M centres of a class, D channels.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import Literal, cast
 
 import torch
@@ -24,6 +26,7 @@ from torch.nn import functional as F
 
 from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.common.precision import full_precision, no_autocast
+from anomalib_hgad.models.hgad.rows import append_rows, keep_rows
 
 logger = logging.getLogger(__name__)
 
@@ -114,14 +117,16 @@ class HierarchicalGaussianMixture(nn.Module):
         dim: D.
         covariance: ``"identity"``, as in the paper; ``"full"`` has a covariance for each class, which
             :meth:`set_gaussians` sets. Until then it is the identity.
+        num_later: N - K, classes that :meth:`append` adds. What the K have in common does not change with them.
 
     Attributes:
-        class_centers: Main centres mu, shape (K, D).
-        center_offsets: Offsets Delta_{y,2..M} of the other centres of a class, shape (K, M-1, D).
-        class_logits: psi, shape (K,); log p(y) = log_softmax(psi).
-        center_logits: psi', shape (K, M); log p(i|y) = log_softmax(psi'_y).
-        class_whitening: L_y^-1 with Sigma_y = L_y L_y^T, shape (K, D, D); ``None`` for the identity.
-        shared_whitening: L^-1 of the mean covariance of the classes, shape (D, D); ``None`` likewise.
+        class_centers: Main centres mu, shape (N, D).
+        center_offsets: Offsets Delta_{y,2..M} of the other centres of a class, shape (N, M-1, D).
+        class_logits: psi, shape (N,); log p(y) = log_softmax(psi) over the K.
+        center_logits: psi', shape (N, M); log p(i|y) = log_softmax(psi'_y).
+        class_whitening: L_y^-1 with Sigma_y = L_y L_y^T, shape (N, D, D); ``None`` for the identity.
+        shared_whitening: L^-1 of the mean covariance of the K classes, shape (D, D); ``None`` likewise.
+        num_classes: K.
 
     Raises:
         ValueError: If an argument is smaller than 1, or if several classes are to share one channel.
@@ -130,19 +135,28 @@ class HierarchicalGaussianMixture(nn.Module):
     class_whitening: torch.Tensor | None
     shared_whitening: torch.Tensor | None
 
-    def __init__(self, num_classes: int, num_centers: int, dim: int, covariance: CovarianceKind = "identity") -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        num_centers: int,
+        dim: int,
+        covariance: CovarianceKind = "identity",
+        num_later: int = 0,
+    ) -> None:
         super().__init__()
         check_range("1 <= {} < inf", num_classes=num_classes, num_centers=num_centers, dim=dim)
         if dim == 1 < num_classes:
             msg = f"The centres of {num_classes} classes need room: expected dim >= 2, got 1."
             raise ValueError(msg)
-        self.class_centers = nn.Parameter(initial_class_centers(num_classes, dim))
-        self.center_offsets = nn.Parameter(torch.randn(num_classes, num_centers - 1, dim))
-        self.class_logits = nn.Parameter(torch.zeros(num_classes))
-        self.center_logits = nn.Parameter(torch.zeros(num_classes, num_centers))
+        self.num_classes = num_classes
+        rows = num_classes + num_later
+        self.class_centers = nn.Parameter(initial_class_centers(rows, dim))
+        self.center_offsets = nn.Parameter(torch.randn(rows, num_centers - 1, dim))
+        self.class_logits = nn.Parameter(torch.zeros(rows))
+        self.center_logits = nn.Parameter(torch.zeros(rows, num_centers))
         self._told_of_few_vectors = False
         full = covariance == "full"
-        self.register_buffer("class_whitening", torch.eye(dim).repeat(num_classes, 1, 1) if full else None)
+        self.register_buffer("class_whitening", torch.eye(dim).repeat(rows, 1, 1) if full else None)
         self.register_buffer("shared_whitening", torch.eye(dim) if full else None)
 
     @torch.no_grad()
@@ -183,51 +197,95 @@ class HierarchicalGaussianMixture(nn.Module):
         self.shared_whitening.copy_(inverse_cholesky(shared))
 
     @torch.no_grad()
-    def mean_log_densities(self, counts: torch.Tensor, means: torch.Tensor, covariances: torch.Tensor) -> torch.Tensor:
+    def append(self, means: torch.Tensor, covariances: torch.Tensor) -> None:
+        """Add classes to those that were fitted: Gaussians, with full covariances, about as likely as these.
+
+        Args:
+            means: Their means, shape (classes, D).
+            covariances: Their covariances, shape (classes, D, D).
+        """
+        rows = len(means)
+        append_rows(
+            self,
+            class_centers=means,
+            center_offsets=self.center_offsets.new_zeros(rows, *self.center_offsets.shape[1:]),
+            class_logits=self.class_logits.new_zeros(rows),
+            center_logits=self.center_logits.new_zeros(rows, *self.center_logits.shape[1:]),
+            class_whitening=inverse_cholesky(covariances),
+        )
+
+    def keep(self, rows: Sequence[int], num_classes: int) -> None:
+        """Drop classes.
+
+        Args:
+            rows: Those that are left, in this order.
+            num_classes: How many of them, the first, count as fitted together.
+        """
+        self.num_classes = num_classes
+        names = ("class_centers", "center_offsets", "class_logits", "center_logits", "class_whitening")
+        keep_rows(self, rows, *names)
+
+    def covariances(self) -> torch.Tensor:
+        """Sigma_y of the classes, with its ridge, in float64, shape (N, D, D)."""
+        factors = torch.linalg.inv(cast("torch.Tensor", self.class_whitening).double())
+        return factors @ factors.mT
+
+    @torch.no_grad()
+    def mean_log_densities(self, means: torch.Tensor, covariances: torch.Tensor) -> torch.Tensor:
         """How likely vectors of each class are, on average, under each class: their own the most, then those like it.
 
         E log p(z|k) = -1/2 (tr(Sigma_k^-1 C_y) + ||L_k^-1 (m_y - mu_k)||^2) + log|L_k^-1| for full covariances with a
         class's mean as its only centre.
 
         Args:
-            counts: Number of vectors of each class y, shape (K,).
-            means: Their means m_y, shape (K, D).
-            covariances: Their covariances C_y, shape (K, D, D).
+            means: Means m_y of the vectors of some classes y, shape (Y, D).
+            covariances: Their covariances C_y, shape (Y, D, D).
 
         Returns:
-            Expectations in nats, y by k, shape (K, K); -inf under a class k of no vectors.
+            Expectations in nats, y by k, shape (Y, N).
         """
         whitening = cast("torch.Tensor", self.class_whitening).to(means)
         precisions = whitening.mT @ whitening
         traces = covariances.flatten(1) @ precisions.flatten(1).mT
         differences = means.unsqueeze(0) - self.class_centers.to(means).unsqueeze(1)
         distances = (differences @ whitening.mT).square().sum(dim=-1).mT
-        return (log_det(whitening) - 0.5 * (traces + distances)).masked_fill(counts == 0, -torch.inf)
+        return log_det(whitening) - 0.5 * (traces + distances)
+
+    @property
+    def _fitted_centers(self) -> torch.Tensor:
+        """Main centres of the classes that were fitted together, shape (K, D)."""
+        return self.class_centers[: self.num_classes]
 
     @property
     def _whitened_centers(self) -> torch.Tensor:
         """L^-1 (mu_k - their mean), shape (K, D): numbers are as large as the differences that count."""
         shared = cast("torch.Tensor", self.shared_whitening)
-        return (self.class_centers - self.class_centers.mean(dim=0)) @ shared.mT
+        return (self._fitted_centers - self._fitted_centers.mean(dim=0)) @ shared.mT
 
     @property
     def energy_weights(self) -> list[torch.Tensor]:
         """What :meth:`class_energies` multiplies latents with."""
         if self.shared_whitening is None:
-            return [self.class_centers]
+            return [self._fitted_centers]
         return [self.shared_whitening, self._whitened_centers]
 
     def class_log_priors(self) -> torch.Tensor:
-        """log p(y), shape (K,)."""
-        return self.class_logits.log_softmax(dim=-1)
+        """log p(y) of the classes that were fitted together, shape (K,)."""
+        return self.class_logits[: self.num_classes].log_softmax(dim=-1)
+
+    def all_class_log_priors(self) -> torch.Tensor:
+        """The same with the classes that came later, which are as likely as the others are on average, shape (N,)."""
+        fitted = self.class_log_priors()
+        later = len(self.class_logits) - self.num_classes
+        return torch.cat((fitted, fitted.new_full((later,), -math.log(self.num_classes)))) if later else fitted
 
     def centers(self) -> torch.Tensor:
-        """All centres SG[mu_y] + Delta_{y,i}, shape (K, M, D). No gradient reaches mu through them."""
+        """All centres SG[mu_y] + Delta_{y,i}, shape (N, M, D). No gradient reaches mu through them."""
         main = self.class_centers.detach().unsqueeze(1)
         return torch.cat((main, main + self.center_offsets), dim=1)
 
     def class_energies(self, z: torch.Tensor) -> torch.Tensor:
-        """Energies of the main centres: l_k = -1/2 ||z - mu_k||^2 with the identity as covariance.
+        """Energies of the K main centres: l_k = -1/2 ||z - mu_k||^2 with the identity as covariance.
 
         With full covariances all classes share their mean covariance here, which makes the energies of all classes one
         matrix product: l_k = -1/2 ||L^-1 (z - mu_k)||^2 + log|L^-1|.
@@ -240,9 +298,9 @@ class HierarchicalGaussianMixture(nn.Module):
         """
         rows = z.reshape(-1, z.shape[-1])
         if self.shared_whitening is None:
-            return gaussian_energies(rows, self.class_centers).unflatten(0, z.shape[:-1])
+            return gaussian_energies(rows, self._fitted_centers).unflatten(0, z.shape[:-1])
         with no_autocast(rows):
-            rows = (full_precision(rows) - self.class_centers.mean(dim=0)) @ self.shared_whitening.mT
+            rows = (full_precision(rows) - self._fitted_centers.mean(dim=0)) @ self.shared_whitening.mT
             energies = gaussian_energies(rows, self._whitened_centers) + log_det(self.shared_whitening)
         return energies.unflatten(0, z.shape[:-1])
 

@@ -181,20 +181,25 @@ class HgadModel(nn.Module):
         """K."""
         return self.calibration.num_classes
 
-    def set_num_classes(self, num_classes: int) -> None:
+    def set_num_classes(self, num_classes: int, num_added: int = 0, num_removed: int = 0) -> None:
         """Start the mixtures and the score constants anew for another number of classes.
 
         Args:
             num_classes: K. A single Gaussian knows only one.
+            num_added: How many of them, the last, are added to the others, which were fitted together.
+            num_removed: Classes beside them that are not known any more, but that others are contrasted with.
         """
         if self.prior_kind == "single_gaussian":
-            num_classes = 1
-        self.priors = nn.ModuleList(self._new_prior(num_classes, flow.dim) for flow in self.feature_flows)
+            num_classes, num_added, num_removed = 1, 0, 0
+        self.num_added = num_added
+        of_levels = ((num_classes - num_added, flow.dim, num_added + num_removed) for flow in self.feature_flows)
+        self.priors = nn.ModuleList(self._new_prior(*of_level) for of_level in of_levels)
         self.calibration = ScoreCalibration(num_classes, len(self.flows))
         self.novelty = NoveltyScale(num_classes)
-        count = min(RIVAL_CLASSES, num_classes - 1) if self.covariance == "full" else 0
+        gaussians = num_classes + num_removed
+        count = min(RIVAL_CLASSES, gaussians - 1) if self.covariance == "full" else 0
         # Until they are fitted, the classes that follow.
-        self.register_buffer("rivals", (torch.arange(num_classes).view(-1, 1) + 1 + torch.arange(count)) % num_classes)
+        self.register_buffer("rivals", (torch.arange(num_classes).view(-1, 1) + 1 + torch.arange(count)) % gaussians)
         needs_classes = self.score in {"sum", "product"}
         score: ScoreKind = "log_likelihood" if num_classes == 1 and needs_classes else self.score
         self.anomaly_map_generator = AnomalyMapGenerator(score, self.image_size)
@@ -266,10 +271,12 @@ class HgadModel(nn.Module):
         for flow, prior, level in zip(self.feature_flows, self._priors, latents, strict=True):
             prior.set_gaussians(*level)
             if self._rivals.shape[1]:
-                densities = densities.to(self._rivals.device) + prior.mean_log_densities(*level) / flow.dim
+                _, means, covariances = level
+                densities = densities.to(self._rivals.device) + prior.mean_log_densities(means, covariances) / flow.dim
         if self._rivals.shape[1]:
             # A class without vectors is the last choice, but before the class itself.
-            densities = densities.clamp(min=torch.finfo(densities.dtype).min).fill_diagonal_(-torch.inf)
+            unseen = latents[0].counts == 0
+            densities = densities.masked_fill(unseen, torch.finfo(densities.dtype).min).fill_diagonal_(-torch.inf)
             self._rivals.copy_(densities.topk(self._rivals.shape[1], dim=-1).indices)
 
     @property
@@ -292,12 +299,12 @@ class HgadModel(nn.Module):
         kernels = [cast("torch.Tensor", blur.kernel) for blur in self.anomaly_map_generator.blur]
         return [weight for prior in self._priors for weight in prior.energy_weights] + kernels
 
-    def _new_prior(self, num_classes: int, dim: int) -> HierarchicalGaussianMixture:
+    def _new_prior(self, num_classes: int, dim: int, num_later: int) -> HierarchicalGaussianMixture:
         if self.prior_kind == "single_gaussian":
             prior = HierarchicalGaussianMixture(1, 1, dim, self.covariance)
             nn.init.zeros_(prior.class_centers)
         else:
-            prior = HierarchicalGaussianMixture(num_classes, self.num_centers, dim, self.covariance)
+            prior = HierarchicalGaussianMixture(num_classes, self.num_centers, dim, self.covariance, num_later)
         prior.class_centers.requires_grad_(self.prior_kind == "hierarchical" and self.covariance == "identity")
         return prior
 
@@ -365,13 +372,36 @@ class HgadModel(nn.Module):
         posterior = class_posterior([reading.class_logits for reading in readings])
         if self.covariance == "identity" or self.num_classes == 1:
             return posterior
-        candidates = posterior.topk(min(CANDIDATE_CLASSES, self.num_classes), dim=-1).indices
+        candidates = posterior.topk(min(CANDIDATE_CLASSES, posterior.shape[1]), dim=-1).indices
+        logits = self.class_evidence(readings, candidates)
+        posterior = torch.zeros_like(posterior).scatter(-1, candidates, logits.softmax(dim=-1))
+        if not self.num_added:
+            return posterior
+        # What was fitted together keeps its probabilities, as far as an added class leaves any.
+        first = self.num_classes - self.num_added
+        added = [
+            self.class_evidence(readings, candidates.new_tensor([[index]]).expand(len(candidates), 1))
+            for index in range(first, self.num_classes)
+        ]
+        shares = torch.cat((logits.logsumexp(dim=-1, keepdim=True), *added), dim=-1).softmax(dim=-1)
+        return torch.cat((shares[:, :1] * posterior, shares[:, 1:]), dim=-1)
+
+    def class_evidence(self, readings: Sequence[LevelReading], class_index: torch.Tensor) -> torch.Tensor:
+        """Logits of some classes of each image by their own densities, as if all positions were as the median one.
+
+        Args:
+            readings: What the levels say.
+            class_index: The classes, int64, shape (B, J).
+
+        Returns:
+            Logits in nats, shape (B, J).
+        """
         logits = []
         for reading, prior in zip(readings, self._priors, strict=True):
-            log_densities = prior.intra_class_log_density(deciding_positions(reading.latents), candidates)
-            typical = median(log_densities, dim=1) + prior.class_log_priors()[candidates]
+            log_densities = prior.intra_class_log_density(deciding_positions(reading.latents), class_index)
+            typical = median(log_densities, dim=1) + prior.all_class_log_priors()[class_index]
             logits.append(reading.latents.z.shape[1] * typical)
-        return torch.zeros_like(posterior).scatter(-1, candidates, class_posterior(logits))
+        return torch.stack(logits).sum(dim=0)
 
     @torch.no_grad()
     def level_scores(self, readings: Sequence[LevelReading], class_index: torch.Tensor) -> list[LevelScores]:
@@ -385,14 +415,16 @@ class HgadModel(nn.Module):
             Scores of the levels.
         """
         classes = class_index.unsqueeze(-1)
-        if self.score == "contrast":
-            classes = torch.cat((classes, self._rivals[class_index]), dim=-1)
+        rivals = self._rivals[class_index] if self.score == "contrast" else classes[:, :0]
+        classes = torch.cat((classes, rivals), dim=-1)
+        # A class that was fitted before there were others has itself in their place.
+        missing = (rivals == class_index.unsqueeze(-1)).unsqueeze(1)
         levels = []
         for reading, prior in zip(readings, self._priors, strict=True):
             z, log_det, grid = reading.latents
             log_densities = prior.intra_class_log_density(z, classes)
             log_likelihoods = class_log_likelihood(log_densities, log_det.unsqueeze(-1), dim=z.shape[-1])
-            own, of_others = log_likelihoods[..., 0], log_likelihoods[..., 1:]
+            own, of_others = log_likelihoods[..., 0], log_likelihoods[..., 1:].masked_fill(missing, -torch.inf)
             levels.append(LevelScores(own, class_contrast(own, of_others), reading.negative_entropy, grid))
         return levels
 

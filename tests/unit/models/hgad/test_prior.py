@@ -323,18 +323,10 @@ def test_mean_log_densities_are_the_means_of_torchs_over_the_vectors(classes: in
     counts, means, covariances = empirical(fitted)
     prior.set_gaussians(counts, means, covariances)
     rows = fitted if same else others
-    actual = prior.mean_log_densities(*empirical(rows))
+    actual = prior.mean_log_densities(*empirical(rows)[1:])
     for y in range(classes):
         for k in range(classes):
             log_densities = MultivariateNormal(means[k], with_ridge(covariances[k])).log_prob(rows[y])
             assert actual[y, k].item() == pytest.approx(log_densities.mean().item() + constant(dim), rel=1e-9)
     if same:
         assert actual.argmax(dim=1).tolist() == list(range(classes)), "its own class fits a class best"
-
-
-def test_nothing_is_likely_under_a_class_of_no_vectors() -> None:
-    prior = HierarchicalGaussianMixture(3, 1, 2, covariance="full").double()
-    gaussians = torch.tensor([9.0, 0.0, 5.0]), torch.randn(3, 2).double(), torch.eye(2).double().repeat(3, 1, 1)
-    prior.set_gaussians(*gaussians)
-    actual = prior.mean_log_densities(*gaussians)
-    assert actual.isneginf().tolist() == [[False, True, False]] * 3

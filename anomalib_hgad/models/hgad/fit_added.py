@@ -1,0 +1,285 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A class from a few normal images, on top of a model that stays as it is.
+
+All its images make the Gaussian. How unseen ones score is told by Gaussians of a part of them, which score the others:
+with ten images there are none to spare (cross-conformal prediction, Vovk 2015). What a few images do not tell is drawn
+towards the other classes.
+
+Dimensions: B images, K classes that the model has, A added ones.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from anomalib.models import AnomalibModule
+from lightning.pytorch import Callback, Trainer
+
+from anomalib_hgad.models.hgad.added_classes import ClassGaussians, append_classes
+from anomalib_hgad.models.hgad.calibration import ScoreCalibration
+from anomalib_hgad.models.hgad.moments import Gaussians, sum_up
+from anomalib_hgad.models.hgad.normal_pass import inference, normal_images, patched_batches
+from anomalib_hgad.models.hgad.normal_scores import ClassValues, ImageScores, PositionScores
+from anomalib_hgad.models.hgad.novelty import NOVELTY_LIMIT, NoveltyScale
+from anomalib_hgad.models.hgad.pixel_limits import LIMIT_IMAGES, PATCHES_OF_IMAGE, PatchPixels
+from anomalib_hgad.models.hgad.torch_model import HgadModel, LevelReading
+
+PARTS = 5
+"""Parts of the images of a class, each scored by a Gaussian of the others."""
+
+SHARED_IMAGES = 1.0
+"""How many images' worth of trust the covariance common to the other classes has against a class's own."""
+
+
+NAMED_IMAGES = 3
+"""Most images that a message lists."""
+
+
+@dataclass(frozen=True)
+class AddedClass:
+    """What was found out about a class that was added.
+
+    Attributes:
+        name: Its name.
+        images: Number of its normal images.
+        typicality: Mean over them, each scored without itself, in nats per dimension.
+        taken_for: For each class that some of them would be taken for without themselves, how many.
+    """
+
+    name: str
+    images: int
+    typicality: float
+    taken_for: dict[str, int]
+
+
+class FitAdded(Callback):
+    """Fits classes that a model is to know beside those that it knows, in place of a training.
+
+    Args:
+        names: Names of all classes of the model, the added ones last.
+        num_added: A.
+
+    Attributes:
+        added: What was found out about each of them; empty before the fit.
+    """
+
+    def __init__(self, names: Sequence[str], num_added: int) -> None:
+        self.names = list(names)
+        self.num_added = num_added
+        self.added: list[AddedClass] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Fit them, and end the training before its first step."""
+        with inference(trainer, pl_module.model):
+            self.added = fit_added(trainer, pl_module, self.names, self.num_added)
+        trainer.should_stop = True
+
+
+def fit_added(trainer: Trainer, module: AnomalibModule, names: Sequence[str], num_added: int) -> list[AddedClass]:
+    """Add classes to a model. Nothing changes if that fails.
+
+    Args:
+        trainer: Trainer whose data is normal images of the classes.
+        module: The model, in evaluation mode.
+        names: Names of all classes, the added ones last.
+        num_added: A.
+
+    Returns:
+        What was found out about each of them.
+
+    Raises:
+        ValueError: If images show a product that the model knows.
+    """
+    model: HgadModel = module.model
+    images = _Images(trainer, module, names, num_added)
+    of_classes, of_others = _gaussians(model, images)
+    calibration, novelty = _constants(model, num_added)
+    with_parts = deepcopy(model)
+    append_classes(with_parts, of_classes, calibration, novelty)
+    rivals = cast("torch.Tensor", with_parts.rivals)[-num_added:].repeat_interleave(PARTS, dim=0)
+    first = with_parts.num_classes
+    append_classes(with_parts, of_others, *_constants(model, num_added * PARTS), rivals)
+
+    positions = PositionScores(num_added, len(model.flows), module.device)
+    confusion = _Confusion(model, with_parts, first, names, num_added)
+    for readings, part, paths in images.readings(with_parts):
+        levels = with_parts.level_scores(readings, first + part)
+        positions.add(levels, part // PARTS)
+        confusion.add(readings, part, paths)
+    confusion.check()
+    calibration.set_positions(positions, positions)
+    novelty.update(positions.typicality, model.novelty)
+    if module.calibration_share is not None:
+        with_parts.calibration.set_positions_of(first, calibration, PARTS)
+        scores, pixels = ImageScores(num_added), ClassValues(num_added, module.device)
+        for readings, part, _ in images.readings(with_parts):
+            levels = with_parts.level_scores(readings, first + part)
+            of_images, maps = with_parts.raw_scores(levels, first + part, model.image_size)
+            scores.add(of_images, part // PARTS)
+            pixels.add(maps, part // PARTS)
+        limits = images.pixel_limits(with_parts, first)
+        calibration.set_scale(scores.of_classes(), pixels, limits, model.calibration)
+    append_classes(model, of_classes, calibration, novelty)
+    of_each = names[-num_added:], images.counts, positions.typicality.means.tolist(), confusion.taken_for
+    return [AddedClass(*values) for values in zip(*of_each, strict=True)]
+
+
+def _constants(model: HgadModel, num_classes: int) -> tuple[ScoreCalibration, NoveltyScale]:
+    """Neutral constants of the scores of some classes."""
+    device = model.calibration.location.device
+    return ScoreCalibration(num_classes, len(model.flows)).to(device), NoveltyScale(num_classes).to(device)
+
+
+class _Images:
+    """The images of the classes in a fixed order, each with the part of its class that it is in.
+
+    The parts of all classes are numbered: class (from 0 to A - 1) times :data:`PARTS`, plus the part within it.
+    """
+
+    def __init__(self, trainer: Trainer, module: AnomalibModule, names: Sequence[str], num_added: int) -> None:
+        self._trainer = trainer
+        self._module = module
+        samples = module.training_data.images.samples
+        self._paths = samples["image_path"].astype(str).to_list()
+        first = len(names) - num_added
+        classes = [names.index(name) - first for name in samples.get("class_name", [names[-1]] * len(samples))]
+        self.counts = [classes.count(index) for index in range(num_added)]
+        seen = [0] * num_added
+        self.parts: list[int] = []
+        for index in classes:
+            self.parts.append(index * PARTS + seen[index] % min(PARTS, self.counts[index]))
+            seen[index] += 1
+
+    def readings(self, model: HgadModel) -> Iterator[tuple[list[LevelReading], torch.Tensor, list[str]]]:
+        """What the levels of a model say of the images, batch by batch, with their parts and files."""
+        row = 0
+        for batch in normal_images(self._trainer, self._module):
+            rows = slice(row, row + batch.batch_size)
+            row += batch.batch_size
+            parts = torch.tensor(self.parts[rows], device=self._module.device)
+            yield model.read(self._module.features(batch)), parts, self._paths[rows]
+
+    def pixel_limits(self, model: HgadModel, first: int) -> torch.Tensor:
+        """Limits of the classes before any scale, shape (A,), NaN where there is none.
+
+        Args:
+            model: A model whose classes from ``first`` on are Gaussians without the part that they are numbered by.
+            first: The first of them.
+        """
+        kept = self._module.training_data.patched
+        of_class: dict[int, int] = defaultdict(int)
+        parts = []
+        for part in self.parts:
+            of_class[part // PARTS] += 1
+            parts += [part] * (PATCHES_OF_IMAGE if of_class[part // PARTS] <= LIMIT_IMAGES else 0)
+        pixels, row = PatchPixels(len(self.counts)), 0
+        for features, masks, _ in patched_batches(self._trainer, self._module) if kept is None else kept:
+            part = torch.tensor(parts[row : row + len(masks)], device=self._module.device)
+            row += len(masks)
+            readings = model.read([level.to(self._module.device) for level in features])
+            _, maps = model.raw_scores(model.level_scores(readings, first + part), first + part, masks.shape[-2:])
+            pixels.add(maps, masks, part // PARTS)
+        return torch.tensor(pixels.limits(), device=self._module.device)
+
+
+def _gaussians(model: HgadModel, images: _Images) -> tuple[list[ClassGaussians], list[ClassGaussians]]:
+    """Gaussians of the classes on every level, and those of each part's class without the part, or with one alone."""
+    batches = (([reading.latents.z for reading in readings], parts) for readings, parts, _ in images.readings(model))
+    num_parts, device = PARTS * len(images.counts), model.calibration.location.device
+    dims = [flow.dim for flow in model.feature_flows]
+    of_classes, of_others = [], []
+    for prior, level in zip(model.priors, sum_up(batches, num_parts, dims, device), strict=True):
+        shared = torch.linalg.inv(cast("torch.Tensor", prior.shared_whitening).double())
+        totals, others = [], []
+        for index in range(len(images.counts)):
+            parts = range(index * PARTS, (index + 1) * PARTS)
+            total = level.of_classes(parts)
+            totals.append(_drawn(total, images.parts, parts, shared @ shared.mT))
+            for part in parts:
+                rest = level.of_classes([other for other in parts if other != part])
+                kept = [other for other in parts if other != part or not rest.counts.sum()]
+                others.append(_drawn(level.of_classes(kept), images.parts, kept, shared @ shared.mT))
+        of_classes.append(ClassGaussians(*(torch.stack(values) for values in zip(*totals, strict=True))))
+        of_others.append(ClassGaussians(*(torch.stack(values) for values in zip(*others, strict=True))))
+    return of_classes, of_others
+
+
+def _drawn(
+    level: Gaussians, parts: Sequence[int], taken: Sequence[int], shared: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and covariance of some parts, the latter drawn towards the one common to the other classes.
+
+    Args:
+        level: Moments of the parts.
+        parts: Part of every image.
+        taken: Which parts these are.
+        shared: The common covariance, shape (D, D).
+    """
+    mean, covariance = level.pooled()
+    images = sum(part in taken for part in parts)
+    return mean, (images * covariance + SHARED_IMAGES * shared) / (images + SHARED_IMAGES)
+
+
+class _Confusion:
+    """Which images of added classes would be taken for a class that the model knows, if it did not know them.
+
+    Args:
+        model: The model.
+        with_parts: The same with the added classes, and from ``first`` on each of them without a part of its images.
+        first: The first of these.
+        names: Names of all classes, the added ones last.
+        num_added: A.
+    """
+
+    def __init__(
+        self, model: HgadModel, with_parts: HgadModel, first: int, names: Sequence[str], num_added: int
+    ) -> None:
+        self._model = model
+        self._with_parts = with_parts
+        self._first = first
+        self._names = names
+        self._known: list[tuple[str, str, str]] = []
+        self.taken_for: list[dict[str, int]] = [{} for _ in range(num_added)]
+
+    def add(self, readings: Sequence[LevelReading], part: torch.Tensor, paths: Sequence[str]) -> None:
+        """Add a batch.
+
+        Args:
+            readings: What the levels say.
+            part: Part of each image, shape (B,).
+            paths: Files of the images.
+        """
+        nearest = self._model.class_posterior(readings).argmax(dim=-1)
+        both = torch.stack((nearest, self._first + part), dim=-1)
+        evidence = self._with_parts.class_evidence(readings, both)
+        novelty = self._model.novelty(self._model.level_scores(readings, nearest), nearest)
+        confused = evidence[:, 0] > evidence[:, 1]
+        for row in confused.nonzero().flatten().tolist():
+            added, name = int(part[row]) // PARTS, self._names[int(nearest[row])]
+            self.taken_for[added][name] = self.taken_for[added].get(name, 0) + 1
+            if novelty[row] <= NOVELTY_LIMIT:
+                self._known.append((paths[row], self._names[added - len(self.taken_for)], name))
+
+    def check(self) -> None:
+        """Refuse images of products that the model knows.
+
+        Raises:
+            ValueError: If there are any.
+        """
+        if self._known:
+            listed = ", ".join(f"{path} ({known})" for path, _, known in self._known[:NAMED_IMAGES])
+            more = f" and {len(self._known) - NAMED_IMAGES} more" if len(self._known) > NAMED_IMAGES else ""
+            added = ", ".join(sorted({name for _, name, _ in self._known}))
+            msg = (
+                f"Expected images of {added} alone; {len(self._known)} of them resemble a product that the model knows "
+            )
+            msg += f"more than they do the others: {listed}{more}. Take them out; if two products look so much alike, "
+            msg += "train one model on all of them."
+            raise ValueError(msg)

@@ -1,0 +1,97 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Products that a trained model gets to know, or is not to know any more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from anomalib.data import AnomalibDataModule
+from lightning.pytorch import Trainer
+
+from anomalib_hgad.common.files import atomic_write
+from anomalib_hgad.data.class_names import datamodule_class_names
+from anomalib_hgad.models.base import EVALUATOR_PREFIX
+from anomalib_hgad.models.checkpoint_io import explain_checkpoint_errors
+from anomalib_hgad.models.hgad import added_classes
+from anomalib_hgad.models.hgad.class_labels import ClassRecord
+from anomalib_hgad.models.hgad.fit_added import AddedClass, FitAdded
+
+if TYPE_CHECKING:
+    from anomalib_hgad.models.hgad.lightning_model import Hgad
+
+
+def add_classes(model: Hgad, datamodule: AnomalibDataModule, accelerator: str) -> list[AddedClass]:
+    """Add classes to a model; see :meth:`anomalib_hgad.Hgad.add_classes`."""
+    if not model.class_names:
+        msg = "The model knows no product: expected a trained one. Train it on the products that there are."
+        raise ValueError(msg)
+    added_classes.check_can_change(model.model)
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    names = datamodule_class_names(datamodule)
+    if known := [name for name in names if name in model.class_names]:
+        msg = f"The model knows {', '.join(known)} already: expected products with names of their own. Remove the old "
+        msg += "ones first, or rename the folders."
+        raise ValueError(msg)
+    before = model.class_names
+    model.fit_added = FitAdded([*before, *names], len(names))
+    model.labels.names = [*before, *names]
+    trainer = Trainer(
+        accelerator=accelerator,
+        devices=1,
+        max_epochs=1,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    try:
+        trainer.fit(model, datamodule=datamodule)
+        added = model.fit_added.added
+    except BaseException:
+        model.labels.names = before
+        raise
+    finally:
+        model.fit_added = None
+    model.labels.records |= {of_class.name: ClassRecord.of_today(of_class.images) for of_class in added}
+    return added
+
+
+def remove_class(model: Hgad, name: str) -> None:
+    """Remove a class from a model; see :meth:`anomalib_hgad.Hgad.remove_class`."""
+    added_classes.check_can_change(model.model)
+    names = model.class_names
+    if name not in names:
+        msg = f"The model does not know {name!r}. It knows {', '.join(names) or 'nothing'}."
+        raise ValueError(msg)
+    if len(names) == 1:
+        msg = f"{name!r} is the only product of the model: expected another one to be left. Delete the model instead."
+        raise ValueError(msg)
+    added_classes.remove_class(model.model, names.index(name))
+    model.labels.names = [other for other in names if other != name]
+    model.labels.records.pop(name, None)
+
+
+def write_checkpoint(model: Hgad, original: Path, output: Path) -> None:
+    """Write a model whose products are others than those of the checkpoint that it was loaded from.
+
+    All else is as in that checkpoint, but for the state of the optimiser, which is of the old products.
+
+    Args:
+        model: The model.
+        original: The checkpoint.
+        output: The new one, complete or not there at all.
+    """
+    with explain_checkpoint_errors(original):
+        checkpoint: dict[str, Any] = torch.load(original, map_location="cpu", weights_only=True)
+    kept = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith(EVALUATOR_PREFIX)}
+    weights = {name: value for name, value in model.state_dict().items() if not name.startswith(EVALUATOR_PREFIX)}
+    checkpoint["state_dict"] = weights | kept
+    checkpoint |= {"optimizer_states": [], "lr_schedulers": []}
+    model.on_save_checkpoint(checkpoint)
+    with atomic_write(output) as unfinished:
+        torch.save(checkpoint, unfinished)
