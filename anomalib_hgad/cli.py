@@ -14,6 +14,7 @@ from anomalib_hgad.compatibility import explain_missing_names
 
 with explain_missing_names():
     from anomalib_hgad.benchmark.command import benchmark
+    from anomalib_hgad.products.command import add_product, list_products, remove_product
     from anomalib_hgad.report.command import report
 
 
@@ -26,24 +27,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 if all went well.
     """
-    parser = ArgumentParser(prog="anomalib-hgad", description="Benchmarks and reports of models of many classes.")
+    parser = ArgumentParser(
+        prog="anomalib-hgad", description="Reports, benchmarks and products of models of many classes."
+    )
     commands = parser.add_subcommands()
-    names = {}
-    for function in (benchmark, report):
+    functions, names = {}, {}
+    for function in (report, benchmark, add_product, remove_product, list_products):
+        command = function.__name__.replace("_", "-")
         of_command = ArgumentParser(description=function.__doc__)
         of_command.add_argument("--config", action=ActionConfigFile, help="YAML file with the arguments")
-        names[function.__name__] = of_command.add_function_arguments(function, as_positional=function is report)
-        commands.add_subcommand(function.__name__, of_command)  # type: ignore[no-untyped-call]
+        functions[command] = function
+        names[command] = of_command.add_function_arguments(function, as_positional=function is report)
+        commands.add_subcommand(command, of_command)  # type: ignore[no-untyped-call]
     settings = parser.instantiate_classes(parser.parse_args(arguments))
     chosen = settings[settings.subcommand]
     values = {name: chosen[name] for name in names[settings.subcommand]}
     try:
-        if settings.subcommand == "benchmark":
-            return 1 if benchmark(**values) else 0
-        report(**values)
+        failures = functions[settings.subcommand](**values)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
-    return 0
+    return 1 if settings.subcommand == "benchmark" and failures else 0
 
 
 if __name__ == "__main__":

@@ -96,11 +96,11 @@ def sources_of_datamodules(datamodules: Sequence[AnomalibDataModule]) -> list[Cl
         replace(source, name=f"{source.dataset}_{source.name}") if counts[source.name] > 1 else source
         for source in sources
     ]
-    _check_names([source.name for source in sources])
+    check_names([source.name for source in sources])
     return sources
 
 
-def _check_names(names: Sequence[str]) -> None:
+def check_names(names: Sequence[str]) -> None:
     """Raise if a class is named twice, or so that its pictures and runs would be outside the folder of the results."""
     check_folder_names("a class", names)
     if taken := [name for name in names if name in {MEAN, POOLED, UNKNOWN}]:
@@ -183,7 +183,7 @@ def _chosen(wanted: Sequence[str], there: Sequence[str], where: str) -> list[str
     if unknown or not wanted:
         msg = f"Expected categories of {where} ({', '.join(there)}), got {', '.join(unknown) or 'none'}. Correct them."
         raise ValueError(msg)
-    _check_names(wanted)
+    check_names(wanted)
     return sorted(wanted)
 
 

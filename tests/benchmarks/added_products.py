@@ -111,7 +111,10 @@ def chosen(images: Images, rows: np.ndarray) -> Images:
 
 @torch.no_grad()
 def judge(module: Hgad, name: str, images: Images) -> dict[str, float | None]:
-    """Image and pixel AUROC of a class, and the share of its images that are taken for it, in percent; class inferred."""
+    """Image and pixel AUROC of a class, its images that are taken for it, and its normal ones that are not called unknown.
+
+    In percent, with the class inferred.
+    """
     model: HgadModel = module.model
     scores, maps, right, known = [], [], [], []
     for rows in torch.arange(len(images.class_index)).split(BATCH):

@@ -25,7 +25,7 @@ FLOORS = (
     ("models",),
     ("models.hgad", "models.uniad"),
     ("demo", "benchmark"),
-    ("report",),
+    ("report", "products"),
     ("cli",),
 )
 """Rooms from the bottom up. Those of one floor do not know one another."""

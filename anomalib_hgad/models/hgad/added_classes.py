@@ -102,6 +102,28 @@ def append_classes(
     _set_rivals(model, _renumbered(_rivals(model), order), rivals, gaussians)
 
 
+def likely_to_move(model: HgadModel, first: int) -> list[tuple[int, int]]:
+    """Classes whose normal images may be taken for one that was added, by what is kept of them.
+
+    An image of class y has, on average, E_y log p(z|y) - E_y log p(z|k) more under its own class than under k. Where
+    that is less than the margin within which its typicality lies, k may have it.
+
+    Args:
+        model: The model.
+        first: The first of the added classes.
+
+    Returns:
+        Pairs of an older class and an added one.
+    """
+    lead = torch.zeros(first, model.num_classes, dtype=torch.float64)
+    for prior in _priors(model):
+        means, covariances = prior.class_centers[:first].detach().double(), prior.covariances()[:first]
+        densities = prior.mean_log_densities(means, covariances)[:, : model.num_classes].cpu()
+        lead += (densities.diagonal().unsqueeze(1) - densities) / means.shape[1] / len(model.priors)
+    close = lead[:, first:] < model.novelty.margin[:first].double().cpu().unsqueeze(1)
+    return [(old, first + added) for old, added in close.nonzero().tolist()]
+
+
 def remove_class(model: HgadModel, index: int) -> None:
     """Let a model not know a class any more.
 

@@ -175,13 +175,13 @@ class _Images:
         """
         kept = self._module.training_data.patched
         of_class: dict[int, int] = defaultdict(int)
-        parts = []
-        for part in self.parts:
-            of_class[part // PARTS] += 1
-            parts += [part] * (PATCHES_OF_IMAGE if of_class[part // PARTS] <= LIMIT_IMAGES else 0)
+        of_patched = []
+        for image_part in self.parts:
+            of_class[image_part // PARTS] += 1
+            of_patched += [image_part] * (PATCHES_OF_IMAGE if of_class[image_part // PARTS] <= LIMIT_IMAGES else 0)
         pixels, row = PatchPixels(len(self.counts)), 0
         for features, masks, _ in patched_batches(self._trainer, self._module) if kept is None else kept:
-            part = torch.tensor(parts[row : row + len(masks)], device=self._module.device)
+            part = torch.tensor(of_patched[row : row + len(masks)], device=self._module.device)
             row += len(masks)
             readings = model.read([level.to(self._module.device) for level in features])
             _, maps = model.raw_scores(model.level_scores(readings, first + part), first + part, masks.shape[-2:])

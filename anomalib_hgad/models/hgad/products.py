@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,14 +50,18 @@ def add_classes(model: Hgad, datamodule: AnomalibDataModule, accelerator: str) -
         enable_checkpointing=False,
         enable_model_summary=False,
     )
+    was_training = model.training
     try:
-        trainer.fit(model, datamodule=datamodule)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*returned `None`, this fit will run with no optimizer")
+            trainer.fit(model.train(), datamodule=datamodule)
         added = model.fit_added.added
     except BaseException:
         model.labels.names = before
         raise
     finally:
         model.fit_added = None
+        model.train(was_training)
     model.labels.records |= {of_class.name: ClassRecord.of_today(of_class.images) for of_class in added}
     return added
 

@@ -1,0 +1,173 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Add products to a checkpoint, remove them, and list them."""
+
+# No `from __future__ import annotations`: jsonargparse reads the types of the arguments.
+
+from copy import deepcopy
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from anomalib_hgad.models.hgad.added_classes import check_can_change, likely_to_move
+from anomalib_hgad.models.hgad.calibration import PIXEL_LIMIT
+from anomalib_hgad.models.hgad.fit_added import AddedClass
+from anomalib_hgad.models.hgad.lightning_model import Hgad
+from anomalib_hgad.models.hgad.products import write_checkpoint
+from anomalib_hgad.products.images import MovedImage, moved_images, product_images
+
+LISTED_IMAGES = 10
+"""Most images that a summary names."""
+
+CONSOLE = Console(markup=False)  # names may have brackets
+
+
+def add_product(
+    ckpt_path: Path,
+    data: dict[str, Any],
+    name: str | None = None,
+    output: Path | None = None,
+    known_images: Path | None = None,
+    accelerator: str = "cpu",
+) -> None:
+    """Let a trained Hgad know more products, from a few normal images, in seconds.
+
+    All others keep their scores, labels and thresholds, bit for bit, for every image that the model takes for one of
+    them. Export the new checkpoint again for the line.
+
+    Args:
+        ckpt_path: Checkpoint of the model.
+        data: Arguments of ``MultiClass``. ``root`` is the folder of a product, with ``train/good`` or normal images in
+            it, or a folder of such folders.
+        name: Name of the product, if there is one. ``None`` takes that of its folder.
+        output: The new checkpoint. ``None`` writes ``NAME-with-PRODUCTS.ckpt`` beside the old one.
+        known_images: Folder with images of the products that the model knows, to see whether some are now taken for a
+            new one.
+        accelerator: Lightning's accelerator.
+
+    Raises:
+        ValueError: If the model cannot take more products, knows one of these already, or sees a known one in an image.
+        FileNotFoundError: If the checkpoint, a folder or an image is missing.
+    """
+    started = perf_counter()
+    model = load(ckpt_path)
+    check_can_change(model.model)
+    datamodule = product_images(data, name)
+    before, known = deepcopy(model.model), model.class_names
+    added = model.add_classes(datamodule, accelerator)
+    path = output or ckpt_path.with_name(f"{ckpt_path.stem}-with-{'-'.join(row.name for row in added)}.ckpt")
+    write_checkpoint(model, ckpt_path, path)
+    moved = [] if known_images is None else moved_images(before, model, known_images)
+    summarise(model, added, known, moved)
+    CONSOLE.print(f"Checkpoint of {len(model.class_names)} products: {path} ({perf_counter() - started:.1f} s)")
+
+
+def remove_product(ckpt_path: Path, names: list[str], output: Path | None = None) -> None:
+    """Let a trained Hgad not know some products any more; all others keep their scores.
+
+    Args:
+        ckpt_path: Checkpoint of the model.
+        names: The products.
+        output: The new checkpoint. ``None`` writes ``NAME-without-PRODUCTS.ckpt`` beside the old one.
+
+    Raises:
+        ValueError: If the model does not know one of them, or no other one.
+        FileNotFoundError: If there is no checkpoint.
+    """
+    model = load(ckpt_path)
+    for name in names:
+        model.remove_class(name)
+    path = output or ckpt_path.with_name(f"{ckpt_path.stem}-without-{'-'.join(names)}.ckpt")
+    write_checkpoint(model, ckpt_path, path)
+    CONSOLE.print(f"Checkpoint of {len(model.class_names)} products: {path}")
+
+
+def list_products(ckpt_path: Path) -> None:
+    """List the products that a checkpoint of Hgad knows: their images, since when, and their limits.
+
+    Args:
+        ckpt_path: Checkpoint of the model.
+
+    Raises:
+        ValueError: If the file is no checkpoint of Hgad.
+        FileNotFoundError: If there is no such file.
+    """
+    model = load(ckpt_path)
+    calibration, novelty = model.model.calibration, model.model.novelty
+    threshold = getattr(model.post_processor, "image_threshold", None)
+    table = Table(caption="Limits of scores before all products are put on one scale; typicality in nats a dimension.")
+    for heading in ("product", "images", "since", "anomalous above", "pixels above", "unknown below typicality"):
+        table.add_column(heading, justify="left" if heading in {"product", "since"} else "right")
+    for index, name in enumerate(model.class_names):
+        record = model.labels.records.get(name)
+        cells = ["–", "–"] if record is None else [str(record.images), record.date]
+        limits = [
+            None if threshold is None else calibration.location[index] + threshold * calibration.spread[index],
+            None
+            if model.pixel_limit is None
+            else calibration.pixel_location[index] + PIXEL_LIMIT * calibration.pixel_spread[index],
+            novelty.location[index] - novelty.margin[index],
+        ]
+        table.add_row(name, *cells, *("–" if limit is None or limit.isnan() else f"{limit:.3f}" for limit in limits))
+    CONSOLE.print(table)
+
+
+def load(ckpt_path: Path) -> Hgad:
+    """The model of a checkpoint.
+
+    Args:
+        ckpt_path: The checkpoint.
+
+    Returns:
+        The model, on the CPU.
+
+    Raises:
+        ValueError: If the file is no checkpoint of Hgad.
+        FileNotFoundError: If there is no such file.
+    """
+    if not ckpt_path.is_file():
+        msg = (
+            f"No checkpoint at {ckpt_path}. `anomalib train --model Hgad` writes one into weights/lightning of its run."
+        )
+        raise FileNotFoundError(msg)
+    return Hgad.load_from_checkpoint(ckpt_path, map_location="cpu").eval()
+
+
+def summarise(model: Hgad, added: list[AddedClass], known: list[str], moved: list[MovedImage]) -> None:
+    """Print what was added, and what to look at before it is used.
+
+    Args:
+        model: The model with the new products.
+        added: What was found out about them.
+        known: Products that it knew before.
+        moved: Images of these that are now taken for a new one.
+    """
+    location, margin = (values[: len(known)] for values in (model.model.novelty.location, model.model.novelty.margin))
+    least = int(location.argmin())
+    for row in added:
+        CONSOLE.print(
+            f"Added {row.name}: {row.images} images. Unseen ones have a typicality of {row.typicality:.2f} nats a "
+            f"dimension; those of the other products {location.min():.2f} to {location.max():.2f}."
+        )
+        if row.typicality < location[least] - margin[least]:
+            CONSOLE.print(
+                f"  The model fits {row.name} worse than any of its products. Train it anew with all of them, as by "
+                "`anomalib train --ckpt_path` with this checkpoint, and compare."
+            )
+        for other, count in row.taken_for.items():
+            CONSOLE.print(f"  {count} of them would be taken for {other} if they were not among the {row.images}.")
+    for old, new in likely_to_move(model.model, len(known)):
+        CONSOLE.print(
+            f"Warning: {model.class_names[new]} looks so much like {model.class_names[old]} that normal images of the "
+            "latter may be taken for it. Give some as known_images to see, and train all products together if so."
+        )
+    if moved:
+        CONSOLE.print(f"Warning: {len(moved)} images of known products are now taken for a new one:")
+        for image in moved[:LISTED_IMAGES]:
+            CONSOLE.print(f"  {image.path}: {image.before} -> {image.after}")
+        if len(moved) > LISTED_IMAGES:
+            CONSOLE.print(f"  and {len(moved) - LISTED_IMAGES} more")

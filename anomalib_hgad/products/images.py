@@ -1,0 +1,109 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Images of new products, and what becomes of those of known ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.data.utils import read_image
+
+from anomalib_hgad.data.folders import image_files
+from anomalib_hgad.data.images import naming_errors
+from anomalib_hgad.data.multi_class import MultiClass
+from anomalib_hgad.data.sources import check_names
+from anomalib_hgad.models.hgad.lightning_model import Hgad
+from anomalib_hgad.models.hgad.torch_model import HgadModel
+
+
+@dataclass(frozen=True)
+class MovedImage:
+    """An image that is taken for another product than before.
+
+    Attributes:
+        path: Its file.
+        before: The product that it was taken for.
+        after: The product that it is taken for now.
+    """
+
+    path: Path
+    before: str
+    after: str
+
+
+def product_images(data: dict[str, Any], name: str | None) -> MultiClass:
+    """Images of one product or of several.
+
+    Args:
+        data: Arguments of :class:`~anomalib_hgad.MultiClass`; ``root`` may be the folder of a single product as well.
+        name: Name of the product, if there is one; ``None`` takes that of its folder.
+
+    Returns:
+        The datamodule.
+
+    Raises:
+        ValueError: If an argument is unknown, or if there is a name for several products.
+        FileNotFoundError: If a folder or an image is missing.
+    """
+    if unknown := sorted(data.keys() - signature(MultiClass).parameters):
+        msg = f"MultiClass has no argument {', '.join(unknown)}. It has {', '.join(signature(MultiClass).parameters)}."
+        raise ValueError(msg)
+    datamodule = MultiClass(**{"num_workers": 0} | data | _of_one_product(data))
+    if name is not None:
+        if len(datamodule.sources) > 1:
+            msg = (
+                f"Expected one product to be called {name!r}, got {', '.join(datamodule.class_names)}. Leave the name "
+            )
+            msg += "out, or give the folder of one of them."
+            raise ValueError(msg)
+        check_names([name])
+        datamodule.sources = [replace(datamodule.sources[0], name=name)]
+    return datamodule
+
+
+def _of_one_product(data: dict[str, Any]) -> dict[str, Any]:
+    """Arguments that make the folder of a single product a folder of products; none if it is one already."""
+    if "root" not in data or {"dataset", "datamodules", "categories"} & data.keys():
+        return {}
+    root = Path(data["root"])
+    if (root / (data.get("normal_dir") or "train/good")).is_dir():
+        return {"root": root.resolve().parent, "categories": [root.resolve().name]}
+    if root.is_dir() and any(file.parent == root for file in image_files(root)):
+        return {"root": root.resolve().parent, "categories": [root.resolve().name], "normal_dir": "."}
+    return {}
+
+
+@torch.no_grad()
+def moved_images(before: HgadModel, model: Hgad, folder: Path) -> list[MovedImage]:
+    """Images of known products that are taken for an added one.
+
+    Args:
+        before: The torch model as it was.
+        model: The model with the added products.
+        folder: Folder of the images.
+
+    Returns:
+        These images, by the names of their files.
+
+    Raises:
+        FileNotFoundError: If there are no images.
+    """
+    paths = image_files(folder)
+    if not paths:
+        msg = f"Expected images of known products in {folder}, found none. Correct known_images, or leave it out."
+        raise FileNotFoundError(msg)
+    transform = getattr(model.pre_processor, "transform", None)
+    moved = []
+    for path in paths:
+        with naming_errors(path):
+            image = read_image(path, as_tensor=True).unsqueeze(0)
+        readings = before.read(before.encoder(image if transform is None else transform(image)))
+        old, new = (int(of.class_posterior(readings).argmax()) for of in (before, model.model))
+        if new >= before.num_classes:
+            moved.append(MovedImage(path, model.class_names[old], model.class_names[new]))
+    return moved
