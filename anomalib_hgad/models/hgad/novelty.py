@@ -31,6 +31,37 @@ FALSE_UNKNOWN_RATE = 1e-4
 WIDE_MARGIN = 1e6
 """Margin in nats per dimension where no class has two images to take one from: no image is novel then."""
 
+LEAST_DEVIATION = 1e-3
+"""Deviation in nats per dimension of images that are all alike."""
+
+
+def class_variance(counts: torch.Tensor, squared_deviations: torch.Tensor) -> torch.Tensor:
+    """Variance of every class, drawn towards that of all classes, which counts as much as :data:`PRIOR_IMAGES` values.
+
+    Args:
+        counts: Number of values of each class, shape (K,), of at least one class two.
+        squared_deviations: Sum of their squared deviations from the class's mean, shape (K,).
+
+    Returns:
+        Variances, shape (K,).
+    """
+    freedom = (counts - 1).clamp(min=0)
+    common = squared_deviations.sum() / freedom.sum()
+    return (squared_deviations + PRIOR_IMAGES * common) / (freedom + PRIOR_IMAGES)
+
+
+def degrees_of_freedom(counts: torch.Tensor) -> torch.Tensor:
+    """Degrees of freedom of Student's t that go with :func:`class_variance`.
+
+    Args:
+        counts: Number of values of each class, shape (K,).
+
+    Returns:
+        Degrees, shape (K,): never more than there are in all; 0 where no class has two values.
+    """
+    freedom = (counts - 1).clamp(min=0)
+    return (freedom + PRIOR_IMAGES).clamp(max=freedom.sum())
+
 
 class NoveltyScale(nn.Module):
     """Measures how much less typical an image is than normal images of its class.
@@ -77,8 +108,7 @@ class NoveltyScale(nn.Module):
     def update(self, typicalities: ClassValues) -> None:
         """Set the scale.
 
-        The variance of a class is drawn towards that of all classes, which counts as much as :data:`PRIOR_IMAGES`
-        images. How far from the mean of n images a new one is, over that deviation, follows Student's t.
+        How far from the mean of n images a new one is, over its deviation, follows Student's t.
 
         Args:
             typicalities: Typicality of normal images, of images that the model was not trained on where there are
@@ -90,16 +120,14 @@ class NoveltyScale(nn.Module):
         location = torch.where(counts > 0, means, means[counts > 0].mean())
         self.location.copy_(location)
         self.images.copy_(counts)
-        freedom = (counts - 1).clamp(min=0)
-        if not freedom.sum():
+        if not degrees_of_freedom(counts).sum():
             self.margin.fill_(WIDE_MARGIN)
             self.deviation.zero_()
             return
-        variance = (squares + PRIOR_IMAGES * squares.sum() / freedom.sum()) / (freedom + PRIOR_IMAGES)
+        variance = class_variance(counts, squares)
         self.deviation.copy_(variance.sqrt())
         # A new image differs from the mean of n by its own deviation and by that of the mean.
         deviation = (variance * (1 + 1 / counts.clamp(min=1))).sqrt()
-        degrees = (freedom + PRIOR_IMAGES).clamp(max=freedom.sum())
-        limits = torch.from_numpy(student_t.isf(FALSE_UNKNOWN_RATE, degrees.cpu().numpy()))
+        limits = torch.from_numpy(student_t.isf(FALSE_UNKNOWN_RATE, degrees_of_freedom(counts).cpu().numpy()))
         # Images that are all alike have no deviation.
-        self.margin.copy_(limits.to(deviation) * deviation.clamp(min=1e-3))
+        self.margin.copy_(limits.to(deviation) * deviation.clamp(min=LEAST_DEVIATION))
