@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from jsonargparse import ActionConfigFile, ArgumentParser
 
@@ -15,6 +16,7 @@ from anomalib_hgad.compatibility import explain_missing_names
 with explain_missing_names():
     from anomalib_hgad.benchmark.command import benchmark
     from anomalib_hgad.report.command import report
+    from anomalib_hgad.report.monitor.command import monitor
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,10 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = ArgumentParser(prog="anomalib-hgad", description="Benchmarks and reports of models of many classes.")
     commands = parser.add_subcommands()
     names = {}
-    for function in (benchmark, report):
+    for function in (benchmark, report, monitor):
         of_command = ArgumentParser(description=function.__doc__)
         of_command.add_argument("--config", action=ActionConfigFile, help="YAML file with the arguments")
-        names[function.__name__] = of_command.add_function_arguments(function, as_positional=function is report)
+        names[function.__name__] = of_command.add_function_arguments(
+            function, as_positional=function is report, skip={"predictions"}
+        )
+        if function is monitor:  # jsonargparse takes a list as one argument
+            of_command.add_argument("predictions", nargs="+", type=Path, help="tables, or folders that hold one each")
+            names[function.__name__].append("predictions")
         commands.add_subcommand(function.__name__, of_command)  # type: ignore[no-untyped-call]
     settings = parser.instantiate_classes(parser.parse_args(arguments))
     chosen = settings[settings.subcommand]
@@ -40,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if settings.subcommand == "benchmark":
             return 1 if benchmark(**values) else 0
-        report(**values)
+        {"report": report, "monitor": monitor}[settings.subcommand](**values)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     return 0
