@@ -75,7 +75,7 @@ def predictions_of_batch(batch: ImageBatch) -> list[Prediction]:
         "class_name": _column(batch, "class_name", len(paths)),
         "pred_class_name": _column(batch, "pred_class_name", len(paths)),
         "gt_label": _column(batch, "gt_label", len(paths)),
-        "pred_label": _decisions(batch, len(paths)),
+        "pred_label": _column(batch, "pred_label", len(paths)),
         "pred_score": _column(batch, "pred_score", len(paths)),
         "raw_score": _column(batch, "raw_score", len(paths)),
         "novelty": _column(batch, "novelty", len(paths)),
@@ -89,12 +89,6 @@ def predictions_of_batch(batch: ImageBatch) -> list[Prediction]:
 def _column(batch: ImageBatch, name: str, length: int) -> list[Any]:
     values = getattr(batch, name, None)
     return [None] * length if values is None else list(values if isinstance(values, list) else values.tolist())
-
-
-def _decisions(batch: ImageBatch, length: int) -> list[bool | None]:
-    # Without a threshold anomalib's post-processor gives the score in the place of the decision.
-    decisions = _column(batch, "pred_label", length)
-    return [decision if isinstance(decision, bool) else None for decision in decisions]
 
 
 def write_predictions(predictions: Iterable[Prediction], folder: Path, name: str = PREDICTIONS_FILE) -> None:
@@ -158,7 +152,7 @@ def read_table(path: Path) -> list[Prediction]:
         msg = f"{path} is no table of predictions: {error}"
         raise ValueError(msg) from error
     if list(table) != list(COLUMNS):
-        msg = f"{path}: expected the columns {', '.join(COLUMNS)}, got {', '.join(map(str, table))}."
+        msg = f"{path}: expected the columns {', '.join(COLUMNS)}, got {', '.join(map(ascii, table))}."
         raise ValueError(msg)
     table = table.astype(object)
     return [Prediction(**row) for row in table.where(table.notna(), None).to_dict("records")]

@@ -118,7 +118,8 @@ def show(periods: Sequence[Period], records: dict[str, list[Record]], moved: Seq
         moved: Products that have moved.
         output: Folder of the files.
     """
-    console = Console(markup=False)  # names may have brackets
+    # Names may have brackets, and paths are copied.
+    console = Console(markup=False, soft_wrap=True)
     if moved:
         table = Table(title="Products that have moved", title_justify="left")
         for heading in ("product", "is", "from", "until", "seen in"):
@@ -135,6 +136,7 @@ def show(periods: Sequence[Period], records: dict[str, list[Record]], moved: Seq
         if period.unknown:
             console.print(f"{period.label}: {period.unknown} of {period.images} images are of no known product.")
         for name, images in period.products.items():
-            if not images.normal:
-                console.print(f"{period.label}: no image of {name} was found normal, of {images.anomalous}.")
+            if images.anomalous > images.normal:
+                count = images.normal + images.anomalous
+                console.print(f"{period.label}: {images.anomalous} of {count} images of {name} were found anomalous.")
     console.print(f"Charts: {output / PAGE}, table: {output / TABLE}")

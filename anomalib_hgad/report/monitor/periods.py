@@ -121,11 +121,11 @@ def check_rows(file: Path, rows: Sequence[Prediction], names: Sequence[str]) -> 
     faults: dict[str, Callable[[Prediction], bool]] = {
         "have no novelty, which models other than Hgad do not tell": lambda row: row.novelty is None,
         "have no inferred class, as of a single Gaussian for several products": lambda row: row.pred_class_name is None,
-        "were found neither normal nor anomalous, as the model has no threshold": lambda row: row.pred_label is None,
+        "were found neither normal nor anomalous, as without a post-processor": lambda row: row.pred_label is None,
     }
     for fault, is_wrong in faults.items():
         if count := sum(map(is_wrong, rows)):
-            msg = f"{file}: {count} of {len(rows)} images {fault}. Expected a table of Hgad with thresholds."
+            msg = f"{file}: {count} of {len(rows)} images {fault}. Expected a table of Hgad with decisions."
             raise ValueError(msg)
     if others := sorted({str(row.pred_class_name) for row in rows} - {*names, UNKNOWN}):
         msg = f"{file}: the checkpoint does not know {', '.join(others)}, only {', '.join(names)}. Give the checkpoint "

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from anomalib_hgad.models.hgad.novelty import NoveltyScale
 
 STATE_PREFIX = "model.novelty."
 """How the names of the scale's numbers begin in a checkpoint."""
+
+THRESHOLD = "post_processor._image_threshold"
+"""Where a checkpoint has anomalib's threshold of the images; NaN if the training had no validation."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def read_scale(ckpt_path: Path) -> ProductScale:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read, is of another model or version, or tells no products apart.
+        ValueError: If it cannot be read, is of another model or version, tells no products apart, or has no threshold.
     """
     if not ckpt_path.is_file():
         msg = f"{ckpt_path} is missing. Expected the checkpoint that made the tables."
@@ -66,7 +70,10 @@ def read_scale(ckpt_path: Path) -> ProductScale:
         msg = f"{ckpt_path} is of a single Gaussian for all products (prior='single_gaussian'), which tells none apart. "
         msg += "Expected a checkpoint of another prior."
         raise ValueError(msg)
-    scale = NoveltyScale(len(names))
     state = checkpoint["state_dict"]
+    if math.isnan(state.get(THRESHOLD, math.nan)):
+        msg = f"{ckpt_path} has no threshold: what its tables call normal means nothing. Train with validation images."
+        raise ValueError(msg)
+    scale = NoveltyScale(len(names))
     scale.load_state_dict({name: state[f"{STATE_PREFIX}{name}"] for name in scale.state_dict()})
     return ProductScale(names, scale)
