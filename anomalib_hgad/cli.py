@@ -47,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if settings.subcommand == "benchmark":
             return 1 if benchmark(**values) else 0
-        {"report": report, "monitor": monitor}[settings.subcommand](**values)
+        if settings.subcommand == "report":
+            report(**values)
+        else:
+            monitor(**values)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     return 0

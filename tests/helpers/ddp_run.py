@@ -73,7 +73,7 @@ class Death(Callback):
 
 
 def run(folder: Path, devices: int, killed: int | None = None) -> None:
-    """Train, test, predict, and leave losses, state, figures and tables in FOLDER; the data are in ``data`` beside it."""
+    """Train, test, predict, and leave losses, state, figures and tables in FOLDER; its data are in ``data`` beside."""
     folder.mkdir(parents=True, exist_ok=True)
     record = Record(folder)
     read_image, encode = anomalib_image.read_image, PyramidEncoder.forward

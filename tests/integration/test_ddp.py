@@ -98,7 +98,8 @@ def test_figures_are_those_of_one_process(folder: Path) -> None:
 def test_predictions_are_those_of_one_process(folder: Path) -> None:
     """Of 11 images the first process predicts six and the second one five."""
     one, two = (
-        {row.image_path: row for row in read_table(next((folder / name).rglob(PREDICTED_FILE)))} for name in ("one", "two")
+        {row.image_path: row for row in read_table(next((folder / name).rglob(PREDICTED_FILE)))}
+        for name in ("one", "two")
     )
     assert len(one) == 11
     assert set(one) == set(two)

@@ -21,6 +21,7 @@ from tests.helpers.engines import engine
 
 pytestmark = pytest.mark.slow
 
+RealLine = tuple[Hgad, Path, dict[str, list[np.ndarray]]]
 CHECKPOINT = Path("weights/lightning/model.ckpt")
 DRIFTS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "brighter": lambda image, by: (image * (1 + 0.1 * by)).clip(0, 255).astype(np.uint8),
@@ -69,7 +70,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Hgad, Path]:
             save(root / "data" / name / f"train/good/{number}.png", render(name, "train", number)[0])
         for number in range(3):
             save(root / "data" / name / f"test/good/{number}.png", render(name, "test", number)[0])
-            save(root / "data" / name / f"test/{kind}/{number}.png", np.full((256, 256, 3), 255 * number // 3, np.uint8))
+            save(root / "data" / name / f"test/{kind}/{number}.png", np.full((256, 256, 3), 80 * number, np.uint8))
     model = Hgad(
         backbone=BACKBONE,
         backbone_weights=WEIGHTS,
@@ -106,8 +107,8 @@ def test_drift_of_one_product_is_seen_and_the_other_stays(
 
 
 @pytest.fixture(scope="module")
-def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Hgad, Path, dict[str, list[np.ndarray]]]:
-    """A model of 30 images each of two real products, the folder of its training, and 20 images that it has not seen."""
+def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RealLine:
+    """A model of 30 images each of two real products, the folder of its training, and 20 images that it did not see."""
     root = tmp_path_factory.mktemp("real")
     kept = {}
     for name in ("mvtec_hazelnut", "mvtec_transistor"):
@@ -126,9 +127,7 @@ def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[H
 
 
 @pytest.mark.parametrize("drift", DRIFTS)
-def test_drift_of_a_real_product_is_seen_and_the_other_stays(
-    real: tuple[Hgad, Path, dict[str, list[np.ndarray]]], drift: str, tmp_path: Path
-) -> None:
+def test_drift_of_a_real_product_is_seen_and_the_other_stays(real: RealLine, drift: str, tmp_path: Path) -> None:
     """The first two periods have ten images each, the others all of them, changed by more and more."""
     model, run, kept = real
     hazelnuts, transistors = kept.values()

@@ -3,7 +3,7 @@
 
 """Control charts of the mean typicality of a product: of each period by itself, and over the periods.
 
-The limits are those of charts for means (Montgomery, Introduction to Statistical Quality Control, chapters 6 and 9), with
+The limits are those of charts for means and of the EWMA (Montgomery, Introduction to Statistical Quality Control), with
 two corrections, as what is expected comes from few values: Student's t in the place of the normal distribution, and the
 error of the expected mean, which all periods share.
 

@@ -67,7 +67,7 @@ def read_scale(ckpt_path: Path) -> ProductScale:
     check_versions(checkpoint)
     names = ClassLabels(None).names_in(checkpoint, resumes=False)
     if checkpoint["hyper_parameters"].get("prior") == "single_gaussian":
-        msg = f"{ckpt_path} is of a single Gaussian for all products (prior='single_gaussian'), which tells none apart. "
+        msg = f"{ckpt_path} is of a single Gaussian for all products (prior='single_gaussian'): it tells none apart. "
         msg += "Expected a checkpoint of another prior."
         raise ValueError(msg)
     state = checkpoint["state_dict"]

@@ -87,8 +87,10 @@ def test_nothing_has_moved(line: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "None." in (line / "charts/monitor.html").read_text(encoding="utf-8")
 
 
-def test_product_of_which_no_image_is_normal_is_named(line: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_predictions([*GOOD[:3], *(replace(row, pred_label=True) for row in GOOD[3:])], line / "days/3", PREDICTED_FILE)
+def test_product_of_which_most_images_are_anomalous_is_named(line: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_predictions(
+        [*GOOD[:3], *(replace(row, pred_label=True) for row in GOOD[3:])], line / "days/3", PREDICTED_FILE
+    )
     assert run(*days("1", "2", "3")) == 0
     assert "3: 3 of 3 images of nut <b>&$x were found anomalous." in capsys.readouterr().out
     table = pd.read_csv(line / "monitor/monitor.csv")
@@ -181,7 +183,10 @@ def test_false_alarm_rate_out_of_range(line: Path, capsys: pytest.CaptureFixture
     ("change", "message"),
     [
         ({CLASS_NAMES_KEY: None}, "Expected a checkpoint of anomalib_hgad.Hgad; this one is of another model"),
-        ({VERSIONS_KEY: {"anomalib-hgad": "0.1.0", "anomalib": "2.7.0"}}, "The checkpoint was made with anomalib-hgad 0.1.0"),
+        (
+            {VERSIONS_KEY: {"anomalib-hgad": "0.1.0", "anomalib": "2.7.0"}},
+            "The checkpoint was made with anomalib-hgad 0.1.0",
+        ),
         ({VERSIONS_KEY: None}, "Expected a checkpoint of a model of anomalib_hgad"),
         ({"state_dict": {THRESHOLD: torch.tensor(torch.nan)}}, "has no threshold"),
         ({"hyper_parameters": {"prior": "single_gaussian"}}, "is of a single Gaussian for all products"),

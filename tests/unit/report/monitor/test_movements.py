@@ -56,7 +56,7 @@ def test_reference_periods_say_what_is_expected_and_have_no_limits(products: Pro
 
 def test_nothing_tells_how_much_a_product_varies(products: ProductScale) -> None:
     periods = [period("1", bolt=0.0), period("2", nut=0.0), period("3", bolt=0.0)]
-    with pytest.raises(ValueError, match="in two of the first 2 periods. Give more reference_periods"):
+    with pytest.raises(ValueError, match=r"in two of the first 2 periods\. Give more reference_periods"):
         product_records(periods, products, 0.001, 2)
     products.scale.images.fill_(1)
     with pytest.raises(ValueError, match="Train with calibration_share, or give reference_periods"):
