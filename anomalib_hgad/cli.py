@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from jsonargparse import ActionConfigFile, ArgumentParser
 
@@ -16,6 +17,7 @@ with explain_missing_names():
     from anomalib_hgad.benchmark.command import benchmark
     from anomalib_hgad.products.command import add_product, list_products, remove_product
     from anomalib_hgad.report.command import report
+    from anomalib_hgad.report.monitor.command import monitor
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,12 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subcommands()
     functions, names = {}, {}
-    for function in (report, benchmark, add_product, remove_product, list_products):
+    for function in (report, benchmark, monitor, add_product, remove_product, list_products):
         command = function.__name__.replace("_", "-")
         of_command = ArgumentParser(description=function.__doc__)
         of_command.add_argument("--config", action=ActionConfigFile, help="YAML file with the arguments")
         functions[command] = function
-        names[command] = of_command.add_function_arguments(function, as_positional=function is report)
+        names[command] = of_command.add_function_arguments(
+            function, as_positional=function is report, skip={"predictions"}
+        )
+        if function is monitor:  # jsonargparse takes a list as one argument
+            of_command.add_argument("predictions", nargs="+", type=Path, help="tables, or folders that hold one each")
+            names[command].append("predictions")
         commands.add_subcommand(command, of_command)  # type: ignore[no-untyped-call]
     settings = parser.instantiate_classes(parser.parse_args(arguments))
     chosen = settings[settings.subcommand]

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Decision on every image of a test, kept for reports and for other programs."""
+"""Decision on every image of a test or a prediction, kept for reports and for other programs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from anomalib.data import ImageBatch
 from anomalib_hgad.common.files import write_text
 
 PREDICTIONS_FILE = "predictions.csv"
+"""What a test writes."""
+
+PREDICTED_FILE = "predicted.csv"
+"""What a prediction writes: anomalib gives it the folder of a test where both are of one datamodule."""
 
 
 @dataclass(frozen=True)
@@ -87,16 +91,17 @@ def _column(batch: ImageBatch, name: str, length: int) -> list[Any]:
     return [None] * length if values is None else list(values if isinstance(values, list) else values.tolist())
 
 
-def write_predictions(predictions: Iterable[Prediction], folder: Path) -> None:
-    """Write ``predictions.csv``; an interrupted write leaves no half file behind.
+def write_predictions(predictions: Iterable[Prediction], folder: Path, name: str = PREDICTIONS_FILE) -> None:
+    """Write a table of predictions; an interrupted write leaves no half file behind.
 
     Args:
         predictions: Rows of the file.
         folder: Folder of the run.
+        name: Name of the file.
     """
     table = pd.DataFrame(map(asdict, predictions), columns=list(COLUMNS), dtype=object)
     # Where lines end otherwise, a carriage return in the name of a file is written without quotes.
-    write_text(folder / PREDICTIONS_FILE, lambda file: table.to_csv(file, index=False, lineterminator="\r\n"))
+    write_text(folder / name, lambda file: table.to_csv(file, index=False, lineterminator="\r\n"))
 
 
 def read_predictions(folder: Path) -> list[Prediction]:
@@ -117,17 +122,37 @@ def read_predictions(folder: Path) -> list[Prediction]:
         msg = f"{path} is missing. `anomalib test` writes it, and the test after `anomalib train`; give the folder of "
         msg += "such a run."
         raise FileNotFoundError(msg)
-    table = pd.read_csv(
-        path,
-        dtype=COLUMNS,
-        # A class may be called NA.
-        keep_default_na=False,
-        na_values=[""],
-        float_precision="round_trip",
-        encoding_errors="surrogateescape",
-    )
+    return read_table(path)
+
+
+def read_table(path: Path) -> list[Prediction]:
+    """Read a table of predictions, of a test or of a prediction.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The rows.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no such table, or has other columns.
+    """
+    try:
+        table = pd.read_csv(
+            path,
+            dtype=COLUMNS,
+            # A class may be called NA.
+            keep_default_na=False,
+            na_values=[""],
+            float_precision="round_trip",
+            encoding_errors="surrogateescape",
+        )
+    except ValueError as error:
+        msg = f"{path} is no table of predictions: {error}"
+        raise ValueError(msg) from error
     if list(table) != list(COLUMNS):
-        msg = f"{path}: expected the columns {', '.join(COLUMNS)}, got {', '.join(table)}."
+        msg = f"{path}: expected the columns {', '.join(COLUMNS)}, got {', '.join(map(ascii, table))}."
         raise ValueError(msg)
     table = table.astype(object)
     return [Prediction(**row) for row in table.where(table.notna(), None).to_dict("records")]

@@ -1,8 +1,8 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A test of Hgad as one HTML page: ``anomalib-hgad report``.
+"""Pages on what models have said: a test of Hgad as one HTML page, ``anomalib-hgad report``.
 
 ``run_files`` reads what a training and its test have left, ``latents`` looks into the model, ``figures`` and
-``examples`` draw, and ``command`` puts it all on the page, ``page.html``.
+``examples`` draw, and ``command`` puts it all on the page, ``page.html``. ``monitor`` has the page on a line over time.
 """

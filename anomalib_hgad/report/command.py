@@ -5,12 +5,10 @@
 
 # No `from __future__ import annotations`: jsonargparse reads the types of the arguments.
 
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
@@ -21,6 +19,7 @@ from anomalib_hgad.report import figures
 from anomalib_hgad.report.examples import example, worst
 from anomalib_hgad.report.latents import Sample, project, sample_latents
 from anomalib_hgad.report.run_files import RunFiles, read_run
+from anomalib_hgad.report.templates import page_template, time_of_page
 
 PAGE = "report.html"
 COLUMNS = {
@@ -71,20 +70,12 @@ def render(run: RunFiles, other: RunFiles | None) -> str:
     Returns:
         HTML.
     """
-    environment = Environment(
-        loader=PackageLoader("anomalib_hgad.report", "."),
-        autoescape=True,  # names of folders and files come from outside
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
     sample, course = sample_latents(run), run.model.training_course
     normal = [row for row in run.predictions if not row.gt_label]
     anomalous = [row for row in run.predictions if row.gt_label]
-    return environment.get_template("page.html").render(
+    return page_template("page.html").render(
         title=" / ".join(run.folder.resolve().parts[-2:]),  # dataset and version
-        made=datetime.now(tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        made=time_of_page(),
         run=run,
         columns={key: name for key, name in COLUMNS.items() if run.results["pooled"].get(key) is not None},
         normal_count=len(normal),

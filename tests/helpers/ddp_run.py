@@ -73,7 +73,7 @@ class Death(Callback):
 
 
 def run(folder: Path, devices: int, killed: int | None = None) -> None:
-    """Train, test, and leave losses, state and figures in FOLDER; its data are in the folder ``data`` beside it."""
+    """Train, test, predict, and leave losses, state, figures and tables in FOLDER; its data are in ``data`` beside."""
     folder.mkdir(parents=True, exist_ok=True)
     record = Record(folder)
     read_image, encode = anomalib_image.read_image, PyramidEncoder.forward
@@ -122,6 +122,7 @@ def run(folder: Path, devices: int, killed: int | None = None) -> None:
     ):
         training.fit(model, datamodule=datamodule)
         figures = training.test(model, datamodule=datamodule)[0]
+        training.predict(model, datamodule=datamodule, return_predictions=False)
     if training.trainer.is_global_zero:
         (folder / "figures.json").write_text(json.dumps(figures))
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from anomalib_hgad.common.processes import are_repeated
+from anomalib_hgad.evaluation.predictions import PREDICTED_FILE, read_table
 from anomalib_hgad.models.hgad.pixel_limits import PATCHES_OF_IMAGE
 from tests.helpers import trees
 from tests.helpers.ddp_run import run
@@ -90,6 +91,21 @@ def test_figures_are_those_of_one_process(folder: Path) -> None:
         # places.
         if "F1Score" not in name:
             assert two[name] == pytest.approx(figure, abs=5e-3 if "pixel" in name else 1e-4), name
+
+
+@pytest.mark.slow
+@pytest.mark.subprocess
+def test_predictions_are_those_of_one_process(folder: Path) -> None:
+    """Of 11 images the first process predicts six and the second one five."""
+    one, two = (
+        {row.image_path: row for row in read_table(next((folder / name).rglob(PREDICTED_FILE)))}
+        for name in ("one", "two")
+    )
+    assert len(one) == 11
+    assert set(one) == set(two)
+    for path, row in one.items():
+        assert two[path].pred_class_name == row.pred_class_name
+        assert two[path].raw_score == pytest.approx(row.raw_score, rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.slow

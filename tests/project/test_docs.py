@@ -71,7 +71,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     for category in ("bottle", "cable"):
         trees.mvtec_class(tmp_path / "datasets/MVTecAD" / category, train=2)
     for name in ("bolt", "nut"):
-        trees.mvtec_class(tmp_path / "datasets/products" / name, train=2, good=1, bad=1)
+        trees.mvtec_class(tmp_path / "datasets/products" / name, train=8, good=1, bad=1)
         trees.write_image(tmp_path / "datasets/references" / name / "1.png")
         trees.folder_class(tmp_path / "datasets/parts" / name)
     trees.visa_class(tmp_path / "datasets/visa", "candle")

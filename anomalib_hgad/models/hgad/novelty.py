@@ -31,6 +31,42 @@ FALSE_UNKNOWN_RATE = 1e-4
 WIDE_MARGIN = 1e6
 """Margin in nats per dimension where no class has two images to take one from: no image is novel then."""
 
+LEAST_DEVIATION = 1e-3
+"""Deviation in nats per dimension of images that are all alike."""
+
+
+def class_variance(
+    counts: torch.Tensor, squared_deviations: torch.Tensor, common: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Variance of every class, drawn towards that of all classes, which counts as much as :data:`PRIOR_IMAGES` values.
+
+    Args:
+        counts: Number of values of each class, shape (K,), of at least one class two.
+        squared_deviations: Sum of their squared deviations from the class's mean, shape (K,).
+        common: Variance that they are drawn towards. ``None`` takes that of these classes.
+
+    Returns:
+        Variances, shape (K,).
+    """
+    freedom = (counts - 1).clamp(min=0)
+    if common is None:
+        common = squared_deviations.sum() / freedom.sum()
+    return (squared_deviations + PRIOR_IMAGES * common) / (freedom + PRIOR_IMAGES)
+
+
+def degrees_of_freedom(counts: torch.Tensor, beside: float = 0.0) -> torch.Tensor:
+    """Degrees of freedom of Student's t that go with :func:`class_variance`.
+
+    Args:
+        counts: Number of values of each class, shape (K,).
+        beside: Degrees that the variance common to other classes has.
+
+    Returns:
+        Degrees, shape (K,): never more than there are in all; 0 where no class has two values.
+    """
+    freedom = (counts - 1).clamp(min=0)
+    return (freedom + PRIOR_IMAGES).clamp(max=freedom.sum() + beside)
+
 
 class NoveltyScale(nn.Module):
     """Measures how much less typical an image is than normal images of its class.
@@ -77,8 +113,7 @@ class NoveltyScale(nn.Module):
     def update(self, typicalities: ClassValues, others: NoveltyScale | None = None) -> None:
         """Set the scale.
 
-        The variance of a class is drawn towards that of all classes, which counts as much as :data:`PRIOR_IMAGES`
-        images. How far from the mean of n images a new one is, over that deviation, follows Student's t.
+        How far from the mean of n images a new one is, over its deviation, follows Student's t.
 
         Args:
             typicalities: Typicality of normal images, of images that the model was not trained on where there are
@@ -91,21 +126,19 @@ class NoveltyScale(nn.Module):
         location = torch.where(counts > 0, means, means[counts > 0].mean())
         self.location.copy_(location)
         self.images.copy_(counts)
-        freedom = (counts - 1).clamp(min=0)
-        known = freedom.sum()
-        variance_of_all = squares.sum() / known
+        known, common = 0.0, None
         if others is not None and others.deviation.any():
-            known = known + (others.images.double() - 1).clamp(min=0).sum()
-            variance_of_all = others.deviation.double().square().mean()
-        if not known:
+            known = float((others.images.double() - 1).clamp(min=0).sum())
+            common = others.deviation.double().square().mean()
+        degrees = degrees_of_freedom(counts, known)
+        if not degrees.any():
             self.margin.fill_(WIDE_MARGIN)
             self.deviation.zero_()
             return
-        variance = (squares + PRIOR_IMAGES * variance_of_all) / (freedom + PRIOR_IMAGES)
+        variance = class_variance(counts, squares, common)
         self.deviation.copy_(variance.sqrt())
         # A new image differs from the mean of n by its own deviation and by that of the mean.
         deviation = (variance * (1 + 1 / counts.clamp(min=1))).sqrt()
-        degrees = (freedom + PRIOR_IMAGES).clamp(max=known)
         limits = torch.from_numpy(student_t.isf(FALSE_UNKNOWN_RATE, degrees.cpu().numpy()))
         # Images that are all alike have no deviation.
-        self.margin.copy_(limits.to(deviation) * deviation.clamp(min=1e-3))
+        self.margin.copy_(limits.to(deviation) * deviation.clamp(min=LEAST_DEVIATION))

@@ -1,0 +1,143 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Watch what a line shows."""
+
+# No `from __future__ import annotations`: jsonargparse reads the types of the arguments.
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from anomalib_hgad.common.checks import check_range
+from anomalib_hgad.common.files import write_text
+from anomalib_hgad.report.monitor.figure import control_charts
+from anomalib_hgad.report.monitor.movements import Movement, Record, movements, product_records
+from anomalib_hgad.report.monitor.periods import Period, read_periods
+from anomalib_hgad.report.monitor.scale import read_scale
+from anomalib_hgad.report.templates import page_template, time_of_page
+
+TABLE = "monitor.csv"
+PAGE = "monitor.html"
+
+
+def monitor(
+    predictions: list[Path],
+    ckpt_path: Path,
+    output: Path = Path("monitor"),
+    false_alarm_rate: float = 0.001,
+    reference_periods: int = 0,
+) -> list[Movement]:
+    """Tell which products of a line no longer look as they did when the model was trained, and since when.
+
+    Args:
+        predictions: Tables of ``anomalib predict`` or ``anomalib test``, or folders of runs that hold one, in the order
+            of time. Each is a period: a day, a shift.
+        ckpt_path: The checkpoint that made them.
+        output: Folder for ``monitor.csv`` and ``monitor.html``.
+        false_alarm_rate: Probability that a product is outside the limits of a chart in a period in which nothing has
+            moved.
+        reference_periods: How many of the first periods are known to be good: they say what is expected, in place of
+            the checkpoint.
+
+    Returns:
+        Products that have moved.
+
+    Raises:
+        FileNotFoundError: If a table or the checkpoint is missing.
+        ValueError: If a setting is out of range, or if tables and checkpoint do not go together.
+    """
+    check_range("0 < {} < 1", false_alarm_rate=false_alarm_rate)
+    if reference_periods != 0:
+        check_range(f"2 <= {{}} < {len(predictions)}", reference_periods=reference_periods)
+    products = read_scale(ckpt_path)
+    periods = read_periods(predictions, products.names)
+    records = product_records(periods, products, false_alarm_rate, reference_periods)
+    moved = movements(records)
+    table = record_table(records)
+    write_text(output / TABLE, lambda file: table.to_csv(file, index=False, lineterminator="\r\n"))
+    page = page_template("monitor.html").render(
+        periods=periods,
+        moved=moved,
+        charts={name: control_charts(of_product) for name, of_product in records.items()},
+        checkpoint=ckpt_path,
+        false_alarm_rate=false_alarm_rate,
+        reference_periods=reference_periods,
+        made=time_of_page(),
+    )
+    write_text(output / PAGE, lambda file: file.write(page))
+    show(periods, records, moved, output)
+    return moved
+
+
+def record_table(records: dict[str, list[Record]]) -> pd.DataFrame:
+    """A row for each product and period.
+
+    Args:
+        records: Records of every product.
+
+    Returns:
+        The table; what there is not is empty.
+    """
+    rows = []
+    for name, of_product in records.items():
+        for number, record in enumerate(of_product, start=1):
+            row = {
+                "product": name,
+                "period": number,
+                "table": str(record.period.table),
+                "normal": record.images.normal,
+                "anomalous": record.images.anomalous,
+                "unknown_of_all_products": record.period.unknown,
+            }
+            if (point := record.point) is not None:
+                row |= {
+                    "mean_typicality": point.mean,
+                    "lower_limit": point.lower,
+                    "upper_limit": point.upper,
+                    "mean_outside": point.mean_is_outside,
+                    "ewma": point.ewma,
+                    "ewma_limit": point.ewma_limit,
+                    "ewma_outside": point.ewma_is_outside,
+                    "moved": point.direction,
+                }
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def show(periods: Sequence[Period], records: dict[str, list[Record]], moved: Sequence[Movement], output: Path) -> None:
+    """Show on the terminal which products have moved, and what no chart shows.
+
+    Args:
+        periods: The periods.
+        records: Records of every product.
+        moved: Products that have moved.
+        output: Folder of the files.
+    """
+    # Names may have brackets, and paths are copied.
+    console = Console(markup=False, soft_wrap=True)
+    if moved:
+        table = Table(title="Products that have moved", title_justify="left")
+        for heading in ("product", "is", "from", "until", "seen in"):
+            table.add_column(heading)
+        for movement in moved:
+            charts = [name for name, seen in (("mean", movement.in_mean), ("EWMA", movement.in_ewma)) if seen]
+            last = "now" if movement.last is None else movement.last.label
+            cells = (movement.product, movement.direction, movement.first.label, last, " and ".join(charts))
+            table.add_row(*map(Text, cells))
+        console.print(table)
+    else:
+        console.print(f"No product has moved: {len(records)} products, {len(periods)} periods.")
+    for period in periods:
+        if period.unknown:
+            console.print(f"{period.label}: {period.unknown} of {period.images} images are of no known product.")
+        for name, images in period.products.items():
+            if images.anomalous > images.normal:
+                console.print(
+                    f"{period.label}: {images.anomalous} of {images.count} images of {name} were found anomalous."
+                )
+    console.print(f"Charts: {output / PAGE}, table: {output / TABLE}")

@@ -1,0 +1,182 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What tables of predictions say of each product: a table is a period, such as a day or a shift."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from anomalib_hgad.data.batch import UNKNOWN
+from anomalib_hgad.evaluation.predictions import PREDICTED_FILE, PREDICTIONS_FILE, Prediction, read_table
+
+
+@dataclass
+class ProductImages:
+    """Images of a product in a period.
+
+    Attributes:
+        normal: Number of images found normal.
+        anomalous: Number of images found anomalous.
+        novelty: Sum of the novelty of all of them: a defect hardly moves it, and a product that has moved far is found
+            anomalous in every image.
+    """
+
+    normal: int = 0
+    anomalous: int = 0
+    novelty: float = 0.0
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return self.normal + self.anomalous
+
+
+@dataclass
+class Period:
+    """A table of predictions.
+
+    Attributes:
+        table: The table, or the folder it is in, as it was given.
+        label: What tells it from the other tables.
+        images: Number of images.
+        unknown: How many of them are of no known product.
+        products: Images of each product that was seen, by its name.
+    """
+
+    table: Path
+    label: str
+    images: int = 0
+    unknown: int = 0
+    products: dict[str, ProductImages] = field(default_factory=lambda: defaultdict(ProductImages))
+
+
+def read_periods(paths: Sequence[Path], names: Sequence[str]) -> list[Period]:
+    """Read tables of predictions, one after another: no more than one is in memory.
+
+    Args:
+        paths: Tables, or folders of runs that hold one each, in the order of time.
+        names: Names of the products that the model knows.
+
+    Returns:
+        The periods, in the same order.
+
+    Raises:
+        FileNotFoundError: If there is no table at a place.
+        ValueError: If two are the same file, or if one is no table of a model that knows these products.
+    """
+    files = [table_file(path) for path in paths]
+    places: dict[Path, Path] = {}
+    for path, file in zip(paths, files, strict=True):
+        first = places.setdefault(file.resolve(), path)
+        if first is not path:
+            msg = f"{first} and {path} are the same table. Give every period a table of its own."
+            raise ValueError(msg)
+    periods = []
+    for path, file, label in zip(paths, files, labels(paths), strict=True):
+        rows = read_table(file)
+        check_rows(file, rows, names)
+        periods.append(summed_up(Period(path, label), rows))
+    return periods
+
+
+def table_file(path: Path) -> Path:
+    """The table at a place.
+
+    Args:
+        path: The table, or the folder that it is in.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If the folder holds two.
+    """
+    if path.is_file():
+        return path
+    found = [file for name in (PREDICTED_FILE, PREDICTIONS_FILE) if (file := path / name).is_file()]
+    if not found:
+        msg = f"{path} is no table of predictions and holds none: expected {PREDICTED_FILE} of `anomalib predict`, or "
+        msg += f"{PREDICTIONS_FILE} of `anomalib test`."
+        raise FileNotFoundError(msg)
+    if len(found) > 1:
+        msg = f"{path} holds two tables, of a prediction and of a test: name one of {PREDICTED_FILE} and "
+        msg += f"{PREDICTIONS_FILE} in it."
+        raise ValueError(msg)
+    return found[0]
+
+
+def check_rows(file: Path, rows: Sequence[Prediction], names: Sequence[str]) -> None:
+    """Check that a table says what is needed of every image.
+
+    Args:
+        file: The table.
+        rows: Its rows.
+        names: Names of the products that the model knows.
+
+    Raises:
+        ValueError: If it has no rows, or some that say too little, or names another product.
+    """
+    if not rows:
+        msg = f"{file} has no images. Leave it out."
+        raise ValueError(msg)
+    faults: dict[str, Callable[[Prediction], bool]] = {
+        "have no novelty, which models other than Hgad do not tell": lambda row: row.novelty is None,
+        "have no inferred class, as of a single Gaussian for several products": lambda row: row.pred_class_name is None,
+        "were found neither normal nor anomalous, as without a post-processor": lambda row: row.pred_label is None,
+    }
+    for fault, is_wrong in faults.items():
+        if count := sum(map(is_wrong, rows)):
+            msg = f"{file}: {count} of {len(rows)} images {fault}. Expected a table of Hgad with decisions."
+            raise ValueError(msg)
+    if others := sorted({str(row.pred_class_name) for row in rows} - {*names, UNKNOWN}):
+        msg = f"{file}: the checkpoint does not know {', '.join(others)}, only {', '.join(names)}. Give the checkpoint "
+        msg += "that made the table."
+        raise ValueError(msg)
+
+
+def summed_up(period: Period, rows: Sequence[Prediction]) -> Period:
+    """Count the images of a table.
+
+    Args:
+        period: The period, without images.
+        rows: Rows of the table, which say all that is needed.
+
+    Returns:
+        The same period, with the images.
+    """
+    period.images = len(rows)
+    for row in rows:
+        if row.pred_class_name == UNKNOWN:
+            period.unknown += 1
+            continue
+        product = period.products[str(row.pred_class_name)]
+        if row.pred_label:
+            product.anomalous += 1
+        else:
+            product.normal += 1
+        product.novelty += row.novelty or 0.0
+    return period
+
+
+def labels(paths: Sequence[Path]) -> list[str]:
+    """What tells paths apart: without the folders that all begin or end with.
+
+    Args:
+        paths: The paths, each another one.
+
+    Returns:
+        The rest of each.
+    """
+    parts = [path.parts for path in paths]
+    if len(parts) == 1:
+        return [str(paths[0])]
+    while all(len(rest) > 1 for rest in parts) and len({rest[0] for rest in parts}) == 1:
+        parts = [rest[1:] for rest in parts]
+    while all(len(rest) > 1 for rest in parts) and len({rest[-1] for rest in parts}) == 1:
+        parts = [rest[:-1] for rest in parts]
+    return ["/".join(rest) for rest in parts]

@@ -1,0 +1,94 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a prediction leaves in the folder of its run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from lightning.pytorch import Callback
+
+from anomalib_hgad import Hgad, MultiClass, UniAd
+from anomalib_hgad.evaluation.predictions import PREDICTED_FILE, read_predictions, read_table
+from tests.helpers import trees
+from tests.helpers.engines import engine
+from tests.helpers.light import LIGHT, LIGHT_UNIAD
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> MultiClass:
+    root = tmp_path_factory.mktemp("data")
+    for name in ("bolt", "nut"):
+        trees.mvtec_class(root / name)
+    return MultiClass(root=root, train_batch_size=4, eval_batch_size=3, num_workers=0)
+
+
+@pytest.fixture(scope="module")
+def tested(data: MultiClass, tmp_path_factory: pytest.TempPathFactory) -> tuple[Hgad, Path]:
+    """A model that was trained and tested, and the results folder."""
+    folder = tmp_path_factory.mktemp("results")
+    model = Hgad(**LIGHT, seed=0, visualizer=False)
+    engine(folder).train(model, datamodule=data)
+    return model, folder
+
+
+class Broken(Callback):
+    def on_predict_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
+        if batch_idx == 1:
+            msg = "broken off"
+            raise RuntimeError(msg)
+
+
+def test_prediction_of_the_tested_images_leaves_the_table_of_the_test_beside_its_own(
+    tested: tuple[Hgad, Path], data: MultiClass
+) -> None:
+    model, folder = tested
+    run = engine(folder)
+    run.predict(model, datamodule=data, return_predictions=False)
+    place = Path(run.trainer.default_root_dir)
+    rows = read_predictions(place)
+    assert len(rows) == 8
+    assert {row.pred_label for row in rows} <= {True, False}
+    by_test = [replace(row, pred_score=None, raw_score=None, novelty=None) for row in rows]
+    predicted = read_table(place / PREDICTED_FILE)
+    assert [replace(row, pred_score=None, raw_score=None, novelty=None) for row in predicted] == by_test
+    for name in ("pred_score", "raw_score", "novelty"):
+        values = [getattr(row, name) for row in rows]
+        assert [getattr(row, name) for row in predicted] == pytest.approx(values, rel=1e-4, abs=1e-5)
+
+
+def test_folder_of_images_without_truth(tested: tuple[Hgad, Path], data: MultiClass, tmp_path: Path) -> None:
+    """A second prediction takes the place of the first as a whole; one that is broken off leaves it as it is."""
+    model, _ = tested
+    images = [trees.write_image(tmp_path / "line" / f"{number}.png") for number in range(5)]
+    run = engine(tmp_path)
+    run.predict(model, data_path=tmp_path / "line", return_predictions=False)
+    table = Path(run.trainer.default_root_dir) / PREDICTED_FILE
+    rows = read_table(table)
+    assert [row.image_path for row in rows] == list(map(str, images))
+    for row in rows:
+        assert (row.mask_path, row.class_name, row.gt_label) == (None, None, None)
+        assert row.pred_class_name in {"bolt", "nut", "unknown"}
+        assert row.novelty is not None
+    images[0].unlink()
+    engine(tmp_path).predict(model, data_path=tmp_path / "line", return_predictions=False)
+    assert read_table(table) == rows[1:]
+    with pytest.raises(RuntimeError, match="broken off"):
+        engine(tmp_path, Broken()).predict(model, data_path=tmp_path / "line", return_predictions=False)
+    assert read_table(table) == rows[1:]
+    engine(tmp_path).predict(model, data_path=tmp_path / "line", return_predictions=False)
+    assert read_table(table) == rows[1:]
+
+
+def test_other_model(data: MultiClass, tmp_path: Path) -> None:
+    run = engine(tmp_path)
+    run.predict(UniAd(**LIGHT_UNIAD), datamodule=data, return_predictions=False)
+    rows = read_table(Path(run.trainer.default_root_dir) / PREDICTED_FILE)
+    assert {row.class_name for row in rows} == {"bolt", "nut"}
+    assert len({row.pred_score for row in rows}) == len(rows) == 8
+    assert {(row.pred_class_name, row.novelty) for row in rows} == {(None, None)}

@@ -1,0 +1,57 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What tables of predictions say of the products of a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from anomalib_hgad.evaluation.predictions import PREDICTED_FILE, write_predictions
+from anomalib_hgad.report.monitor.periods import labels, read_periods, table_file
+from tests.helpers.predictions import predicted
+
+NAMES = ["bolt", "nut"]
+
+
+def test_images_are_counted_product_by_product(tmp_path: Path) -> None:
+    rows = [
+        predicted("bolt", 0.25),
+        predicted("bolt", 0.5),
+        predicted("bolt", 0.75, anomalous=True),
+        predicted("nut", -1.0),
+        predicted("unknown", 3.0),
+        predicted("unknown", 2.0, anomalous=True),
+    ]
+    write_predictions(rows, tmp_path / "monday")
+    write_predictions(rows[3:4], tmp_path / "tuesday", PREDICTED_FILE)
+    monday, tuesday = read_periods([tmp_path / "monday/predictions.csv", tmp_path / "tuesday"], NAMES)
+    assert (monday.images, monday.unknown) == (6, 2)
+    bolt, nut = (monday.products[name] for name in NAMES)
+    assert (bolt.normal, bolt.anomalous, bolt.novelty) == (2, 1, 1.5)
+    assert (nut.normal, nut.anomalous, nut.novelty) == (1, 0, -1)
+    assert (tuesday.images, list(tuesday.products)) == (1, ["nut"])
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["results/mon/Hgad/latest", "results/tue/Hgad/latest"], ["mon", "tue"]),
+        (["mon.csv", "tue.csv"], ["mon.csv", "tue.csv"]),
+        (["a/1/predicted.csv", "a/2/b/predicted.csv"], ["1", "2/b"]),
+        (["a", "a/a"], ["a", "a/a"]),
+        (["a/predicted.csv"], ["a/predicted.csv"]),
+    ],
+)
+def test_labels_are_what_differs(paths: list[str], expected: list[str]) -> None:
+    assert labels([Path(path) for path in paths]) == expected
+
+
+def test_a_folder_of_two_tables_needs_a_name(tmp_path: Path) -> None:
+    write_predictions([], tmp_path)
+    write_predictions([], tmp_path, PREDICTED_FILE)
+    with pytest.raises(ValueError, match=r"holds two tables.* name one of predicted\.csv and predictions\.csv"):
+        table_file(tmp_path)
+    assert table_file(tmp_path / "predictions.csv") == tmp_path / "predictions.csv"
