@@ -111,7 +111,7 @@ def chosen(images: Images, rows: np.ndarray) -> Images:
 
 @torch.no_grad()
 def judge(module: Hgad, name: str, images: Images) -> dict[str, float | None]:
-    """Image and pixel AUROC of a class, its images that are taken for it, and its normal ones that are not called unknown.
+    """Image and pixel AUROC of a class, its images that are taken for it, and its normal ones that are known.
 
     In percent, with the class inferred.
     """
