@@ -458,7 +458,10 @@ class HgadModel(nn.Module):
             Image scores, shape (B,), and anomaly maps, shape (B, 1, height, width).
         """
         prediction, _ = self.predict(images)
-        return InferenceBatch(pred_score=prediction.pred_score, anomaly_map=prediction.anomaly_map)
+        novelty = prediction.novelty
+        # An image whose novelty is no number has no score: without this an exported graph would not compute the novelty.
+        pred_score = torch.where(novelty.isnan(), novelty, prediction.pred_score)
+        return InferenceBatch(pred_score=pred_score, anomaly_map=prediction.anomaly_map)
 
 
 def deciding_positions(latents: Latents) -> torch.Tensor:
