@@ -33,9 +33,10 @@ def name_tensors(graph: ModelProto) -> None:
     averaged = {node.input[0] for node in nodes if node.op_type == "ReduceMean"}
     names = {node.output[0]: CLASS_TENSOR for node in nodes if node.op_type == "ArgMax"}
     names |= {node.output[0]: PIXELS_TENSOR for node in nodes if node.op_type == "TopK" and node.output[0] in averaged}
-    # The novelty takes the place of the score where it is no number.
+    # The novelty alone takes a place where it is NaN itself; post-processors put other things in the place of NaN.
     tested = {node.output[0]: node.input[0] for node in nodes if node.op_type == "IsNaN"}
-    names |= {node.input[1]: NOVELTY_TENSOR for node in nodes if node.op_type == "Where" and tested.get(node.input[0]) == node.input[1]}
+    chosen = [(tested.get(node.input[0]), node.input[1]) for node in nodes if node.op_type == "Where"]
+    names |= {value: NOVELTY_TENSOR for is_nan, value in chosen if is_nan == value}
     for node in nodes:
         for tensors in (node.input, node.output):
             for position, name in enumerate(tensors):

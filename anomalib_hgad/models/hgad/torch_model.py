@@ -455,11 +455,11 @@ class HgadModel(nn.Module):
             images: Normalised images, shape (B, 3, height, width).
 
         Returns:
-            Image scores, shape (B,), and anomaly maps, shape (B, 1, height, width).
+            Image scores, NaN where the novelty is, shape (B,), and anomaly maps, shape (B, 1, height, width).
         """
         prediction, _ = self.predict(images)
         novelty = prediction.novelty
-        # An image whose novelty is no number has no score: without this an exported graph would not compute the novelty.
+        # No score without a novelty: an exporter leaves out what no output depends on.
         pred_score = torch.where(novelty.isnan(), novelty, prediction.pred_score)
         return InferenceBatch(pred_score=pred_score, anomaly_map=prediction.anomaly_map)
 
