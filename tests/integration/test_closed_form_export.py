@@ -179,9 +179,9 @@ def test_int8_keeps_classes_and_scores(
     path = to_openvino(modules[0.02], graphs[0.02], tmp_path, **settings)
     found = differences(modules[0.02], from_openvino(path), images)
     assert found[CLASS_TENSOR].mean() <= 0.05
-    for name in ("pred_score", "anomaly_map", NOVELTY_TENSOR):
-        assert found[name].max() < largest, name
-        assert np.median(found[name]) < median, name
+    for name, factor in (("pred_score", 1), ("anomaly_map", 1), (NOVELTY_TENSOR, 2)):
+        assert found[name].max() < factor * largest, name
+        assert np.median(found[name]) < factor * median, name
     graph = openvino.Core().read_model(path)
     quantised = [node.get_friendly_name() for node in graph.get_ordered_ops() if node.get_type_name() == "FakeQuantize"]
     assert bool(quantised) == (kind == "INT8_PTQ")
