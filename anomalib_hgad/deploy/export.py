@@ -41,6 +41,9 @@ DESCRIBED_PACKAGES = ("anomalib", "anomalib-hgad", "torch", "timm")
 CLASS_TENSOR = "inferred_class"
 """Name of the tensor of the inferred class of each image, int64, shape (B, 1)."""
 
+NOVELTY_TENSOR = "novelty"
+"""Name of the tensor of the novelty of each image, float32, shape (B,)."""
+
 PIXELS_TENSOR = "largest_pixels"
 """Name of the tensor of the pixels of each image's map, before any scale, whose mean its score is of."""
 

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""anomalib's OpenVINOInferencer, which says the inferred class too.
+"""anomalib's OpenVINOInferencer, which says the inferred class too, or that the product is unknown.
 
 anomalib's own takes the same files and gives the same scores, masks and labels.
 """
@@ -19,7 +19,7 @@ import torch
 from anomalib.deploy import OpenVINOInferencer
 from PIL import Image
 
-from anomalib_hgad.data.batch import NumpyClassImageBatch
+from anomalib_hgad.data.batch import UNKNOWN, NumpyClassImageBatch
 from anomalib_hgad.data.images import check_depth, check_finite, naming_errors
 from anomalib_hgad.deploy.export import IN_FLOAT32
 
@@ -42,7 +42,7 @@ class ClassOpenVINOInferencer(OpenVINOInferencer):
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is no exported model of Hgad.
+        ValueError: If the file is no exported model of Hgad, or one without a novelty.
     """
 
     description: dict[str, Any]
@@ -51,7 +51,7 @@ class ClassOpenVINOInferencer(OpenVINOInferencer):
         super().__init__(path, device, IN_FLOAT32 | (config or {}))
 
     def load_model(self, path: str | Path) -> tuple[Any, Any, openvino.CompiledModel]:
-        """Read and compile a file, with the class among the outputs.
+        """Read and compile a file, with class and novelty among the outputs.
 
         Args:
             path: Exported .xml or .onnx file.
@@ -68,8 +68,8 @@ class ClassOpenVINOInferencer(OpenVINOInferencer):
             raise FileNotFoundError(msg)
         graph = openvino.Core().read_model(path)
         self.description = _description(path, graph)
-        if self.description["class_tensor"] is not None:
-            graph.add_outputs(self.description["class_tensor"])
+        tensors = [self.description["novelty_tensor"], self.description["class_tensor"]]
+        graph.add_outputs([name for name in tensors if name is not None])
         model = openvino.compile_model(graph, self.device, self.config)
         return model.input(0), model.output(0), model
 
@@ -81,7 +81,9 @@ class ClassOpenVINOInferencer(OpenVINOInferencer):
                 0 to 255 or from 0 to 1.
 
         Returns:
-            A batch of one, or of B, with ``pred_class_index`` and ``pred_class_name``.
+            A batch of one, or of B, with ``novelty``, ``pred_class_index`` and ``pred_class_name``, which is
+            ``"unknown"`` above the limit of the novelty: ``pred_label`` says nothing of such an image. A single
+            Gaussian of several classes infers none.
 
         Raises:
             OSError: If a file is no image, or has grey values of more than 8 bits. The message names it.
@@ -96,10 +98,17 @@ class ClassOpenVINOInferencer(OpenVINOInferencer):
         images = self.pre_process(image)
         check_finite(torch.from_numpy(images), None)
         outputs = self.post_process(self.model({self.input_blob.any_name: images}))
-        candidates = outputs.pop(self.description["class_tensor"], np.zeros((len(images), 1), dtype=np.int64))
-        classes = candidates[:, 0]
-        names = [self.description["class_names"][index] for index in classes]
-        return NumpyClassImageBatch(image=images, **outputs, pred_class_index=classes, pred_class_name=names)
+        novelty = outputs.pop(self.description["novelty_tensor"])
+        inferred = outputs.pop(self.description["class_tensor"], np.zeros((len(images), 1), dtype=np.int64))
+        batch = NumpyClassImageBatch(image=images, **outputs, novelty=novelty)
+        class_names = self.description["class_names"]
+        if self.description["class_tensor"] is not None or len(class_names) == 1:
+            batch.pred_class_index = inferred[:, 0]
+            batch.pred_class_name = [
+                UNKNOWN if is_novel else class_names[index]
+                for index, is_novel in zip(inferred[:, 0], novelty > self.description["novelty_limit"], strict=True)
+            ]
+        return batch
 
 
 def _description(path: Path, graph: openvino.Model) -> dict[str, Any]:
@@ -112,5 +121,8 @@ def _description(path: Path, graph: openvino.Model) -> dict[str, Any]:
     if "class_tensor" not in entries:
         msg = f"{path} does not say that it is an exported model of anomalib_hgad.Hgad. For others, take anomalib's "
         msg += "OpenVINOInferencer."
+        raise ValueError(msg)
+    if "novelty_tensor" not in entries:
+        msg = f"{path} was exported by an older version, and cannot tell unknown products: export the model again."
         raise ValueError(msg)
     return {name: json.loads(value) for name, value in entries.items()}

@@ -9,13 +9,14 @@ smoothing of the maps, where 256 levels leave no difference between the scores o
 quantised, images could hardly be told apart; with the mixture too, OpenVINO did not compile the graph.
 
 The rounding of the activations raises the scores of a class's images by about the same amount each, which differs from
-class to class. It is measured on the training images and taken off, or else one threshold would no longer suit all.
+class to class, and so it does with their novelty. It is measured on the training images and taken off, or else one
+threshold would no longer suit all, and images of known products would be called unknown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nncf
 import numpy as np
@@ -25,7 +26,7 @@ from anomalib.metrics import F1Score
 from openvino import CompiledModel, Model, Node, Output, compile_model, opset13
 from torch.utils.data import DataLoader, Subset
 
-from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32, PIXELS_TENSOR
+from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32, NOVELTY_TENSOR, PIXELS_TENSOR
 
 if TYPE_CHECKING:
     from anomalib_hgad.data.batch import ClassImageBatch
@@ -153,40 +154,53 @@ def _with_small_biases(graph: Model) -> Model:
 
 
 def _recentred(quantised: Model, before: Model, images: Iterable[np.ndarray]) -> Model:
-    """Take off the mean difference that quantisation makes to the scores of the images inferred to be of a class."""
-    scores, classes = _scores(before, images)
-    new_scores, _ = _scores(quantised, images)
+    """Take off the mean differences that quantisation makes to score and novelty of the images of an inferred class."""
+    values, classes = _values(before, images)
+    new_values, _ = _values(quantised, images)
     counts = np.bincount(classes).clip(min=1)
-    shift = opset13.constant((np.bincount(classes, new_scores - scores) / counts).astype(np.float32))
-    inferred, anomaly_map, _ = _class_map_and_score(quantised)
-    users = anomaly_map.get_target_inputs()
-    if inferred is not None:
-        shift = opset13.gather(shift, inferred, opset13.constant(0))
-    shift = opset13.reshape(shift, opset13.constant([-1, 1, 1, 1]), special_zero=False)
-    corrected = opset13.subtract(anomaly_map, shift)
-    for entry in users:
-        entry.replace_source_output(corrected.output(0))
+    tensors = _tensors(quantised)
+    shapes = ((tensors.anomaly_map, [-1, 1, 1, 1]), (tensors.novelty, [-1]))
+    for (tensor, shape), differences in zip(shapes, (new_values - values).T, strict=True):
+        users, names = tensor.get_target_inputs(), tensor.get_names()
+        shift = opset13.constant((np.bincount(classes, differences) / counts).astype(np.float32))
+        if tensors.inferred is not None:
+            shift = opset13.gather(shift, tensors.inferred, opset13.constant(0))
+        shift = opset13.reshape(shift, opset13.constant(shape), special_zero=False)
+        corrected = opset13.subtract(tensor, shift).output(0)
+        for entry in users:
+            entry.replace_source_output(corrected)
+        tensor.set_names(set())
+        corrected.set_names(names)
     return quantised
 
 
-def _scores(graph: Model, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Image scores before they are put on a scale, and inferred classes, shapes (number of images,)."""
-    inferred, _, image_score = _class_map_and_score(graph)
-    outputs = [image_score] if inferred is None else [image_score, inferred]
+def _values(graph: Model, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Scores before they are put on a scale, beside novelties, shape (number of images, 2); and inferred classes."""
+    tensors = _tensors(graph)
+    outputs = [tensors.largest, tensors.novelty] + ([] if tensors.inferred is None else [tensors.inferred])
     model = compile_model(Model(outputs, graph.get_parameters(), "scores"), "CPU", IN_FLOAT32)
-    scores, classes = [], []
+    values, classes = [], []
     for image in images:
         result = model(image)
-        scores.append(result[0].mean())  # of the largest pixels
-        classes.append(0 if inferred is None else int(result[1].item()))
-    return np.array(scores), np.array(classes)
+        values.append((result[0].mean(), result[1].item()))
+        classes.append(0 if tensors.inferred is None else int(result[2].item()))
+    return np.array(values), np.array(classes)
 
 
-def _class_map_and_score(graph: Model) -> tuple[Output | None, Output, Output]:
-    """The tensors of the inferred class, if there are several, of the map, and of its pixels that the score is of."""
+class _Tensors(NamedTuple):
+    """Tensors of a graph: the inferred class, if there are several; the map; its pixels that the score is of."""
+
+    inferred: Output | None
+    anomaly_map: Output
+    largest: Output
+    novelty: Output
+
+
+def _tensors(graph: Model) -> _Tensors:
     outputs = {
         name: output for node in graph.get_ordered_ops() for output in node.outputs() for name in output.get_names()
     }
     largest = outputs[PIXELS_TENSOR]
     flattened = largest.get_node().input_value(0)
-    return outputs.get(CLASS_TENSOR), flattened.get_node().input_value(0), largest
+    anomaly_map = flattened.get_node().input_value(0)
+    return _Tensors(outputs.get(CLASS_TENSOR), anomaly_map, largest, outputs[NOVELTY_TENSOR])

@@ -14,6 +14,7 @@ import pandas as pd
 from anomalib.data import ImageBatch
 
 from anomalib_hgad.common.files import write_text
+from anomalib_hgad.data.batch import UNKNOWN
 
 PREDICTIONS_FILE = "predictions.csv"
 """What a test writes."""
@@ -32,7 +33,7 @@ class Prediction:
         class_name: Its true class.
         pred_class_name: The class that was inferred.
         gt_label: Whether it is anomalous.
-        pred_label: Whether it was found anomalous.
+        pred_label: Whether it was found anomalous; it says nothing of an image that is called unknown.
         pred_score: Post-processed score.
         raw_score: Score before that.
         novelty: How much less typical it is than normal images of its class; above 1 it is called unknown.
@@ -47,6 +48,11 @@ class Prediction:
     pred_score: float | None
     raw_score: float | None
     novelty: float | None
+
+    @property
+    def called_unknown(self) -> bool:
+        """Whether it was taken for an unknown product: neither good nor a defect of a known one."""
+        return self.pred_class_name == UNKNOWN
 
 
 COLUMNS = {field.name: object for field in fields(Prediction)} | {

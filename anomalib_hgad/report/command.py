@@ -80,8 +80,9 @@ def render(run: RunFiles, other: RunFiles | None) -> str:
         columns={key: name for key, name in COLUMNS.items() if run.results["pooled"].get(key) is not None},
         normal_count=len(normal),
         anomalous_count=len(anomalous),
-        false_alarms=sum(bool(row.pred_label) for row in normal),
-        misses=sum(row.pred_label is False for row in anomalous),
+        false_alarms=sum(bool(row.pred_label) and not row.called_unknown for row in normal),
+        misses=sum(row.pred_label is False and not row.called_unknown for row in anomalous),
+        called_unknown=sum(row.called_unknown for row in run.predictions),
         histograms=score_histograms(run),
         roc=figures.roc_curves(run.groups),
         likelihoods=likelihood_histograms(

@@ -40,6 +40,7 @@ class Example:
         name: Its file, without the folders that are common to all.
         score: The score by which it was chosen.
         wrong: Whether the decision was wrong; ``None`` if there was no threshold.
+        of_known_class: Whether it is of a class of the test, and should not be called unknown.
         image: Picture of it, as a data address.
         mask: Picture of its mask on it; ``None`` if there is none.
         map: Picture of its anomaly map on it.
@@ -49,6 +50,7 @@ class Example:
     name: str
     score: float
     wrong: bool | None
+    of_known_class: bool
     image: str
     mask: str | None
     map: str
@@ -98,6 +100,7 @@ def example(run: RunFiles, row: Prediction) -> Example:
         name=Path(row.image_path).absolute().relative_to(root).as_posix(),
         score=score(row),
         wrong=None if row.pred_label is None else row.pred_label != row.gt_label,
+        of_known_class=row.class_name in {None, *run.class_names},
         image=data_address(image),
         mask=data_address(outlined(image, Path(row.mask_path))) if row.mask_path else None,
         map=data_address(overlay_image(image, heat.resize(image.size), alpha=0.5)),

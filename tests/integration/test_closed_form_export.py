@@ -16,8 +16,9 @@ import torch
 from anomalib.data.utils import read_image
 from anomalib.deploy import CompressionType
 
-from anomalib_hgad import Hgad, MultiClass
-from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32, PIXELS_TENSOR
+from anomalib_hgad import ClassOpenVINOInferencer, Hgad, MultiClass
+from anomalib_hgad.data.batch import UNKNOWN
+from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32, NOVELTY_TENSOR, PIXELS_TENSOR
 from tests.helpers.engines import engine
 from tests.helpers.exports import Outputs, Predict, from_onnx, from_openvino
 from tests.helpers.light import LIGHT
@@ -25,13 +26,17 @@ from tests.helpers.light import LIGHT
 pytestmark = pytest.mark.slow
 
 SIZE = 128
+CLASSES = ["aitex_03", "aws_cookie", "mvtec_hazelnut", "mvtec_transistor"]
+UNKNOWN_CLASS = "aws_alien"
 SHARES = pytest.mark.parametrize("share", [0.0, 0.02])
 
 
 @pytest.fixture(scope="module")
 def datamodule(few_shared: Path) -> MultiClass:
     """Four classes, so that there are classes that are no rivals."""
-    return MultiClass(root=few_shared / "data", train_batch_size=8, eval_batch_size=4, num_workers=0)
+    return MultiClass(
+        root=few_shared / "data", categories=CLASSES, train_batch_size=8, eval_batch_size=4, num_workers=0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +85,12 @@ def to_openvino(module: Hgad, graph: Path, folder: Path, **settings: Any) -> Pat
 
 def in_default_precision(path: Path) -> Predict:
     """OpenVINO as it is without any setting."""
-    graph = openvino.Core().read_model(path)
-    graph.add_outputs(CLASS_TENSOR)
-    model = openvino.compile_model(graph, "CPU")
-    return lambda images: {output.any_name: value.copy() for output, value in model(images).items()}
+    return from_openvino(path, {})
 
 
 @torch.no_grad()
 def expected(module: Hgad, image: torch.Tensor) -> Outputs:
-    """What a test makes of an image, its class, and the largest pixels of its map before any scale."""
+    """What a test makes of an image, its class and novelty, and the largest pixels of its map before any scale."""
     resized = module.pre_processor.transform(image)
     model = module.model
     prediction, _ = model.predict(resized)
@@ -97,6 +99,7 @@ def expected(module: Hgad, image: torch.Tensor) -> Outputs:
     pixels = model.raw_scores(levels, y, resized.shape[-2:])[1].flatten().numpy()
     count = max(1, round(model.score_share * pixels.size))
     outputs = {name: value.numpy() for name, value in module.post_processor(model(resized))._asdict().items()}
+    outputs |= {NOVELTY_TENSOR: prediction.novelty.numpy()}
     return outputs | {CLASS_TENSOR: y.numpy(), PIXELS_TENSOR: np.sort(pixels)[::-1][:count]}
 
 
@@ -108,7 +111,7 @@ def differences(module: Hgad, predict: Predict, images: list[torch.Tensor]) -> d
             [int(ours[CLASS_TENSOR].item() != theirs[CLASS_TENSOR].item()) for ours, theirs in pairs]
         )
     }
-    for name in ("pred_score", "anomaly_map"):
+    for name in ("pred_score", "anomaly_map", NOVELTY_TENSOR):
         span = np.ptp(np.concatenate([theirs[name].ravel() for _, theirs in pairs]))
         found[name] = np.array(
             [np.abs(ours[name].ravel() - theirs[name].ravel()).max() / span for ours, theirs in pairs]
@@ -124,6 +127,7 @@ def test_onnx_computes_what_pytorch_computes(
     assert not found[CLASS_TENSOR].any()
     assert found["pred_score"].max() < 1e-4
     assert found["anomaly_map"].max() < 1e-4
+    assert found[NOVELTY_TENSOR].max() < 1e-4
 
 
 @SHARES
@@ -137,6 +141,7 @@ def test_openvino_computes_what_pytorch_computes(
         assert not found[CLASS_TENSOR].any()
         assert found["pred_score"].max() < largest
         assert found["anomaly_map"].max() < largest
+        assert found[NOVELTY_TENSOR].max() < largest
 
 
 @SHARES
@@ -165,6 +170,7 @@ def test_int8_keeps_classes_and_scores(
     modules: dict[float, Hgad],
     graphs: dict[float, Path],
     images: list[torch.Tensor],
+    few_shared: Path,
     datamodule: MultiClass,
     tmp_path: Path,
 ) -> None:
@@ -173,10 +179,34 @@ def test_int8_keeps_classes_and_scores(
     path = to_openvino(modules[0.02], graphs[0.02], tmp_path, **settings)
     found = differences(modules[0.02], from_openvino(path), images)
     assert found[CLASS_TENSOR].mean() <= 0.05
-    for name in ("pred_score", "anomaly_map"):
-        assert found[name].max() < largest, name
-        assert np.median(found[name]) < median, name
+    for name, factor in (("pred_score", 1), ("anomaly_map", 1), (NOVELTY_TENSOR, 2)):
+        assert found[name].max() < factor * largest, name
+        assert np.median(found[name]) < factor * median, name
     graph = openvino.Core().read_model(path)
     quantised = [node.get_friendly_name() for node in graph.get_ordered_ops() if node.get_type_name() == "FakeQuantize"]
     assert bool(quantised) == (kind == "INT8_PTQ")
     assert openvino.compile_model(graph, "CPU", IN_FLOAT32)
+    assert_unknown_products_are_told(path, few_shared, datamodule)
+
+
+@pytest.mark.parametrize("kind", [None, "FP16"])
+def test_unknown_products_are_told(
+    kind: str | None,
+    modules: dict[float, Hgad],
+    graphs: dict[float, Path],
+    few_shared: Path,
+    datamodule: MultiClass,
+    tmp_path: Path,
+) -> None:
+    path = to_openvino(modules[0.02], graphs[0.02], tmp_path, compression_type=kind and CompressionType[kind])
+    assert_unknown_products_are_told(path, few_shared, datamodule)
+
+
+def assert_unknown_products_are_told(path: Path, few_shared: Path, datamodule: MultiClass) -> None:
+    """Images of a class that was not trained on, and no normal ones of those that were."""
+    inferencer = ClassOpenVINOInferencer(path)
+    unknown = sorted((few_shared / "data" / UNKNOWN_CLASS).rglob("*.*"))
+    assert {name for image in unknown for name in inferencer.predict(image).pred_class_name} == {UNKNOWN}
+    normal = datamodule.test_data.samples.query("label_index == 0")
+    names = [name for image in normal["image_path"] for name in inferencer.predict(image).pred_class_name]
+    assert names == normal["class_name"].tolist()

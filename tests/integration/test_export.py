@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,9 +21,9 @@ from anomalib.pre_processing import PreProcessor
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize
 
 from anomalib_hgad import Hgad
-from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32
+from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32, NOVELTY_TENSOR
 from anomalib_hgad.models.hgad.flows.conditional import ConditionalFlow, FoldedFlow
-from tests.helpers.exports import from_openvino
+from tests.helpers.exports import from_onnx, from_openvino
 from tests.helpers.light import LIGHT
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("seeded")]
@@ -79,6 +81,31 @@ def test_graph_computes_what_pytorch_computes(
     for name, value in expected._asdict().items():
         np.testing.assert_allclose(outputs[name], value.numpy(), rtol=1e-3, atol=1e-4, err_msg=name)
     assert outputs[CLASS_TENSOR][:, 0].tolist() == prediction.class_posterior.argmax(dim=-1).tolist()
+    assert_novelty(outputs[NOVELTY_TENSOR], prediction.novelty)
+
+
+def assert_novelty(actual: np.ndarray, expected: torch.Tensor) -> None:
+    assert actual.dtype == np.float32
+    assert actual.shape == expected.shape
+    np.testing.assert_allclose(actual, expected.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_novelty_is_in_the_graph_of_plain_onnxruntime(exported: dict[str, Path], module: Hgad) -> None:
+    """At its default optimizations."""
+    images = torch.rand(3, 3, 60, 50)
+    outputs = from_onnx(exported["onnx"])(images.numpy())
+    assert_novelty(outputs[NOVELTY_TENSOR], module.model.predict(module.pre_processor.transform(images))[0].novelty)
+
+
+@torch.no_grad()
+def test_no_score_without_a_novelty(module: Hgad) -> None:
+    """Else the scores are those of the prediction, bit by bit."""
+    images = torch.rand(3, 3, 32, 48)
+    expected = module.model.predict(images)[0].pred_score
+    assert torch.equal(module.model(images).pred_score, expected)
+    without = deepcopy(module.model)
+    without.novelty.location.fill_(torch.nan)
+    assert without(images).pred_score.isnan().all()
 
 
 def test_files_say_what_they_are(exported: dict[str, Path], module: Hgad) -> None:
@@ -91,6 +118,8 @@ def test_files_say_what_they_are(exported: dict[str, Path], module: Hgad) -> Non
         entries = {name: json.loads(value) for name, value in said.items()}
         assert entries["class_names"] == CLASSES
         assert entries["class_tensor"] == CLASS_TENSOR
+        assert entries["novelty_tensor"] == NOVELTY_TENSOR
+        assert entries["novelty_limit"] == 1
         assert entries["image_threshold"] == entries["pixel_threshold"] == 0.5
         assert entries["image_size"] == [32, 48]
         assert {"anomalib_version", "anomalib-hgad_version", "torch_version"} <= set(entries)
@@ -137,11 +166,26 @@ def test_export_prints_no_traceback_and_no_warning(
     assert not [str(warning.message) for warning in recwarn if issubclass(warning.category, UserWarning)]
 
 
-def test_model_of_one_class_exports_without_a_class(tmp_path: Path) -> None:
-    single = Hgad(**ONE_LEVEL).eval()
+@pytest.mark.parametrize(
+    ("names", "settings"),
+    [
+        (["bolt"], {}),
+        (CLASSES, {"prior": "single_gaussian"}),
+        (["bolt"], {"flow": "linear", "flow_arguments": {}, "covariance": "full", "score": "contrast"}),
+    ],
+    ids=["one class", "single Gaussian", "one class, closed form"],
+)
+def test_model_of_one_class_exports_without_a_class(names: list[str], settings: dict[str, Any], tmp_path: Path) -> None:
+    """But with a novelty."""
+    single = Hgad(**ONE_LEVEL | settings).eval()
+    single.set_class_names(names)
     path = single.to_onnx(tmp_path)
     properties = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
     assert json.loads(properties["class_tensor"]) is None
+    images = torch.rand(2, 3, 32, 32)
+    outputs = from_onnx(path, [(NOVELTY_TENSOR, onnx.TensorProto.FLOAT)])(images.numpy())
+    prediction, _ = single.model.predict(single.pre_processor.transform(images))
+    assert_novelty(outputs[NOVELTY_TENSOR], prediction.novelty)
 
 
 def test_graph_is_folded_for_the_size_that_the_pre_processor_ends_with(tmp_path: Path) -> None:

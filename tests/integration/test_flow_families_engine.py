@@ -16,6 +16,7 @@ from anomalib.deploy import CompressionType
 from lightning.pytorch import Callback
 
 from anomalib_hgad import Hgad, MultiClass
+from anomalib_hgad.deploy.export import NOVELTY_TENSOR
 from tests.helpers.engines import engine
 from tests.helpers.exports import from_openvino
 from tests.helpers.light import LIGHT, LIGHT_FLOW_ARGUMENTS, LIGHT_VIT
@@ -58,8 +59,11 @@ def test_trains_tests_and_exports_on_real_images(family: str, shared_data: Path,
     path = sorted((shared_data / "data/mvtec_hazelnut/test").rglob("*.png"))[0]
     image = read_image(path, as_tensor=True).unsqueeze(0)
     with torch.no_grad():
-        expected = restored.post_processor(restored.model(restored.pre_processor.transform(image)))
+        resized = restored.pre_processor.transform(image)
+        expected = restored.post_processor(restored.model(resized))
+        novelty = restored.model.predict(resized)[0].novelty.numpy()
     outputs = from_openvino(restored.to_openvino(tmp_path / "openvino"))(image.numpy())  # goes through ONNX
+    np.testing.assert_allclose(outputs[NOVELTY_TENSOR], novelty, rtol=1e-3, atol=1e-3)
     for name, value in expected._asdict().items():
         if name == "pred_mask":  # anomalib's threshold is the score of a pixel, which rounding puts on either side
             sure = (expected.anomaly_map - restored.post_processor.normalized_pixel_threshold).abs().numpy() > 1e-4

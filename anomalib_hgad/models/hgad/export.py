@@ -1,10 +1,11 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is special to exported graphs of a model of several classes.
+"""What is special to exported graphs of Hgad.
 
-anomalib's inferencers refuse a graph with an output that they do not know, so the inferred class is no output. The
-graph computes it all the same, and names it :data:`CLASS_TENSOR`: whoever wants it makes that tensor an output.
+anomalib's inferencers refuse a graph with an output that they do not know, so inferred class and novelty are no
+outputs. The graph computes them all the same, and names them :data:`CLASS_TENSOR` and :data:`NOVELTY_TENSOR`: whoever
+wants them makes these tensors outputs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from anomalib.data import AnomalibDataModule
 from anomalib.deploy import CompressionType
 
-from anomalib_hgad.deploy.export import CLASS_TENSOR, PIXELS_TENSOR
+from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR, PIXELS_TENSOR
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def name_tensors(graph: ModelProto) -> None:
-    """Name the inferred class, and the largest pixels whose mean is the score of an image.
+    """Name the inferred class, the novelty, and the largest pixels whose mean is the score of an image.
 
     Args:
         graph: Exported graph, which is changed.
@@ -32,6 +33,10 @@ def name_tensors(graph: ModelProto) -> None:
     averaged = {node.input[0] for node in nodes if node.op_type == "ReduceMean"}
     names = {node.output[0]: CLASS_TENSOR for node in nodes if node.op_type == "ArgMax"}
     names |= {node.output[0]: PIXELS_TENSOR for node in nodes if node.op_type == "TopK" and node.output[0] in averaged}
+    # The novelty alone takes a place where it is NaN itself; post-processors put other things in the place of NaN.
+    tested = {node.output[0]: node.input[0] for node in nodes if node.op_type == "IsNaN"}
+    chosen = [(tested.get(node.input[0]), node.input[1]) for node in nodes if node.op_type == "Where"]
+    names |= {value: NOVELTY_TENSOR for is_nan, value in chosen if is_nan == value}
     for node in nodes:
         for tensors in (node.input, node.output):
             for position, name in enumerate(tensors):

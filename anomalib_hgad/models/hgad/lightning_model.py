@@ -31,7 +31,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from anomalib_hgad.common.backbones import image_statistics
 from anomalib_hgad.common.checks import check_choice, check_range
 from anomalib_hgad.data.batch import ClassImageBatch, FeatureBatch
-from anomalib_hgad.deploy.export import CLASS_TENSOR
+from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR
 from anomalib_hgad.models.base import PluginModel, height_and_width
 from anomalib_hgad.models.checkpoint import check_score
 from anomalib_hgad.models.hgad.added_classes import ADDED_KEY, join_classes, set_shape
@@ -47,6 +47,7 @@ from anomalib_hgad.models.hgad.fit_added import AddedClass, FitAdded
 from anomalib_hgad.models.hgad.folding import fold
 from anomalib_hgad.models.hgad.loss import checked_loss_weights, total_loss
 from anomalib_hgad.models.hgad.normal_pass import patched_batches
+from anomalib_hgad.models.hgad.novelty import NOVELTY_LIMIT
 from anomalib_hgad.models.hgad.pixel_limits import PatchedBatch
 from anomalib_hgad.models.hgad.prediction import ScoredClass, predict_batch
 from anomalib_hgad.models.hgad.prior import CovarianceKind
@@ -540,10 +541,14 @@ class Hgad(PluginModel, AnomalibModule):
         self.training_course = [StateFigures(**figures) for figures in checkpoint.get(COURSE_KEY, [])]
 
     def description(self) -> dict[str, str]:
-        """What an exported model says of itself: classes, thresholds, image size and versions, in JSON each."""
-        class_tensor = CLASS_TENSOR if self.model.num_classes > 1 else None
-        classes = {"class_names": json.dumps(self.class_names), "class_tensor": json.dumps(class_tensor)}
-        return super().description() | classes
+        """What an exported model says of itself: classes, limits, image size and versions, in JSON each."""
+        entries = {
+            "class_names": self.class_names,
+            "class_tensor": CLASS_TENSOR if self.model.num_classes > 1 else None,
+            "novelty_tensor": NOVELTY_TENSOR,
+            "novelty_limit": NOVELTY_LIMIT,
+        }
+        return super().description() | {name: json.dumps(value) for name, value in entries.items()}
 
     def _model_for_inference(self, image_size: tuple[int, int] | None) -> HgadModel:
         """The model, folded if all images come to it in one size."""

@@ -487,10 +487,13 @@ class HgadModel(nn.Module):
             images: Normalised images, shape (B, 3, height, width).
 
         Returns:
-            Image scores, shape (B,), and anomaly maps, shape (B, 1, height, width).
+            Image scores, NaN where the novelty is, shape (B,), and anomaly maps, shape (B, 1, height, width).
         """
         prediction, _ = self.predict(images)
-        return InferenceBatch(pred_score=prediction.pred_score, anomaly_map=prediction.anomaly_map)
+        novelty = prediction.novelty
+        # No score without a novelty: an exporter leaves out what no output depends on.
+        pred_score = torch.where(novelty.isnan(), novelty, prediction.pred_score)
+        return InferenceBatch(pred_score=pred_score, anomaly_map=prediction.anomaly_map)
 
 
 def deciding_positions(latents: Latents) -> torch.Tensor:

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino
@@ -21,6 +22,7 @@ from PIL import Image
 from anomalib_hgad import Hgad
 from anomalib_hgad.deploy.export import IN_FLOAT32
 from anomalib_hgad.deploy.inferencer import ClassOpenVINOInferencer
+from anomalib_hgad.models.hgad.novelty import WIDE_MARGIN
 from tests.helpers.light import LIGHT
 from tests.helpers.paths import ROOT
 from tests.helpers.trees import write_image
@@ -34,7 +36,54 @@ def module() -> Hgad:
     np.random.seed(0)
     module = Hgad(**LIGHT, post_processor=False)
     module.set_class_names(CLASSES)
+    module.model.novelty.margin.fill_(WIDE_MARGIN)
     return module.eval()
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two images of one size."""
+    folder = tmp_path_factory.mktemp("drawn")
+    flat, noisy = folder / "flat.ppm", write_image(folder / "noisy.ppm", size=(50, 40))
+    Image.new("RGB", (50, 40), (90, 90, 90)).save(flat)
+    return {"flat": flat, "noisy": noisy}
+
+
+@pytest.fixture(scope="module", params=["all are bad", "all are good"])
+def strict(
+    request: pytest.FixtureRequest, drawn: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """A model, its files, and the image that it takes for a known product, beside that of an unknown one.
+
+    The limit of the novelty lies between the two, and the threshold below or above both of their scores.
+    """
+    torch.manual_seed(0)
+    np.random.seed(0)
+    module = Hgad(**LIGHT).eval()
+    module.set_class_names(CLASSES)
+    images = {
+        name: module.pre_processor.transform(read_image(path, as_tensor=True)[None]) for name, path in drawn.items()
+    }
+    before = {name: module.model.predict(image)[0] for name, image in images.items()}
+    known, unknown = sorted(before, key=lambda name: before[name].novelty.item())
+    low, high = before[known].novelty.item(), before[unknown].novelty.item()
+    module.model.novelty.margin.fill_((high - low) / 4)
+    module.model.novelty.location.fill_(-(low + high) / 2 + (high - low) / 4)
+    scores = [prediction.pred_score.item() for prediction in before.values()]
+    threshold = min(scores) - 1 if request.param == "all are bad" else max(scores) + 1
+    for kind in ("image", "pixel"):
+        setattr(module.post_processor, f"_{kind}_threshold", torch.tensor(threshold))
+        setattr(module.post_processor, f"{kind}_min", torch.tensor(min(scores) - 2))
+        setattr(module.post_processor, f"{kind}_max", torch.tensor(max(scores) + 2))
+    folder = tmp_path_factory.mktemp("strict")
+    return {
+        "module": module,
+        "bad": request.param == "all are bad",
+        "known": drawn[known],
+        "unknown": drawn[unknown],
+        "onnx": module.to_onnx(folder),
+        "openvino": module.to_openvino(folder),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -134,36 +183,90 @@ def test_batches_and_arrays(inferencer: ClassOpenVINOInferencer) -> None:
 
 
 @pytest.mark.slow
-def test_program_in_cpp_says_what_python_says(
-    inferencer: ClassOpenVINOInferencer, files: dict[str, Path], tmp_path: Path
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_unknown_product_is_called_so_whatever_its_label(strict: dict[str, Any], kind: str) -> None:
+    """The novelty is 3 and -1, as the limit is 1 and the margin a quarter of the difference."""
+    inferencer = ClassOpenVINOInferencer(strict[kind])
+    assert inferencer.description["novelty_limit"] == 1
+    for name, novelty in (("known", -1), ("unknown", 3)):
+        image = read_image(strict[name], as_tensor=True).unsqueeze(0)
+        prediction = inferencer.predict(strict[name])
+        with torch.no_grad():
+            expected = strict["module"].model.predict(strict["module"].pre_processor.transform(image))[0]
+        index = int(expected.class_posterior.argmax())
+        assert prediction.novelty == pytest.approx([novelty], abs=0.1)
+        assert prediction.pred_class_index.tolist() == [index]
+        assert prediction.pred_class_name == ["unknown" if name == "unknown" else CLASSES[index]]
+        assert bool(prediction.pred_label.item()) is strict["bad"]
+
+
+@pytest.mark.slow
+def test_unknown_product_in_a_batch(strict: dict[str, Any]) -> None:
+    images = [read_image(strict[name], as_tensor=True).numpy() for name in ("unknown", "known", "unknown")]
+    prediction = ClassOpenVINOInferencer(strict["openvino"]).predict(np.stack(images))
+    assert prediction.novelty == pytest.approx([3, -1, 3], abs=0.1)
+    assert [name == "unknown" for name in prediction.pred_class_name] == [True, False, True]
+
+
+@pytest.mark.slow
+def test_programs_say_unknown_in_place_of_good_or_bad(
+    strict: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The program of docs/deployment.md, compiled with what OpenVINO's package brings."""
+    """Those of docs/deployment.md; the one in C++ is compiled with what OpenVINO's package brings."""
+    inferencer = ClassOpenVINOInferencer(strict["openvino"])
+    program = program_in_cpp(tmp_path)
+    (in_python,) = (text for text in programs("python") if "ClassOpenVINOInferencer" in text)
+    in_python = in_python.replace("exported/weights/openvino/model.xml", str(strict["openvino"]))
+    for name in ("known", "unknown"):
+        expected = inferencer.predict(strict[name])
+        verdict = "unknown" if name == "unknown" else "bad" if strict["bad"] else "good"
+        exec(in_python.replace("datasets/products/bolt/test/crack/000.png", str(strict[name])), {})
+        assert capsys.readouterr().out.split()[0] == verdict
+        command = [program, strict["openvino"], strict[name]]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        assert said[0] == verdict
+        assert float(said[1]) == pytest.approx(expected.pred_score.item(), rel=1e-4)
+        assert int(said[2]) == expected.pred_class_index.item()
+        assert float(said[3]) == pytest.approx(expected.novelty.item(), abs=0.1)
+
+
+def programs(language: str) -> list[str]:
+    """Those of docs/deployment.md."""
+    page = (ROOT / "docs/deployment.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+
+
+def program_in_cpp(folder: Path) -> Path:
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("no g++ to compile the program with")
-    page = (ROOT / "docs/deployment.md").read_text()
-    (program,) = re.findall(r"^```cpp\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
-    (tmp_path / "inspect.cpp").write_text(program)
+    (program,) = programs("cpp")
+    (folder / "inspect.cpp").write_text(program)
     package = Path(openvino.__file__).parent
     (library,) = (package / "libs").glob("libopenvino.so.*")
     flags = [f"-I{package / 'include'}", str(library), f"-Wl,-rpath,{package / 'libs'}", "-std=c++17"]
-    subprocess.run([compiler, tmp_path / "inspect.cpp", *flags, "-o", tmp_path / "inspect"], check=True)
-    image = write_image(tmp_path / "image.ppm", size=(50, 40))
-    process = subprocess.run(
-        [tmp_path / "inspect", files["openvino"], image], capture_output=True, text=True, check=True
-    )
-    score, index = process.stdout.split()
-    expected = inferencer.predict(image)
-    assert float(score) == pytest.approx(expected.pred_score.item(), rel=1e-4)
-    assert int(index) == expected.pred_class_index.item()
+    subprocess.run([compiler, folder / "inspect.cpp", *flags, "-o", folder / "inspect"], check=True)
+    return folder / "inspect"
 
 
 @pytest.mark.slow
 def test_model_of_one_class(tmp_path: Path) -> None:
     single = Hgad(**LIGHT, post_processor=False)
     single.set_class_names(["bolt"])
+    single.model.novelty.margin.fill_(WIDE_MARGIN)
     inferencer = ClassOpenVINOInferencer(single.to_onnx(tmp_path))
     assert inferencer.predict(np.zeros((32, 32, 3), dtype=np.uint8)).pred_class_name == ["bolt"]
+
+
+@pytest.mark.slow
+def test_single_gaussian_of_several_classes_names_none(tmp_path: Path) -> None:
+    """As in PyTorch; but it has a novelty."""
+    single = Hgad(**LIGHT, prior="single_gaussian", post_processor=False)
+    single.set_class_names(CLASSES)
+    prediction = ClassOpenVINOInferencer(single.to_onnx(tmp_path)).predict(np.zeros((32, 32, 3), dtype=np.uint8))
+    assert prediction.pred_class_name is None
+    assert prediction.pred_class_index is None
+    assert np.isfinite(prediction.novelty).all()
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
@@ -175,3 +278,8 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     openvino.save_model(openvino.Model([openvino.opset13.relu(parameter)], [parameter]), tmp_path / "other.xml")
     with pytest.raises(ValueError, match="does not say that it is an exported model"):
         ClassOpenVINOInferencer(tmp_path / "other.xml")
+    graph = openvino.Model([openvino.opset13.relu(parameter)], [parameter])
+    graph.set_rt_info("null", ["model_info", "class_tensor"])
+    openvino.save_model(graph, tmp_path / "old.xml")
+    with pytest.raises(ValueError, match=r"old\.xml was exported by an older version.*export the model again"):
+        ClassOpenVINOInferencer(tmp_path / "old.xml")

@@ -9,13 +9,16 @@ import csv
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from anomalib.data import MVTecAD
 
 from anomalib_hgad import MultiClass, cli
+from anomalib_hgad.data.batch import UNKNOWN
 from anomalib_hgad.models.hgad.criterion import StateFigures
+from anomalib_hgad.report import examples
 from anomalib_hgad.report.command import render
 from anomalib_hgad.report.run_files import read_run
 from tests.helpers.engines import train_and_test
@@ -72,6 +75,35 @@ def test_figures_of_the_page_are_those_of_the_test(page: str, run: Path) -> None
     with (run / "results.csv").open(newline="", encoding="utf-8") as file:
         mean = next(row for row in csv.DictReader(file) if row["class"] == "mean")
     assert f"<b>{100 * float(mean['image_AUROC']):.1f} %</b>" in page
+
+
+@pytest.mark.slow
+def test_image_called_unknown_is_neither_missed_nor_an_alarm_nor_found(run: Path) -> None:
+    """Whatever its label; the cards say it in place of the decision, and so it counts by itself."""
+    files = read_run(run)
+    for label in (True, False):
+        rows = [replace(row, pred_label=label, pred_class_name=row.class_name) for row in files.predictions]
+        normal, anomalous = (sum(row.gt_label is truth for row in rows) for truth in (False, True))
+        page = render(replace(files, predictions=rows), None)
+        assert "called unknown" not in page
+        assert f"<b>{0 if label else anomalous} of {anomalous}</b><span>anomalous images missed" in page
+        assert f"<b>{normal if label else 0} of {normal}</b><span>normal images that raised an alarm" in page
+        strange = [replace(row, pred_class_name=UNKNOWN) for row in rows]
+        page = render(replace(files, predictions=strange), None)
+        assert f"<b>0 of {anomalous}</b><span>anomalous images missed" in page
+        assert f"<b>0 of {normal}</b><span>normal images that raised an alarm" in page
+        assert f"<b>{len(rows)} of {len(rows)}</b><span>images called unknown" in page
+        assert page.count('<span class="wrong">called unknown</span>,') == page.count('class="card"') == 12
+        for word in ("missed", "false alarm", "found", "passed", "taken for"):
+            assert f">{word}" not in page
+
+
+@pytest.mark.slow
+def test_image_of_no_class_is_called_unknown_rightly(run: Path) -> None:
+    files = read_run(run)
+    rows = [replace(row, class_name="gear", pred_class_name=UNKNOWN) for row in files.predictions]
+    assert examples.example(files, rows[0]).of_known_class is False
+    assert examples.example(files, files.predictions[0]).of_known_class is True
 
 
 @pytest.mark.slow
