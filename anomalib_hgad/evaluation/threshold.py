@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -35,13 +36,23 @@ def normal_threshold(scores: torch.Tensor, false_positive_rate: float) -> torch.
 
     Args:
         scores: Scores of normal images that the model was not trained on, shape (n,), n > 0.
-        false_positive_rate: The probability, between 0 and 1.
+        false_positive_rate: The probability, between 0 and 1, as its decimal digits say.
 
     Returns:
         Scalar.
     """
-    rank = math.ceil((len(scores) + 1) * (1 - false_positive_rate))
-    return scores.kthvalue(min(max(rank, 1), len(scores))).values
+    # In floating point (149 + 1)(1 - 0.18) is a little more than 123, which leads to the 124th.
+    rank = math.ceil((len(scores) + 1) * (1 - _as_written(false_positive_rate)))
+    return scores.kthvalue(min(rank, len(scores))).values
+
+
+def images_needed(false_positive_rate: float) -> int:
+    """The fewest normal images of which one can be a threshold that keeps a rate, see :func:`normal_threshold`."""
+    return math.ceil(1 / _as_written(false_positive_rate)) - 1
+
+
+def _as_written(rate: float) -> Fraction:
+    return Fraction(str(rate))
 
 
 class _NormalThreshold(Metric):
@@ -64,14 +75,14 @@ class _NormalThreshold(Metric):
             msg = "A threshold from normal images needs normal validation images, and there are none. Set "
             msg += "data.val_split_mode=from_train to take some of the training images."
             raise ValueError(msg)
-        if len(scores) + 1 < 1 / self.false_positive_rate:
+        if len(scores) < images_needed(self.false_positive_rate):
             logger.warning(
                 "%d normal validation images are too few for a false-positive rate of %g: the threshold is their "
                 "largest score, and the rate may be up to %.3f. Take %d or more.",
                 len(scores),
                 self.false_positive_rate,
                 1 / (len(scores) + 1),
-                math.ceil(1 / self.false_positive_rate) - 1,
+                images_needed(self.false_positive_rate),
             )
         return normal_threshold(scores, self.false_positive_rate)
 

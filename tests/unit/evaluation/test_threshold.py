@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from anomalib_hgad import NormalPostProcessor
-from anomalib_hgad.evaluation.threshold import SCALE_REACH, normal_threshold
+from anomalib_hgad.evaluation.threshold import SCALE_REACH, images_needed, normal_threshold
 
 
 def validate(post_processor, scores, labels, model=None):
@@ -28,6 +28,25 @@ def test_threshold_by_hand():
     assert normal_threshold(scores, 0.1) == 18
     assert normal_threshold(scores, 0.5) == 10
     assert normal_threshold(scores, 0.001) == 19  # too few: the largest
+
+
+def test_rank_is_that_of_exact_arithmetic() -> None:
+    """k = ceil((n + 1)(1 - rate)) in whole numbers of thousandths; in floating point it is one too high at times."""
+    wrong = 0
+    for n in range(1, 500, 2):
+        scores = torch.arange(1.0, n + 1)
+        for thousandths in range(5, 1000, 5):
+            rank = -(-(n + 1) * (1000 - thousandths) // 1000)
+            assert normal_threshold(scores, thousandths / 1000) == min(rank, n), (n, thousandths)
+            wrong += math.ceil((n + 1) * (1 - thousandths / 1000)) != rank
+    assert wrong > 100
+
+
+def test_images_that_a_rate_needs_are_those_of_exact_arithmetic() -> None:
+    """The fewest n with (n + 1) rate >= 1, which are those whose rank is no more than n."""
+    for thousandths in range(1, 1000):
+        needed = images_needed(thousandths / 1000)
+        assert (needed + 1) * thousandths >= 1000 > needed * thousandths
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.2])
