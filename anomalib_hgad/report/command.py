@@ -21,11 +21,13 @@ from anomalib_hgad.report import figures
 from anomalib_hgad.report.examples import example, worst
 from anomalib_hgad.report.latents import Sample, project, sample_latents
 from anomalib_hgad.report.run_files import RunFiles, read_run
+from anomalib_hgad.report.thresholds import threshold_rows
 
 PAGE = "report.html"
 COLUMNS = {
     "image_AUROC": "image AUROC",
     "image_F1Score": "image F1",
+    "FalseAlarmRate": "false alarms",
     "pixel_AUROC": "pixel AUROC",
     "pixel_AUPRO": "AUPRO",
     "pixel_F1Score": "pixel F1",
@@ -91,6 +93,7 @@ def render(run: RunFiles, other: RunFiles | None) -> str:
         anomalous_count=len(anomalous),
         false_alarms=sum(bool(row.pred_label) for row in normal),
         misses=sum(row.pred_label is False for row in anomalous),
+        thresholds=threshold_rows(run),
         histograms=score_histograms(run),
         roc=figures.roc_curves(run.groups),
         likelihoods=likelihood_histograms(
