@@ -93,7 +93,9 @@ def render(run: RunFiles, other: RunFiles | None) -> str:
         anomalous_count=len(anomalous),
         false_alarms=sum(bool(row.pred_label) for row in normal),
         misses=sum(row.pred_label is False for row in anomalous),
-        thresholds=threshold_rows(run),
+        thresholds=(thresholds := threshold_rows(run)),
+        own_thresholds=any(row.threshold != row.common for row in thresholds),
+        validation_images=sum(row.images for row in thresholds),
         histograms=score_histograms(run),
         roc=figures.roc_curves(run.groups),
         likelihoods=likelihood_histograms(
