@@ -53,14 +53,29 @@ class ThresholdRow:
 
     @property
     def verdict(self) -> str:
-        """Whether the rate holds, in words.
+        """Whether the rate holds, see :func:`verdict_on`."""
+        return verdict_on(self.alarms, self.normal, self.rate)
 
-        It does not if the whole interval is above it. It does if not, and if there are images enough for one false
-        alarm to be expected among them and a new one.
-        """
-        if self.interval is not None and self.interval[0] > self.rate:
-            return "does not hold"
-        return "holds" if self.normal >= self.needed else "too few images to tell"
+    @property
+    def common_verdict(self) -> str:
+        """Whether it would at the threshold of all classes."""
+        return verdict_on(self.common_alarms, self.normal, self.rate)
+
+
+def verdict_on(alarms: int, normal: int, rate: float) -> str:
+    """Whether a rate of false alarms holds, in words.
+
+    It does not if the whole interval is above it. It does if not, and if there are images enough for one false alarm to
+    be expected among them and a new one.
+
+    Args:
+        alarms: False alarms.
+        normal: Normal images.
+        rate: The rate.
+    """
+    if normal and clopper_pearson(alarms, normal)[0] > rate:
+        return "does not hold"
+    return "holds" if normal >= images_needed(rate) else "too few images to tell"
 
 
 def clopper_pearson(count: int, total: int) -> tuple[float, float]:

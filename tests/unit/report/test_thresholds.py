@@ -70,6 +70,12 @@ def test_false_alarms_are_counted_by_the_class_that_scored_them_at_both_threshol
     assert bolt == ThresholdRow("bolt", 0.05, 5, 2.0, 2.0, normal=2, alarms=1, common_alarms=1)
     assert nut == ThresholdRow("nut", 0.05, 6, 3.0, 2.0, normal=3, alarms=1, common_alarms=2)
     assert bolt.needed == 19
+    assert (bolt.verdict, bolt.common_verdict) == ("too few images to tell",) * 2
+
+
+def test_each_threshold_has_a_verdict() -> None:
+    row = ThresholdRow("bolt", 0.1, 50, 3.0, 2.0, normal=100, alarms=10, common_alarms=18)
+    assert (row.verdict, row.common_verdict) == ("holds", "does not hold")
 
 
 def test_images_of_a_mixture_without_classes_are_in_one_row() -> None:
@@ -100,6 +106,8 @@ def test_page_has_a_table_of_thresholds_where_a_rate_was_asked_for(run: Path) ->
     page = render(files, None)
     assert "Every class has a threshold of its own" in page
     assert page.count("too few</span>") == 2
-    assert "<td>too few images to tell</td>" in page or "does not hold</span>" in page
+    rows = threshold_rows(files)
+    for verdict in {row.verdict for row in rows} | {row.common_verdict for row in rows}:
+        assert f"{verdict}</span></td>" in page
     assert "at the common threshold" in page
     assert not Elements(page).open
