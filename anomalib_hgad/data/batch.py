@@ -48,6 +48,8 @@ class ClassFields(Generic[ArrayT, NameT]):
         class_name: Name of the true class, or of that something else.
         pred_class_index: Class inferred by the model, int64, shape (B,).
         pred_class_name: Name of the inferred class, or ``"unknown"``.
+        scored_class_index: Class whose scale and threshold the image score has, as the model counts, int64, shape (B,).
+        scored_class_name: Its name.
         raw_score: Image score before the post-processing, shape (B,).
         class_given_score, class_inferred_score: The same with the true and with the inferred class, shape (B,).
         class_given_map, class_inferred_map: The anomaly map that belongs to it, shape (B, height, width).
@@ -59,6 +61,8 @@ class ClassFields(Generic[ArrayT, NameT]):
     class_name: NameT | None = None
     pred_class_index: ArrayT | None = None
     pred_class_name: NameT | None = None
+    scored_class_index: ArrayT | None = None
+    scored_class_name: NameT | None = None
     raw_score: ArrayT | None = None
     class_given_score: ArrayT | None = None
     class_given_map: ArrayT | None = None

@@ -48,14 +48,28 @@ class ClassAccuracy(AnomalibMetric, _ClassAccuracy):
     default_fields = ("pred_class_index", "class_index")
 
 
+class _FalseAlarmRate(MeanMetric):
+    def update(self, pred_label: torch.Tensor, gt_label: torch.Tensor) -> None:
+        super().update(pred_label[~gt_label.bool()].float())
+
+
+class FalseAlarmRate(AnomalibMetric, _FalseAlarmRate):
+    """Share of the normal images that are found anomalous."""
+
+    default_fields = ("pred_label", "gt_label")
+
+
 def default_test_metrics() -> list[AnomalibMetric]:
     """AUROC and F1 of images and pixels, AUPRO, and AUROCs of the raw scores with the class given and inferred.
+
+    Beside them the share of normal images that raise an alarm, and that of images whose class is inferred right.
 
     F1 of pixels is there twice: at the post-processor's threshold, and at the limits of the classes' masks.
     """
     return [
         AUROC(fields=["pred_score", "gt_label"], prefix="image_"),
         F1Score(fields=["pred_label", "gt_label"], prefix="image_"),
+        FalseAlarmRate(strict=False),
         AUROC(fields=["anomaly_map", "gt_mask"], prefix="pixel_", strict=False),
         AUPRO(fields=["anomaly_map", "gt_mask"], prefix="pixel_", strict=False),
         F1Score(fields=["pred_mask", "gt_mask"], prefix="pixel_", strict=False),
@@ -108,12 +122,13 @@ class ClassMetric:
     def compute(self) -> float | None:
         """The value; ``None`` if it is not defined.
 
-        Against a ground truth of normal and anomalous it needs both.
+        Against a ground truth of normal and anomalous it needs both, and the rate of false alarms normal images alone.
         """
         if not self.truth_range.update_called:
             return None
         lowest, highest = self.truth_range.compute()
-        if self.fields[-1].startswith("gt_") and lowest == highest:
+        missing = lowest > 0 if isinstance(self.metric, FalseAlarmRate) else lowest == highest
+        if self.fields[-1].startswith("gt_") and missing:
             return None
         return float(self.metric.compute())
 
@@ -131,8 +146,9 @@ class ClassEvaluator(Evaluator):
 
     Args:
         val_metrics: Metrics of the validation. Defaults to ``None``, AUROC of images and pixels.
-        test_metrics: Metrics of the test. Defaults to ``None``, AUROC and F1 of images and pixels, AUPRO, the share of
-            classes inferred right, and the AUROCs of the raw scores with the class given and with it inferred.
+        test_metrics: Metrics of the test. Defaults to ``None``, AUROC and F1 of images and pixels, AUPRO, the shares of
+            normal images that raise an alarm and of classes inferred right, and the AUROCs of the raw scores with the
+            class given and with it inferred.
         compute_on_cpu: Keep what the metrics collect in main memory. Defaults to ``True``.
 
     Attributes:

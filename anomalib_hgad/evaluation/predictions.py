@@ -37,6 +37,7 @@ class Prediction:
         pred_score: Post-processed score.
         raw_score: Score before that.
         novelty: How much less typical it is than normal images of its class; above 1 it is called unknown.
+        scored_class_name: The class whose scale and threshold the score has.
     """
 
     image_path: str
@@ -48,6 +49,7 @@ class Prediction:
     pred_score: float | None
     raw_score: float | None
     novelty: float | None
+    scored_class_name: str | None = None
 
     @property
     def called_unknown(self) -> bool:
@@ -85,6 +87,7 @@ def predictions_of_batch(batch: ImageBatch) -> list[Prediction]:
         "pred_score": _column(batch, "pred_score", len(paths)),
         "raw_score": _column(batch, "raw_score", len(paths)),
         "novelty": _column(batch, "novelty", len(paths)),
+        "scored_class_name": _column(batch, "scored_class_name", len(paths)),
     }
     return [
         Prediction(str(path), **{name: values[row] for name, values in columns.items()})

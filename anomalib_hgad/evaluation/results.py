@@ -62,13 +62,20 @@ def results_table(results: Results, title: str) -> Table:
     table = Table(title=title, caption="In percent. Mean: over the classes. Pooled: all images, whatever their class.")
     table.add_column("class", no_wrap=True)
     for column in results.columns:
-        table.add_column(column.replace("_", " ").replace("F1Score", "F1").replace("Class", "class "), justify="right")
+        table.add_column(heading(column), justify="right")
     for name, metrics in results.rows:
         if name == MEAN:
             table.add_section()
         cells = (metrics.get(column) for column in results.columns)
         table.add_row(Text(name), *("–" if value is None else f"{100 * value:.1f}" for value in cells))
     return table
+
+
+def heading(metric: str) -> str:
+    """Name of a metric in words."""
+    for part, words in {"_": " ", "F1Score": "F1", "Class": "class ", "FalseAlarmRate": "false alarms"}.items():
+        metric = metric.replace(part, words)
+    return metric
 
 
 def write_results(results: Results, folder: Path) -> None:

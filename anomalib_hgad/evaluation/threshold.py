@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from anomalib.data import Batch
 from anomalib.metrics import create_anomalib_metric
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch import LightningModule, Trainer
 from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
 
 from anomalib_hgad.common.checks import check_range
 
@@ -35,13 +39,67 @@ def normal_threshold(scores: torch.Tensor, false_positive_rate: float) -> torch.
 
     Args:
         scores: Scores of normal images that the model was not trained on, shape (n,), n > 0.
-        false_positive_rate: The probability, between 0 and 1.
+        false_positive_rate: The probability, between 0 and 1, as its decimal digits say.
 
     Returns:
         Scalar.
     """
-    rank = math.ceil((len(scores) + 1) * (1 - false_positive_rate))
-    return scores.kthvalue(min(max(rank, 1), len(scores))).values
+    # In floating point (149 + 1)(1 - 0.18) is a little more than 123, which leads to the 124th.
+    rank = math.ceil((len(scores) + 1) * (1 - _as_written(false_positive_rate)))
+    return scores.kthvalue(min(rank, len(scores))).values
+
+
+def images_needed(false_positive_rate: float) -> int:
+    """The fewest normal images of which one can be a threshold that keeps a rate, see :func:`normal_threshold`."""
+    return math.ceil(1 / _as_written(false_positive_rate)) - 1
+
+
+def class_thresholds(scores: Sequence[torch.Tensor], common: torch.Tensor, false_positive_rate: float) -> torch.Tensor:
+    """Threshold of every class that a normal image of it exceeds with at most a given probability.
+
+    A class of enough images, :func:`images_needed`, takes :func:`normal_threshold` of its own. None of fewer scores is
+    high enough: their largest is the threshold, unless that of all classes is larger, so that a few images with low
+    scores do not make a class more prone to false alarms than it is without a threshold of its own. A class without
+    images takes that of all.
+
+    Args:
+        scores: Scores of every class's normal images that the model was not trained on, shapes (images of the class,).
+        common: The threshold of all classes, scalar.
+        false_positive_rate: The probability, between 0 and 1, as its decimal digits say.
+
+    Returns:
+        Thresholds, shape (K,).
+    """
+    needed = images_needed(false_positive_rate)
+    return torch.stack(
+        [
+            normal_threshold(of_class, false_positive_rate)
+            if len(of_class) >= needed
+            else torch.cat([of_class, common.view(1).to(of_class)]).amax()
+            for of_class in scores
+        ]
+    )
+
+
+def _as_written(rate: float) -> Fraction:
+    return Fraction(str(rate))
+
+
+@runtime_checkable
+class ModelOfClassThresholds(Protocol):
+    """A model that takes thresholds of its classes, for one threshold to stand for all of them.
+
+    Its batches have ``scored_class_index``. The scores of a validation are those before any of the thresholds.
+    """
+
+    @property
+    def threshold_names(self) -> list[str]:
+        """Names of the K classes, in the order of ``scored_class_index``."""
+
+    def set_class_thresholds(
+        self, thresholds: torch.Tensor, common: torch.Tensor, images: torch.Tensor, rate: float
+    ) -> None:
+        """Take thresholds, shape (K,), of the threshold of all, and what they come from."""
 
 
 class _NormalThreshold(Metric):
@@ -64,14 +122,14 @@ class _NormalThreshold(Metric):
             msg = "A threshold from normal images needs normal validation images, and there are none. Set "
             msg += "data.val_split_mode=from_train to take some of the training images."
             raise ValueError(msg)
-        if len(scores) + 1 < 1 / self.false_positive_rate:
+        if len(scores) < images_needed(self.false_positive_rate):
             logger.warning(
                 "%d normal validation images are too few for a false-positive rate of %g: the threshold is their "
                 "largest score, and the rate may be up to %.3f. Take %d or more.",
                 len(scores),
                 self.false_positive_rate,
                 1 / (len(scores) + 1),
-                math.ceil(1 / self.false_positive_rate) - 1,
+                images_needed(self.false_positive_rate),
             )
         return normal_threshold(scores, self.false_positive_rate)
 
@@ -80,10 +138,40 @@ NormalThreshold = create_anomalib_metric(_NormalThreshold)
 """:func:`normal_threshold` of the normal images of a validation, as an anomalib metric."""
 
 
+class _ScoresOfClasses(Metric):
+    """Collects the scores of all images, and which of them are anomalous and of which class."""
+
+    scores: list[torch.Tensor]
+    labels: list[torch.Tensor]
+    classes: list[torch.Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("scores", "labels", "classes"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, values: torch.Tensor, gt_label: torch.Tensor, class_index: torch.Tensor) -> None:
+        self.scores.append(values)
+        self.labels.append(gt_label.long())  # not all backends gather truth values
+        self.classes.append(class_index)
+
+    def compute(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return dim_zero_cat(self.scores), dim_zero_cat(self.labels), dim_zero_cat(self.classes)
+
+
+ScoresOfClasses = create_anomalib_metric(_ScoresOfClasses)
+"""Scores of a validation with labels and the classes that they are under, as an anomalib metric, shapes (images,)."""
+
+
 class NormalPostProcessor(PostProcessor):
     """anomalib's post-processor with thresholds from the normal validation images alone.
 
     An image is found anomalous if its score is above the threshold; of new normal images at most the given share are.
+    With ``each_class`` that holds for the images of every class, by a threshold of its own, of models that scale their
+    scores by class, as :class:`~anomalib_hgad.Hgad` does: the model shifts the scores of every class by as much as its
+    threshold differs from that of all, for this one to be right for all of them. The class is the one that the image is
+    scored under. A class of too few images is named in a warning, see :func:`class_thresholds`.
+
     The threshold of the maps is the model's ``pixel_limit``, if it has one, as :class:`~anomalib_hgad.Hgad` has, whose
     maps are scaled by the limits of each class's masks; else it is that of the maps' largest values: at most the given
     share of normal images has a pixel marked.
@@ -93,25 +181,74 @@ class NormalPostProcessor(PostProcessor):
     Args:
         false_positive_rate: Share of normal images that may be found anomalous.
             Defaults to ``0.05``.
+        each_class: Let the share be one of each class, and not of all images.
+            Defaults to ``False``.
         **kwargs: Arguments of :class:`anomalib.post_processing.PostProcessor`.
 
     Raises:
-        ValueError: If the rate is not between 0 and 1.
+        ValueError: If the rate is not between 0 and 1, or, before the first image, if the model cannot give classes
+            thresholds.
 
     Example:
         >>> from anomalib_hgad import Hgad, NormalPostProcessor
         >>> model = Hgad(post_processor=NormalPostProcessor(false_positive_rate=0.02))  # doctest: +SKIP
     """
 
-    def __init__(self, false_positive_rate: float = 0.05, **kwargs: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        false_positive_rate: float = 0.05,
+        each_class: bool = False,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
         super().__init__(**kwargs)
         check_range("0 < {} < 1", false_positive_rate=false_positive_rate)
+        self.false_positive_rate = false_positive_rate
+        self.each_class = each_class
         self._image_threshold_metric = NormalThreshold(
             ["pred_score", "gt_label"], false_positive_rate=false_positive_rate
         )
         self._pixel_threshold_metric = NormalThreshold(
             ["anomaly_map", "gt_label"], false_positive_rate=false_positive_rate
         )
+        self._class_scores_metric = ScoresOfClasses(["pred_score", "gt_label", "scored_class_index"], strict=False)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a model that cannot give classes thresholds of their own, where they are asked for.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The model.
+            stage: What the trainer is about to do.
+
+        Raises:
+            ValueError: If it is such a model.
+        """
+        del trainer, stage
+        if self.each_class and not isinstance(pl_module, ModelOfClassThresholds):
+            msg = "Thresholds of each class need a model that scales its scores by class: expected Hgad, or "
+            msg += f"each_class=False, got {type(pl_module).__name__}."
+            raise ValueError(msg)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Batch,
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        """Add a batch of the validation.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The model.
+            outputs: Batch with predictions and labels.
+            *args: As in anomalib.
+            **kwargs: As there.
+        """
+        super().on_validation_batch_end(trainer, pl_module, outputs, *args, **kwargs)
+        if self.enable_thresholding:
+            self._class_scores_metric.update(outputs)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the thresholds, and leave room on the scale for scores of anomalies.
@@ -123,8 +260,44 @@ class NormalPostProcessor(PostProcessor):
         super().on_validation_epoch_end(trainer, pl_module)
         if (limit := getattr(pl_module, "pixel_limit", None)) is not None:
             self._pixel_threshold.fill_(limit)
+        if self._class_scores_metric.update_called and isinstance(pl_module, ModelOfClassThresholds):
+            self._set_class_thresholds(pl_module)
+        self._class_scores_metric.reset()
         for least, most, threshold in (
             (self.image_min, self.image_max, self.image_threshold),
             (self.pixel_min, self.pixel_max, self.pixel_threshold),
         ):
             most.copy_(torch.maximum(most, threshold + SCALE_REACH * (threshold - least)))
+
+    def _set_class_thresholds(self, model: ModelOfClassThresholds) -> None:
+        """Let the model know the thresholds of the classes, all of them the same unless each has one of its own."""
+        names = model.threshold_names
+        scores, labels, classes = (values.view(-1) for values in self._class_scores_metric.compute())
+        of_classes = [scores[(classes == index) & (labels == 0)] for index in range(len(names))]
+        images = torch.tensor([len(of_class) for of_class in of_classes], device=scores.device)
+        common = self._image_threshold.to(scores)
+        thresholds = common.expand(len(names))
+        if self.each_class:
+            thresholds = class_thresholds(of_classes, common, self.false_positive_rate)
+            self._warn_of_few_images(names, images.tolist())
+            if self.enable_normalization:
+                shifted = scores - thresholds[classes] + common
+                self.image_min.copy_(shifted.amin())
+                self.image_max.copy_(shifted.amax())
+        model.set_class_thresholds(thresholds, common, images, self.false_positive_rate)
+
+    def _warn_of_few_images(self, names: Sequence[str], images: Sequence[int]) -> None:
+        needed = images_needed(self.false_positive_rate)
+        few = [
+            f"{name} ({count}, for {1 / (count + 1):.3g} at the least)"
+            for name, count in zip(names, images, strict=True)
+            if count < needed
+        ]
+        if few:
+            logger.warning(
+                "Too few normal validation images for a false-positive rate of %g in these classes: %s. Take %d or "
+                "more of each. Until then their threshold is the larger of their largest score and that of all.",
+                self.false_positive_rate,
+                ", ".join(few),
+                needed,
+            )

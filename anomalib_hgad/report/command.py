@@ -20,11 +20,13 @@ from anomalib_hgad.report.examples import example, worst
 from anomalib_hgad.report.latents import Sample, project, sample_latents
 from anomalib_hgad.report.run_files import RunFiles, read_run
 from anomalib_hgad.report.templates import page_template, time_of_page
+from anomalib_hgad.report.thresholds import threshold_rows
 
 PAGE = "report.html"
 COLUMNS = {
     "image_AUROC": "image AUROC",
     "image_F1Score": "image F1",
+    "FalseAlarmRate": "false alarms",
     "pixel_AUROC": "pixel AUROC",
     "pixel_AUPRO": "AUPRO",
     "pixel_F1Score": "pixel F1",
@@ -83,6 +85,9 @@ def render(run: RunFiles, other: RunFiles | None) -> str:
         false_alarms=sum(bool(row.pred_label) and not row.called_unknown for row in normal),
         misses=sum(row.pred_label is False and not row.called_unknown for row in anomalous),
         called_unknown=sum(row.called_unknown for row in run.predictions),
+        thresholds=(thresholds := threshold_rows(run)),
+        own_thresholds=any(row.threshold != row.common for row in thresholds),
+        validation_images=sum(row.images for row in thresholds),
         histograms=score_histograms(run),
         roc=figures.roc_curves(run.groups),
         likelihoods=likelihood_histograms(

@@ -18,6 +18,7 @@ from torch import nn
 
 from anomalib_hgad.common.precision import no_autocast
 from anomalib_hgad.models.hgad.anomaly_map import QUANTITIES, LevelConstants
+from anomalib_hgad.models.hgad.class_thresholds import ClassThresholds
 from anomalib_hgad.models.hgad.normal_scores import ClassValues, PositionScores
 
 PRIOR_IMAGES = 5
@@ -59,6 +60,7 @@ class ScoreCalibration(nn.Module):
         spread: Their width, positive, shape (K,).
         pixel_location: Mean of the pixels of their maps, shape (K,).
         pixel_spread: How far above that the limit of the class's masks is, positive, shape (K,).
+        class_thresholds: Thresholds of the classes, where each has one of its own.
     """
 
     maximum: torch.Tensor
@@ -79,6 +81,7 @@ class ScoreCalibration(nn.Module):
             self.register_buffer(name, torch.zeros(num_classes))
         for name in ("spread", "pixel_spread"):
             self.register_buffer(name, torch.ones(num_classes))
+        self.class_thresholds = ClassThresholds(num_classes)
 
     @property
     def num_classes(self) -> int:
@@ -94,7 +97,8 @@ class ScoreCalibration(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Put scores on the common scales: (S - location) / spread of the image's class.
 
-        Increasing in S for a given class, so that it does not change the AUROC within a class.
+        Image scores are shifted from there where classes have thresholds of their own. Increasing in S for a given
+        class, so that it does not change the AUROC within a class.
 
         Args:
             image_score: S of the images, shape (B,).
@@ -109,7 +113,7 @@ class ScoreCalibration(nn.Module):
                 constant[class_index].view(-1, 1, 1, 1) for constant in (self.pixel_location, self.pixel_spread)
             )
             image_score = (image_score - self.location[class_index]) / self.spread[class_index]
-            return image_score, (anomaly_map - location) / spread
+            return self.class_thresholds(image_score, class_index), (anomaly_map - location) / spread
 
     def set_positions(self, training: PositionScores, unseen: PositionScores) -> None:
         """Set what positions are measured against. A class of no images keeps neutral constants.

@@ -64,6 +64,9 @@ from anomalib_hgad.models.schedule import (
 
 logger = logging.getLogger(__name__)
 
+ALL_IMAGES = "all images"
+"""Name of what has a threshold where the mixture does not tell the classes."""
+
 
 class Hgad(PluginModel, AnomalibModule):
     """HGAD: one model that inspects many product classes.
@@ -298,6 +301,24 @@ class Hgad(PluginModel, AnomalibModule):
         """Names of the classes, in the order of the mixture; none before the first training."""
         return self.labels.names
 
+    @property
+    def threshold_names(self) -> list[str]:
+        """What can have a threshold of its own: the classes, or all images where the mixture does not tell them."""
+        return self.class_names if self.model.num_classes == len(self.class_names) else [ALL_IMAGES]
+
+    def set_class_thresholds(
+        self, thresholds: torch.Tensor, common: torch.Tensor, images: torch.Tensor, rate: float
+    ) -> None:
+        """Let classes have thresholds of their own, see :class:`~anomalib_hgad.NormalPostProcessor`.
+
+        Args:
+            thresholds: Of every class, in the order of :attr:`threshold_names`, shape (K,).
+            common: The threshold of all classes, scalar.
+            images: Normal validation images that each of them was chosen by, shape (K,).
+            rate: Share of normal images that was allowed above a threshold.
+        """
+        self.model.calibration.class_thresholds.update(thresholds, common, images, rate)
+
     def set_class_names(self, names: Sequence[str]) -> None:
         """Name the classes; a mixture of another number of classes starts anew.
 
@@ -515,6 +536,10 @@ class Hgad(PluginModel, AnomalibModule):
 
     test_step = validation_step
     predict_step = validation_step
+
+    def on_validation_start(self) -> None:
+        """Forget thresholds of the classes: those that a validation chooses are of scores that are not shifted."""
+        self.model.calibration.class_thresholds.clear()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the class names, and what made the checkpoint."""

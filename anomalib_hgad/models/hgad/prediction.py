@@ -37,21 +37,25 @@ def predict_batch(
         pixel_limit: Pixels above it are marked; ``None`` marks none, as maps have no scale.
     """
     inferred, given = _predictions(model, cast("torch.Tensor", batch.image), class_index)
-    chosen = given if given is not None and class_source == "given" else inferred
+    pred_class_index = scored = inferred.class_posterior.argmax(dim=-1)
+    chosen = inferred
+    if class_index is not None and given is not None and class_source == "given":
+        chosen = given
+        scored = torch.where(class_index == NO_CLASS, pred_class_index, model.mixture_class_index(class_index))
     batch.update(pred_score=chosen.pred_score, raw_score=chosen.pred_score, anomaly_map=chosen.anomaly_map)
     batch.update(class_inferred_score=inferred.pred_score, class_inferred_map=inferred.anomaly_map.squeeze(1))
-    batch.update(novelty=inferred.novelty)
+    batch.update(novelty=inferred.novelty, scored_class_index=scored)
     if pixel_limit is not None:
         batch.update(limit_mask=chosen.anomaly_map.squeeze(1) > pixel_limit)
     if given is not None:
         batch.update(class_given_score=given.pred_score, class_given_map=given.anomaly_map.squeeze(1))
     if model.num_classes == len(class_names):
-        pred_class_index = inferred.class_posterior.argmax(dim=-1)
         names = [
             UNKNOWN if novelty > NOVELTY_LIMIT else class_names[index]
             for index, novelty in zip(pred_class_index.tolist(), inferred.novelty.tolist(), strict=True)
         ]
         batch.update(pred_class_index=pred_class_index, pred_class_name=names)
+        batch.update(scored_class_name=[class_names[index] for index in scored.tolist()])
 
 
 def _predictions(

@@ -14,7 +14,7 @@ import torch
 from anomalib.metrics import AUROC
 
 from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch
-from anomalib_hgad.evaluation.evaluator import ClassAccuracy, ClassEvaluator, default_test_metrics
+from anomalib_hgad.evaluation.evaluator import ClassAccuracy, ClassEvaluator, FalseAlarmRate, default_test_metrics
 
 NAMES = ["bolt", "nut", "bolt", "gear", "nut", "bolt", "gear", "bolt"]
 LABELS = [False, False, True, True, False, True, True, False]
@@ -137,3 +137,23 @@ def test_models_without_limits_have_no_figure_of_them() -> None:
     evaluator.on_test_epoch_end(trainer, None)
     assert "pixel_F1Score" in logged
     assert not [name for name in logged if name.startswith("normal_limit")]
+
+
+def test_rate_of_false_alarms_needs_normal_images_alone() -> None:
+    """Rows 0 and 7 are normal bolts, 1 and 4 normal nuts; gears are all anomalous."""
+    evaluator, logged = ClassEvaluator(test_metrics=[FalseAlarmRate(strict=False)]), {}
+    evaluator.log = logged.__setitem__
+    trainer = SimpleNamespace(test_dataloaders=[])
+    evaluator.on_test_epoch_start(trainer, None)
+    for rows, alarms in (([0, 1, 2, 3], [1, 0, 1, 1]), ([4, 5, 6, 7], [0, 1, 1, 0])):
+        batch = batch_of(rows, pred_label=torch.tensor(alarms).bool())
+        evaluator.on_test_batch_end(trainer, None, None, batch, 0)
+    evaluator.on_test_epoch_end(trainer, None)
+    assert {name: row["FalseAlarmRate"] for name, row in evaluator.results.classes.items()} == {
+        "bolt": 0.5,
+        "nut": 0.0,
+        "gear": None,
+    }
+    assert evaluator.results.mean == {"FalseAlarmRate": 0.25}
+    assert evaluator.results.pooled == {"FalseAlarmRate": 0.25}
+    assert "FalseAlarmRate_gear" not in logged

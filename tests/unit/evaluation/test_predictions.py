@@ -34,7 +34,15 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 def test_names_are_read_as_they_were_written(name: str, tmp_path: Path) -> None:
     rows = [
-        Prediction(name, name, name, name, gt_label=True, pred_label=False, pred_score=0.5, raw_score=1.0, novelty=0.0),
+        Prediction(
+            *(name, name, name, name),
+            gt_label=True,
+            pred_label=False,
+            pred_score=0.5,
+            raw_score=1.0,
+            novelty=0.0,
+            scored_class_name=name,
+        ),
         Prediction(name, None, None, None, None, None, None, None, None),
     ]
     write_predictions(rows, tmp_path)
@@ -58,7 +66,7 @@ def test_labels_are_pythons_own(labels: tuple[bool | None, bool | None], tmp_pat
     for row, label in zip(read_predictions(tmp_path), labels, strict=True):
         assert row.gt_label is label
         assert row.pred_label is label
-        assert astuple(row)[6:] == (None, None, None)
+        assert astuple(row)[6:] == (None, None, None, None)
 
 
 def test_a_test_without_images_has_no_rows(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from anomalib_hgad.data.batch import MEAN, POOLED
-from anomalib_hgad.evaluation.results import Results, results_table, write_results
+from anomalib_hgad.evaluation.results import Results, heading, results_table, write_results
 
 RESULTS = Results(
     classes={
@@ -105,3 +105,16 @@ def test_table_is_in_percent() -> None:
     assert [*POOLED.split(), "62.5", "80.0"] in lines
     assert "Test" in console.file.getvalue()
     assert "percent" in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("image_F1Score", "image F1"),
+        ("ClassAccuracy", "class Accuracy"),
+        ("FalseAlarmRate", "false alarms"),
+        ("class_given_image_AUROC", "class given image AUROC"),
+    ],
+)
+def test_metrics_are_named_in_words(metric: str, words: str) -> None:
+    assert heading(metric) == words

@@ -33,6 +33,9 @@ class Oracle:
 
     num_classes = 2
 
+    def mixture_class_index(self, class_index: torch.Tensor) -> torch.Tensor:
+        return class_index
+
     def predict(self, images: torch.Tensor, class_index: torch.Tensor | None = None) -> Any:
         assert class_index is None or (class_index >= 0).all()  # -1 is no class to look up
         return prediction(INFERRED), None if class_index is None else prediction(GIVEN)
@@ -60,6 +63,8 @@ def test_other_number_of_classes_is_named_nothing() -> None:
     batch = predicted(None, names=("bolt", "nut", "gear"))
     assert batch.pred_class_name is None
     assert batch.pred_class_index is None
+    assert batch.scored_class_index.tolist() == list(CLASSES)
+    assert batch.scored_class_name is None
     assert batch.pred_score.tolist() == list(INFERRED)
 
 
@@ -91,6 +96,16 @@ def test_image_of_no_class_is_scored_under_the_inferred_one() -> None:
     assert batch.pred_score.tolist() == expected
     assert batch.class_given_score.tolist() == expected
     assert batch.class_given_map.amax(dim=(-2, -1)).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"), [("inferred", list(CLASSES)), ("given", [0, CLASSES[1], 1, CLASSES[3], 0])]
+)
+def test_class_that_an_image_is_scored_under_is_told(source: str, expected: list[int]) -> None:
+    """Of images that are called unknown, too."""
+    batch = predicted([0, -1, 1, -1, 0], source)
+    assert batch.scored_class_index.tolist() == expected
+    assert batch.scored_class_name == [("bolt", "nut")[index] for index in expected]
 
 
 @pytest.mark.parametrize(("source", "shift"), [("inferred", 0.0), ("given", 10.0)])
