@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from anomalib_hgad.evaluation.threshold import images_needed
 from anomalib_hgad.models.hgad.added_classes import check_can_change, likely_to_move
 from anomalib_hgad.models.hgad.calibration import PIXEL_LIMIT
 from anomalib_hgad.models.hgad.fit_added import AddedClass
@@ -157,6 +158,12 @@ def summarise(model: Hgad, added: list[AddedClass], known: list[str], moved: lis
             CONSOLE.print(
                 f"  The model fits {row.name} worse than any of its products. Train it anew with all of them, as by "
                 "`anomalib train --ckpt_path` with this checkpoint, and compare."
+            )
+        rate = model.model.calibration.class_thresholds.rate.max().item()
+        if rate and row.images < (needed := images_needed(float(f"{rate:.6g}"))):
+            CONSOLE.print(
+                f"  {row.images} images are too few for a threshold of its own with {rate:.3g} of false alarms: give "
+                f"{needed} or more."
             )
         for other, count in row.taken_for.items():
             CONSOLE.print(f"  {count} of them would be taken for {other} if they were not among the {row.images}.")

@@ -97,7 +97,7 @@ def append_classes(
         prior.append(*of_level)
         prior.keep(order, prior.num_classes)
     for constants, added in ((model.calibration, calibration), (model.novelty, novelty)):
-        append_rows(constants, **dict(added.named_buffers()))
+        append_rows(constants, dict(added.named_buffers()))
     model.num_added += calibration.num_classes
     _set_rivals(model, _renumbered(_rivals(model), order), rivals, gaussians)
 

@@ -22,6 +22,7 @@ import torch
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
 
+from anomalib_hgad.evaluation.threshold import class_thresholds
 from anomalib_hgad.models.hgad.added_classes import ClassGaussians, append_classes
 from anomalib_hgad.models.hgad.calibration import ScoreCalibration
 from anomalib_hgad.models.hgad.moments import Gaussians, sum_up
@@ -126,9 +127,32 @@ def fit_added(trainer: Trainer, module: AnomalibModule, names: Sequence[str], nu
             pixels.add(maps, part // PARTS)
         limits = images.pixel_limits(with_parts, first)
         calibration.set_scale(scores.of_classes(), pixels, limits, model.calibration)
+        _set_thresholds(module, calibration, scores.of_classes())
     append_classes(model, of_classes, calibration, novelty)
     of_each = names[-num_added:], images.counts, positions.typicality.means.tolist(), confusion.taken_for
     return [AddedClass(*values) for values in zip(*of_each, strict=True)]
+
+
+def _set_thresholds(module: AnomalibModule, calibration: ScoreCalibration, scores: Sequence[torch.Tensor]) -> None:
+    """Give the added classes thresholds of their own, if the other ones have them.
+
+    Args:
+        module: The model.
+        calibration: Constants of the scores of the added classes, with their scales.
+        scores: Scores of their images before any scale.
+    """
+    old, new = module.model.calibration.class_thresholds, calibration.class_thresholds
+    if not old.rate.any():
+        return
+    rate = float(f"{float(old.rate.max()):.6g}")  # as it was written
+    new.rate.fill_(rate)
+    if old.shift.any():
+        common = module.post_processor.image_threshold.cpu()
+        constants = zip(scores, calibration.location.cpu(), calibration.spread.cpu(), strict=True)
+        on_scale = [(of_class.float() - location) / spread for of_class, location, spread in constants]
+        images = torch.tensor([len(of_class) for of_class in scores])
+        device = new.shift.device
+        new.update(class_thresholds(on_scale, common, rate).to(device), common.to(device), images.to(device), rate)
 
 
 def _constants(model: HgadModel, num_classes: int) -> tuple[ScoreCalibration, NoveltyScale]:

@@ -207,11 +207,13 @@ class HierarchicalGaussianMixture(nn.Module):
         rows = len(means)
         append_rows(
             self,
-            class_centers=means,
-            center_offsets=self.center_offsets.new_zeros(rows, *self.center_offsets.shape[1:]),
-            class_logits=self.class_logits.new_zeros(rows),
-            center_logits=self.center_logits.new_zeros(rows, *self.center_logits.shape[1:]),
-            class_whitening=inverse_cholesky(covariances),
+            {
+                "class_centers": means,
+                "center_offsets": self.center_offsets.new_zeros(rows, *self.center_offsets.shape[1:]),
+                "class_logits": self.class_logits.new_zeros(rows),
+                "center_logits": self.center_logits.new_zeros(rows, *self.center_logits.shape[1:]),
+                "class_whitening": inverse_cholesky(covariances),
+            },
         )
 
     def keep(self, rows: Sequence[int], num_classes: int) -> None:
