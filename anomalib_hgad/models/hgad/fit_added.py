@@ -175,11 +175,7 @@ class _Images:
         first = len(names) - num_added
         classes = [names.index(name) - first for name in samples.get("class_name", [names[-1]] * len(samples))]
         self.counts = [classes.count(index) for index in range(num_added)]
-        seen = [0] * num_added
-        self.parts: list[int] = []
-        for index in classes:
-            self.parts.append(index * PARTS + seen[index] % min(PARTS, self.counts[index]))
-            seen[index] += 1
+        self.parts = parts_of_images(classes, self.counts)
 
     def readings(self, model: HgadModel) -> Iterator[tuple[list[LevelReading], torch.Tensor, list[str]]]:
         """What the levels of a model say of the images, batch by batch, with their parts and files."""
@@ -211,6 +207,24 @@ class _Images:
             _, maps = model.raw_scores(model.level_scores(readings, first + part), first + part, masks.shape[-2:])
             pixels.add(maps, masks, part // PARTS)
         return torch.tensor(pixels.limits(), device=self._module.device)
+
+
+def parts_of_images(classes: Sequence[int], counts: Sequence[int]) -> list[int]:
+    """Deal the images of each class out to its parts in turn.
+
+    Args:
+        classes: Class of each image.
+        counts: Images of each class; one of fewer images than :data:`PARTS` has as many parts.
+
+    Returns:
+        Part of each image, with the parts of all classes numbered one after another.
+    """
+    seen = [0] * len(counts)
+    parts = []
+    for index in classes:
+        parts.append(index * PARTS + seen[index] % min(PARTS, counts[index]))
+        seen[index] += 1
+    return parts
 
 
 def _gaussians(model: HgadModel, images: _Images) -> tuple[list[ClassGaussians], list[ClassGaussians]]:
