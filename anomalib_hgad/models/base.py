@@ -57,6 +57,11 @@ class PluginModel(DescribedExport):
 
     _resumed_step: int | None = None
 
+    @property
+    def fits_in_one_pass(self) -> bool:
+        """Whether a training is one pass over the images without any step, so that a resumed one is made anew."""
+        return False
+
     def configure_callbacks(self) -> list[Callback]:
         """anomalib's components, and what happens around the steps of all models."""
         return [*super().configure_callbacks(), WholeCheckpoints(), NamedImages(), PredictedTable(), RandomState()]
@@ -171,8 +176,10 @@ class PluginModel(DescribedExport):
         module = cast("AnomalibModule", self)
         if self.stage == TrainerFn.FITTING:
             self._resumed_step = checkpoint["global_step"]
-        elif self.stage == TrainerFn.TESTING and (
-            self._resumed_step == checkpoint["global_step"] < self.trainer.global_step
+        elif (
+            self.stage == TrainerFn.TESTING
+            and self._resumed_step == checkpoint["global_step"]
+            and (self._resumed_step < self.trainer.global_step or self.fits_in_one_pass)
         ):
             # `anomalib train --ckpt_path` resumes from the checkpoint, and then tests that checkpoint, not the result.
             logger.warning("Testing the model as trained now, not the checkpoint that its training was resumed from.")

@@ -19,7 +19,7 @@ from anomalib_hgad.models.hgad.calibration import PIXEL_LIMIT
 from anomalib_hgad.models.hgad.fit_added import AddedClass
 from anomalib_hgad.models.hgad.lightning_model import Hgad
 from anomalib_hgad.models.hgad.products import write_checkpoint
-from anomalib_hgad.products.images import MovedImage, moved_images, product_images
+from anomalib_hgad.products.images import MovedImage, images_of_known, moved_images, product_images
 
 LISTED_IMAGES = 10
 """Most images that a summary names."""
@@ -57,13 +57,13 @@ def add_product(
     started = perf_counter()
     model = load(ckpt_path)
     check_can_change(model.model)
+    paths = images_of_known(known_images)
     datamodule = product_images(data, name)
     before, known = deepcopy(model.model), model.class_names
     added = model.add_classes(datamodule, accelerator)
     path = output or ckpt_path.with_name(f"{ckpt_path.stem}-with-{'-'.join(row.name for row in added)}.ckpt")
     write_checkpoint(model, ckpt_path, path)
-    moved = [] if known_images is None else moved_images(before, model, known_images)
-    summarise(model, added, known, moved)
+    summarise(model, added, known, moved_images(before, model, paths))
     CONSOLE.print(f"Checkpoint of {len(model.class_names)} products: {path} ({perf_counter() - started:.1f} s)")
 
 

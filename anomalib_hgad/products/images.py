@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
-from anomalib.data.utils import read_image
+from anomalib.data.utils import TestSplitMode, ValSplitMode, read_image
 
 from anomalib_hgad.data.folders import image_files
 from anomalib_hgad.data.images import naming_errors
@@ -53,7 +54,7 @@ def product_images(data: dict[str, Any], name: str | None) -> MultiClass:
     if unknown := sorted(data.keys() - signature(MultiClass).parameters):
         msg = f"MultiClass has no argument {', '.join(unknown)}. It has {', '.join(signature(MultiClass).parameters)}."
         raise ValueError(msg)
-    datamodule = MultiClass(**{"num_workers": 0} | data | _of_one_product(data))
+    datamodule = MultiClass(**{"num_workers": 0} | _for_training_alone(data))
     if name is not None:
         if len(datamodule.sources) > 1:
             msg = (
@@ -66,37 +67,52 @@ def product_images(data: dict[str, Any], name: str | None) -> MultiClass:
     return datamodule
 
 
-def _of_one_product(data: dict[str, Any]) -> dict[str, Any]:
-    """Arguments that make the folder of a single product a folder of products; none if it is one already."""
+def _for_training_alone(data: dict[str, Any]) -> dict[str, Any]:
+    """Arguments that take all normal images, and make the folder of a single product one of products."""
     if "root" not in data or {"dataset", "datamodules", "categories"} & data.keys():
-        return {}
+        return data
     root = Path(data["root"])
+    # All normal images are needed, and none is tested.
+    arguments: dict[str, Any] = {"test_split_mode": TestSplitMode.NONE, "val_split_mode": ValSplitMode.NONE} | data
+    one = {"root": root.resolve().parent, "categories": [root.resolve().name]}
     if (root / (data.get("normal_dir") or "train/good")).is_dir():
-        return {"root": root.resolve().parent, "categories": [root.resolve().name]}
+        return arguments | one
     if root.is_dir() and any(file.parent == root for file in image_files(root)):
-        return {"root": root.resolve().parent, "categories": [root.resolve().name], "normal_dir": "."}
-    return {}
+        return arguments | one | {"normal_dir": "."}
+    return arguments
+
+
+def images_of_known(folder: Path | None) -> list[Path]:
+    """Images of known products.
+
+    Args:
+        folder: Their folder; ``None`` if there is none.
+
+    Returns:
+        The files.
+
+    Raises:
+        FileNotFoundError: If the folder has no images.
+    """
+    paths = [] if folder is None else image_files(folder)
+    if folder is not None and not paths:
+        msg = f"Expected images of known products in {folder}, found none. Correct known_images, or leave it out."
+        raise FileNotFoundError(msg)
+    return paths
 
 
 @torch.no_grad()
-def moved_images(before: HgadModel, model: Hgad, folder: Path) -> list[MovedImage]:
+def moved_images(before: HgadModel, model: Hgad, paths: Sequence[Path]) -> list[MovedImage]:
     """Images of known products that are taken for an added one.
 
     Args:
         before: The torch model as it was.
         model: The model with the added products.
-        folder: Folder of the images.
+        paths: Files of the images.
 
     Returns:
-        These images, by the names of their files.
-
-    Raises:
-        FileNotFoundError: If there are no images.
+        These images.
     """
-    paths = image_files(folder)
-    if not paths:
-        msg = f"Expected images of known products in {folder}, found none. Correct known_images, or leave it out."
-        raise FileNotFoundError(msg)
     transform = getattr(model.pre_processor, "transform", None)
     moved = []
     for path in paths:

@@ -24,6 +24,9 @@ from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 from anomalib_hgad.models.hgad.rows import append_rows, keep_rows
 from anomalib_hgad.models.hgad.torch_model import RIVAL_CLASSES, HgadModel
 
+CLOSE_DEVIATIONS = 4.0
+"""Lead of a class over another one, in standard deviations, from which on no image of it is expected to be lost."""
+
 ADDED_KEY = "hgad_added_classes"
 """Key of the number of added classes in a checkpoint."""
 
@@ -105,8 +108,8 @@ def append_classes(
 def likely_to_move(model: HgadModel, first: int) -> list[tuple[int, int]]:
     """Classes whose normal images may be taken for one that was added, by what is kept of them.
 
-    An image of class y has, on average, E_y log p(z|y) - E_y log p(z|k) more under its own class than under k. Where
-    that is less than the margin within which its typicality lies, k may have it.
+    A position of class y has, on average, E_y log p(z|y) - E_y log p(z|k) more under its own class than under k. Where
+    that is less than :data:`CLOSE_DEVIATIONS` standard deviations of the typicality of y, k may have some images.
 
     Args:
         model: The model.
@@ -120,7 +123,7 @@ def likely_to_move(model: HgadModel, first: int) -> list[tuple[int, int]]:
         means, covariances = prior.class_centers[:first].detach().double(), prior.covariances()[:first]
         densities = prior.mean_log_densities(means, covariances)[:, : model.num_classes].cpu()
         lead += (densities.diagonal().unsqueeze(1) - densities) / means.shape[1] / len(model.priors)
-    close = lead[:, first:] < model.novelty.margin[:first].double().cpu().unsqueeze(1)
+    close = lead[:, first:] < CLOSE_DEVIATIONS * model.novelty.deviation[:first].double().cpu().unsqueeze(1)
     return [(old, first + added) for old, added in close.nonzero().tolist()]
 
 
@@ -148,14 +151,17 @@ def remove_class(model: HgadModel, index: int) -> None:
     model.rivals = _renumbered(rivals, order)[:, : len(order) - 1]
 
 
-def join_classes(model: HgadModel) -> None:
+def join_classes(model: HgadModel) -> bool:
     """Let all classes of a model count as fitted together, before they are, and forget the removed ones.
 
     Args:
         model: The model.
+
+    Returns:
+        Whether that changed anything, so that they have to be fitted.
     """
     if not model.num_added and not _num_removed(model):
-        return
+        return False
     calibration, novelty, classes = model.calibration, model.novelty, range(model.num_classes)
     for prior in _priors(model):
         prior.keep(classes, model.num_classes)
@@ -163,6 +169,7 @@ def join_classes(model: HgadModel) -> None:
     model.set_num_classes(model.num_classes)
     model.priors, model.calibration, model.novelty = priors, calibration, novelty
     model.to(calibration.location.device)
+    return True
 
 
 def _set_rivals(

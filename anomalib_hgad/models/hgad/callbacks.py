@@ -54,14 +54,14 @@ class ClosedForm(Callback):
         self._fitted_step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Fit the start; a training that is resumed has it."""
+        """Fit the start; a training that is resumed has it, unless classes were added to it."""
         model = pl_module.model
         if not model.trained:
             model.start_moments()
             return
         if pl_module.whiten and not model.whitened:
             fit_whitening(trainer, pl_module)
-        if not trainer.ckpt_path:
+        if not trainer.ckpt_path or pl_module.classes_joined:
             self._fit(trainer, pl_module)
         self._fitted_step = trainer.global_step
 

@@ -270,6 +270,7 @@ class Hgad(PluginModel, AnomalibModule):
             raise ValueError(msg)
         self.training_course: list[StateFigures] = []
         self.fit_added: FitAdded | None = None
+        self.classes_joined = False
         self.labels = ClassLabels(num_classes)
         self.training_data = TrainingData()
         self.feature_cache = FeatureCache(feature_cache)
@@ -364,6 +365,11 @@ class Hgad(PluginModel, AnomalibModule):
         """
         remove_class(self, name)
 
+    @property
+    def fits_in_one_pass(self) -> bool:
+        """Whether there is nothing to train, but constants to be fitted."""
+        return not self.model.trained
+
     def configure_callbacks(self) -> list[Callback]:
         """anomalib's components, and what happens around the steps."""
         fit = [ClosedForm(), BestState(), NormalConstants()] if self.fit_added is None else [self.fit_added]
@@ -406,7 +412,7 @@ class Hgad(PluginModel, AnomalibModule):
         self._use_features()
         if self.fit_added is not None:
             return None
-        join_classes(self.model)
+        self.classes_joined |= join_classes(self.model)
         if not self.model.trained:
             return None
         optimizer = make_optimizer(
@@ -561,6 +567,8 @@ class Hgad(PluginModel, AnomalibModule):
         names = self.labels.names_in(checkpoint, resumes=self.stage == TrainerFn.FITTING)
         self.set_class_names(names)
         set_shape(self.model, checkpoint, len(names))
+        if self.stage == TrainerFn.FITTING and self.fits_in_one_pass:
+            checkpoint.pop("loops", None)
         super().on_load_checkpoint(checkpoint)
         check_score(checkpoint, self.model.score)
         self.training_course = [StateFigures(**figures) for figures in checkpoint.get(COURSE_KEY, [])]

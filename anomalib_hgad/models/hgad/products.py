@@ -18,6 +18,7 @@ from anomalib_hgad.data.class_names import datamodule_class_names
 from anomalib_hgad.models.base import EVALUATOR_PREFIX
 from anomalib_hgad.models.checkpoint_io import explain_checkpoint_errors
 from anomalib_hgad.models.hgad import added_classes
+from anomalib_hgad.models.hgad.best_state import TRAINING_KEY
 from anomalib_hgad.models.hgad.class_labels import ClassRecord
 from anomalib_hgad.models.hgad.fit_added import AddedClass, FitAdded
 
@@ -84,7 +85,7 @@ def remove_class(model: Hgad, name: str) -> None:
 def write_checkpoint(model: Hgad, original: Path, output: Path) -> None:
     """Write a model whose products are others than those of the checkpoint that it was loaded from.
 
-    All else is as in that checkpoint, but for the state of the optimiser, which is of the old products.
+    All else is as in that checkpoint, but for the state that a training goes on from, which is of the old products.
 
     Args:
         model: The model.
@@ -97,6 +98,7 @@ def write_checkpoint(model: Hgad, original: Path, output: Path) -> None:
     weights = {name: value for name, value in model.state_dict().items() if not name.startswith(EVALUATOR_PREFIX)}
     checkpoint["state_dict"] = weights | kept
     checkpoint |= {"optimizer_states": [], "lr_schedulers": []}
+    checkpoint.pop(TRAINING_KEY, None)
     model.on_save_checkpoint(checkpoint)
     with atomic_write(output) as unfinished:
         torch.save(checkpoint, unfinished)

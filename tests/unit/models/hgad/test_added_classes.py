@@ -218,7 +218,7 @@ def test_joined_classes_can_be_fitted_together() -> None:
 def test_classes_that_may_lose_images_are_told_by_what_is_kept_of_them() -> None:
     """One that is given twice is like itself, and no other is."""
     model = fitted(3)
-    model.novelty.margin.fill_(0.2)
+    model.novelty.deviation.fill_(0.05)
     append(model, 7)
     assert likely_to_move(model, 3) == []
     append(model, 1)
