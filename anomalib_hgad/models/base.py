@@ -157,6 +157,18 @@ class PluginModel(DescribedExport):
         module = cast("AnomalibModule", self)
         return None if module._trainer is None else module._trainer.state.fn
 
+    def has_gone_on_from(self, checkpoint: dict[str, Any]) -> bool:
+        """Whether a test loads the checkpoint that the training before it was resumed from.
+
+        Args:
+            checkpoint: What the test loads.
+        """
+        return (
+            self.stage == TrainerFn.TESTING
+            and self._resumed_step == checkpoint["global_step"]
+            and (checkpoint["global_step"] < self.trainer.global_step or self.fits_in_one_pass)
+        )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what made the checkpoint."""
         super().on_save_checkpoint(checkpoint)
@@ -176,11 +188,7 @@ class PluginModel(DescribedExport):
         module = cast("AnomalibModule", self)
         if self.stage == TrainerFn.FITTING:
             self._resumed_step = checkpoint["global_step"]
-        elif (
-            self.stage == TrainerFn.TESTING
-            and self._resumed_step == checkpoint["global_step"]
-            and (self._resumed_step < self.trainer.global_step or self.fits_in_one_pass)
-        ):
+        elif self.has_gone_on_from(checkpoint):
             # `anomalib train --ckpt_path` resumes from the checkpoint, and then tests that checkpoint, not the result.
             logger.warning("Testing the model as trained now, not the checkpoint that its training was resumed from.")
             checkpoint["state_dict"] = module.state_dict()

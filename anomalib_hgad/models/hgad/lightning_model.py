@@ -566,7 +566,8 @@ class Hgad(PluginModel, AnomalibModule):
         """
         names = self.labels.names_in(checkpoint, resumes=self.stage == TrainerFn.FITTING)
         self.set_class_names(names)
-        set_shape(self.model, checkpoint, len(names))
+        if not self.has_gone_on_from(checkpoint):
+            set_shape(self.model, checkpoint, len(names))
         if self.stage == TrainerFn.FITTING and self.fits_in_one_pass:
             checkpoint.pop("loops", None)
         super().on_load_checkpoint(checkpoint)

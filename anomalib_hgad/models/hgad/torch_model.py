@@ -380,7 +380,7 @@ class HgadModel(nn.Module):
         # What was fitted together keeps its probabilities, as far as an added class leaves any.
         first = self.num_classes - self.num_added
         added = [
-            self.class_evidence(readings, candidates.new_tensor([[index]]).expand(len(candidates), 1))
+            self.class_evidence(readings, torch.full_like(candidates[:, :1], index))
             for index in range(first, self.num_classes)
         ]
         shares = torch.cat((logits.logsumexp(dim=-1, keepdim=True), *added), dim=-1).softmax(dim=-1)
