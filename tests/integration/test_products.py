@@ -204,6 +204,7 @@ def test_thresholds_of_classes_are_given_to_an_added_one(plant: Path, tmp_path: 
         (["--data.root", "PLANT/washer", "--known_images", "EMPTY"], "Expected images of known products in"),
         (["--data.root", "PLANT/washer", "--ckpt_path", "EMPTY/no.ckpt"], "No checkpoint at"),
     ],
+    ids=["known", "name", "names", "empty", "missing", "path", "argument", "known_images", "checkpoint"],
 )
 def test_wrong_input_is_one_sentence(
     change: list[str], message: str, checkpoint: Path, plant: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -74,6 +74,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
         trees.mvtec_class(tmp_path / "datasets/products" / name, train=8, good=1, bad=1)
         trees.write_image(tmp_path / "datasets/references" / name / "1.png")
         trees.folder_class(tmp_path / "datasets/parts" / name)
+    trees.mvtec_class(tmp_path / "datasets/new/washer", train=6, good=1, bad=1, mode="1")
+    for name in ("bolt", "nut", "washer"):
+        trees.mvtec_class(tmp_path / "datasets/all" / name, train=8, good=1, bad=1)
     trees.visa_class(tmp_path / "datasets/visa", "candle")
     trees.btech_class(tmp_path / "datasets/BTech", "01")
     trees.mvtec_3d_class(tmp_path / "datasets/MVTec3D", "bagel")
