@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import os
 import tempfile
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-from anomalib_hgad import Hgad, MultiClass
+from anomalib_hgad import Hgad, MultiClass, cli
+from anomalib_hgad.models.hgad.added_classes import ClassGaussians, append_classes
+from anomalib_hgad.models.hgad.calibration import ScoreCalibration
 from anomalib_hgad.models.hgad.folding import fold
+from anomalib_hgad.models.hgad.novelty import NoveltyScale
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 from tests.benchmarks.measure import device, median_seconds
 from tests.helpers.engines import engine
@@ -24,16 +28,20 @@ BATCH = 8
 IMAGES_OF_CLASS = 40
 SIZE = 256
 CLASSES = (1, 5, 160)
+KNOWN_PRODUCTS = 40
+ADDED_IMAGES = 50
+ADDED_CLASSES = 10
 
 
 def closed_form() -> dict[str, Any]:
     """(g): a whole fit, against reading the images and one pass of the backbone; and many classes against one."""
     fits, medians_of_fits = whole_fit()
     classes, medians_of_classes = number_of_classes()
+    added, medians_of_added = added_classes()
     return {
         "what": f"the default model, resnet18 layers 2 and 3, {SIZE} px, batch {BATCH}",
-        "ratios": fits | classes,
-        "medians": medians_of_fits | medians_of_classes,
+        "ratios": fits | classes | added,
+        "medians": medians_of_fits | medians_of_classes | medians_of_added | added_product(),
     }
 
 
@@ -92,6 +100,39 @@ def number_of_classes() -> tuple[dict[str, float], dict[str, float]]:
     }, {f"inference, {name}, ms per image": 1000 * value / BATCH for name, value in seconds.items()} | {
         f"fit after the pass, {name}, s": value for name, value in ends.items()
     }
+
+
+def added_classes() -> tuple[dict[str, float], dict[str, float]]:
+    """Inference of a model to which classes were added, against one whose classes were fitted together."""
+    together = fitted(CLASSES[1], BATCH * CLASSES[1])
+    with_added = deepcopy(together)
+    gaussians = [
+        ClassGaussians(torch.randn(ADDED_CLASSES, flow.dim), torch.eye(flow.dim).repeat(ADDED_CLASSES, 1, 1))
+        for flow in together.feature_flows
+    ]
+    constants = ScoreCalibration(ADDED_CLASSES, len(together.flows)), NoveltyScale(ADDED_CLASSES)
+    append_classes(with_added.cpu(), gaussians, *constants)
+    images = torch.randn(BATCH, 3, SIZE, SIZE, device=device())
+    models = {"none": fold(together), "some": fold(with_added.to(device()))}
+    with torch.no_grad():
+        seconds = median_seconds(**{name: lambda model=model: model(images) for name, model in models.items()})
+    ratio = seconds["some"] / seconds["none"]
+    return {f"inference, {CLASSES[1]} classes and {ADDED_CLASSES} added / {CLASSES[1]}": ratio}, {}
+
+
+def added_product() -> dict[str, float]:
+    """The command that adds a product to a checkpoint of many, from the start of the command to the new file."""
+    with tempfile.TemporaryDirectory() as folder:
+        root, new = Path(folder) / "data", Path(folder) / "new/added"
+        for number in range(KNOWN_PRODUCTS):
+            mvtec_class(root / f"{number:03}", train=2, good=1, bad=1, size=(SIZE, SIZE))
+        mvtec_class(new, train=ADDED_IMAGES, good=1, bad=1, size=(SIZE, SIZE), mode="1")
+        run = engine(Path(folder) / "results", limit_val_batches=0)
+        run.fit(Hgad(pre_trained=False, image_size=SIZE), datamodule=datamodule_of(root))
+        checkpoint = str(run.best_model_path)
+        command = ["add-product", "--ckpt_path", checkpoint, "--data.root", str(new), "--output", f"{folder}/new.ckpt"]
+        seconds = median_seconds(add=lambda: cli.main(command))
+    return {f"a product of {ADDED_IMAGES} images added to {KNOWN_PRODUCTS}, s": seconds["add"]}
 
 
 def fitted(num_classes: int, images: int) -> HgadModel:

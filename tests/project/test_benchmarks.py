@@ -35,7 +35,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"BATCH": 2, "SIZE": 64, "CLASSES": (1, 5, 6)}.items():
         monkeypatch.setattr(closed_form, name, value)
     monkeypatch.delenv("HGAD_TEST_DATA", raising=False)
-    monkeypatch.setattr(closed_form, "IMAGES_OF_CLASS", 2)
+    for name, value in {"IMAGES_OF_CLASS": 2, "KNOWN_PRODUCTS": 2, "ADDED_IMAGES": 2, "ADDED_CLASSES": 2}.items():
+        monkeypatch.setattr(closed_form, name, value)
     monkeypatch.setattr(measure, "REPEATS", 1)
 
 
