@@ -26,7 +26,7 @@ from anomalib_hgad import Hgad
 from anomalib_hgad.common.files import write_json
 from anomalib_hgad.data.pasted_patches import PastedPatches
 from anomalib_hgad.data.synthetic_anomalies import SyntheticAnomalies
-from anomalib_hgad.models.hgad import prior
+from anomalib_hgad.models.hgad import gaussians, prior
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 from tests.benchmarks.image_sets import BATCH, Images, aurocs, encode, split_data
 from tests.benchmarks.results_model import data_parser
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         if features_by != encoded_by:
             encoded = {part: encode(model, items, normalise) for part, items in parts.items()}
             encoded_by = features_by
-        fit(model, encoded["train"], settings.get("ridge", prior.RIDGE))
+        fit(model, encoded["train"], settings.get("ridge", gaussians.RIDGE))
         normal = first_images(encoded["perlin"], len(rows))
         results[name] = {"settings": settings}
         for part in ("perlin", "patches", "test"):

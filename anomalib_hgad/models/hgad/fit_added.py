@@ -25,22 +25,16 @@ from lightning.pytorch import Callback, Trainer
 from anomalib_hgad.evaluation.threshold import class_thresholds
 from anomalib_hgad.models.hgad.added_classes import ClassGaussians, append_classes
 from anomalib_hgad.models.hgad.calibration import ScoreCalibration
+from anomalib_hgad.models.hgad.confusion import PARTS, Confusion
 from anomalib_hgad.models.hgad.moments import Gaussians, sum_up
 from anomalib_hgad.models.hgad.normal_pass import inference, normal_images, patched_batches
 from anomalib_hgad.models.hgad.normal_scores import ClassValues, ImageScores, PositionScores
-from anomalib_hgad.models.hgad.novelty import NOVELTY_LIMIT, NoveltyScale
+from anomalib_hgad.models.hgad.novelty import NoveltyScale
 from anomalib_hgad.models.hgad.pixel_limits import LIMIT_IMAGES, PATCHES_OF_IMAGE, PatchPixels
 from anomalib_hgad.models.hgad.torch_model import HgadModel, LevelReading
 
-PARTS = 5
-"""Parts of the images of a class, each scored by a Gaussian of the others."""
-
 SHARED_IMAGES = 1.0
 """How many images' worth of trust the covariance common to the other classes has against a class's own."""
-
-
-NAMED_IMAGES = 3
-"""Most images that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +103,7 @@ def fit_added(trainer: Trainer, module: AnomalibModule, names: Sequence[str], nu
     append_classes(with_parts, of_others, *_constants(model, num_added * PARTS), rivals)
 
     positions = PositionScores(num_added, len(model.flows), module.device)
-    confusion = _Confusion(model, with_parts, first, names, num_added)
+    confusion = Confusion(model, with_parts, first, names, num_added)
     for readings, part, paths in images.readings(with_parts):
         levels = with_parts.level_scores(readings, first + part)
         positions.add(levels, part // PARTS)
@@ -263,61 +257,3 @@ def _drawn(
     mean, covariance = level.pooled()
     images = sum(part in taken for part in parts)
     return mean, (images * covariance + SHARED_IMAGES * shared) / (images + SHARED_IMAGES)
-
-
-class _Confusion:
-    """Which images of added classes would be taken for a class that the model knows, if it did not know them.
-
-    Args:
-        model: The model.
-        with_parts: The same with the added classes, and from ``first`` on each of them without a part of its images.
-        first: The first of these.
-        names: Names of all classes, the added ones last.
-        num_added: A.
-    """
-
-    def __init__(
-        self, model: HgadModel, with_parts: HgadModel, first: int, names: Sequence[str], num_added: int
-    ) -> None:
-        self._model = model
-        self._with_parts = with_parts
-        self._first = first
-        self._names = names
-        self._known: list[tuple[str, str, str]] = []
-        self.taken_for: list[dict[str, int]] = [{} for _ in range(num_added)]
-
-    def add(self, readings: Sequence[LevelReading], part: torch.Tensor, paths: Sequence[str]) -> None:
-        """Add a batch.
-
-        Args:
-            readings: What the levels say.
-            part: Part of each image, shape (B,).
-            paths: Files of the images.
-        """
-        nearest = self._model.class_posterior(readings).argmax(dim=-1)
-        both = torch.stack((nearest, self._first + part), dim=-1)
-        evidence = self._with_parts.class_evidence(readings, both)
-        novelty = self._model.novelty(self._model.level_scores(readings, nearest), nearest)
-        confused = evidence[:, 0] > evidence[:, 1]
-        for row in confused.nonzero().flatten().tolist():
-            added, name = int(part[row]) // PARTS, self._names[int(nearest[row])]
-            self.taken_for[added][name] = self.taken_for[added].get(name, 0) + 1
-            if novelty[row] <= NOVELTY_LIMIT:
-                self._known.append((paths[row], self._names[added - len(self.taken_for)], name))
-
-    def check(self) -> None:
-        """Refuse images of products that the model knows.
-
-        Raises:
-            ValueError: If there are any.
-        """
-        if self._known:
-            listed = ", ".join(f"{path} ({known})" for path, _, known in self._known[:NAMED_IMAGES])
-            more = f" and {len(self._known) - NAMED_IMAGES} more" if len(self._known) > NAMED_IMAGES else ""
-            added = ", ".join(sorted({name for _, name, _ in self._known}))
-            msg = (
-                f"Expected images of {added} alone; {len(self._known)} of them resemble a product that the model knows "
-            )
-            msg += f"more than they do the others: {listed}{more}. Take them out; if two products look so much alike, "
-            msg += "train one model on all of them."
-            raise ValueError(msg)

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.common.precision import full_precision, no_autocast
+from anomalib_hgad.models.hgad.gaussians import gaussian_energies, inverse_cholesky, log_det
 from anomalib_hgad.models.hgad.rows import append_rows, keep_rows
 
 logger = logging.getLogger(__name__)
@@ -33,53 +34,11 @@ logger = logging.getLogger(__name__)
 CovarianceKind = Literal["identity", "full"]
 """Covariances of the classes."""
 
-RIDGE = 0.03
-"""Variance added to every direction of a full covariance, relative to its mean variance."""
-
 NAMED_CLASSES = 10
 """Most classes that a warning lists."""
 
 CENTER_DISTANCE = 5.0
 """Distance between the main centres at the start, in standard deviations of a component."""
-
-
-def gaussian_energies(z: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
-    """Unnormalised log-densities of unit Gaussians, -1/2 ||z - c||^2, as a matrix product.
-
-    Args:
-        z: Points, shape (..., n, D).
-        centers: Centres c, shape (..., C, D), with the same leading dimensions.
-
-    Returns:
-        Energies, shape (..., n, C), at most 0, in float32 or float64 also under autocast.
-    """
-    with no_autocast(z):
-        z = full_precision(z)
-        centers = centers.to(z)
-        products = z @ centers.mT
-        z_norms = z.square().sum(dim=-1, keepdim=True)
-        center_norms = centers.square().sum(dim=-1).unsqueeze(-2)
-        return (products - 0.5 * (z_norms + center_norms)).clamp(max=0)
-
-
-def inverse_cholesky(covariance: torch.Tensor, ridge: float = RIDGE) -> torch.Tensor:
-    """L^-1 of C + r I = L L^T, with r a share of the mean variance of C.
-
-    The r keeps directions in which a class hardly varies from outweighing all others, and a class of fewer vectors than
-    channels from having none at all.
-
-    Args:
-        covariance: C, shape (..., D, D). One of zeros, as of identical vectors, counts as of variance 1e-6.
-        ridge: The share.
-
-    Returns:
-        Lower triangular L^-1, shape (..., D, D), in float64.
-    """
-    covariance = covariance.double()
-    eye = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
-    variance = covariance.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[..., None, None]
-    factor = torch.linalg.cholesky(covariance + (ridge * variance).clamp(min=1e-6) * eye)
-    return torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False)
 
 
 def initial_class_centers(num_classes: int, dim: int) -> torch.Tensor:
@@ -333,8 +292,3 @@ class HierarchicalGaussianMixture(nn.Module):
             energies = gaussian_energies(rows, offsets[class_index] @ whitening.mT)
             densities = torch.logsumexp(energies + log_weights.unsqueeze(2), dim=-1)
             return (densities + log_det(whitening).unsqueeze(-1)).mT
-
-
-def log_det(whitening: torch.Tensor) -> torch.Tensor:
-    """log|L^-1| in nats of lower triangular L^-1, shape (..., D, D): shape (...)."""
-    return whitening.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)

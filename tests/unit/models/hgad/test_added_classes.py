@@ -23,8 +23,8 @@ from anomalib_hgad.models.hgad.added_classes import (
     set_shape,
 )
 from anomalib_hgad.models.hgad.calibration import ScoreCalibration
+from anomalib_hgad.models.hgad.gaussians import RIDGE
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
-from anomalib_hgad.models.hgad.prior import RIDGE
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 from tests.helpers import constants
 

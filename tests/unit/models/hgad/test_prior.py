@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
-from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture, gaussian_energies, initial_class_centers
+from anomalib_hgad.models.hgad.gaussians import gaussian_energies
+from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture, initial_class_centers
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

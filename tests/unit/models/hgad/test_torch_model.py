@@ -16,9 +16,9 @@ from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
 from anomalib_hgad.models.hgad.flows.base import RELATIVE_RIDGE, Latents
+from anomalib_hgad.models.hgad.gaussians import RIDGE
 from anomalib_hgad.models.hgad.loss import HgadLosses, hgad_losses
 from anomalib_hgad.models.hgad.moments import Gaussians
-from anomalib_hgad.models.hgad.prior import RIDGE
 from anomalib_hgad.models.hgad.torch_model import CANDIDATE_CLASSES, HgadModel, deciding_positions
 from tests.helpers import constants
 

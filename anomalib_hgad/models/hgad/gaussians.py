@@ -1,0 +1,57 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Formulas of Gaussians. Log-densities are in nats, not divided by D, and leave out the constant -(D/2) log 2 pi."""
+
+from __future__ import annotations
+
+import torch
+
+from anomalib_hgad.common.precision import full_precision, no_autocast
+
+RIDGE = 0.03
+"""Variance added to every direction of a full covariance, relative to its mean variance."""
+
+
+def gaussian_energies(z: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
+    """Unnormalised log-densities of unit Gaussians, -1/2 ||z - c||^2, as a matrix product.
+
+    Args:
+        z: Points, shape (..., n, D).
+        centers: Centres c, shape (..., C, D), with the same leading dimensions.
+
+    Returns:
+        Energies, shape (..., n, C), at most 0, in float32 or float64 also under autocast.
+    """
+    with no_autocast(z):
+        z = full_precision(z)
+        centers = centers.to(z)
+        products = z @ centers.mT
+        z_norms = z.square().sum(dim=-1, keepdim=True)
+        center_norms = centers.square().sum(dim=-1).unsqueeze(-2)
+        return (products - 0.5 * (z_norms + center_norms)).clamp(max=0)
+
+
+def inverse_cholesky(covariance: torch.Tensor, ridge: float = RIDGE) -> torch.Tensor:
+    """L^-1 of C + r I = L L^T, with r a share of the mean variance of C.
+
+    The r keeps directions in which a class hardly varies from outweighing all others, and a class of fewer vectors than
+    channels from having none at all.
+
+    Args:
+        covariance: C, shape (..., D, D). One of zeros, as of identical vectors, counts as of variance 1e-6.
+        ridge: The share.
+
+    Returns:
+        Lower triangular L^-1, shape (..., D, D), in float64.
+    """
+    covariance = covariance.double()
+    eye = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+    variance = covariance.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[..., None, None]
+    factor = torch.linalg.cholesky(covariance + (ridge * variance).clamp(min=1e-6) * eye)
+    return torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False)
+
+
+def log_det(whitening: torch.Tensor) -> torch.Tensor:
+    """log|L^-1| in nats of lower triangular L^-1, shape (..., D, D): shape (...)."""
+    return whitening.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
