@@ -41,7 +41,7 @@ def name_defects(ckpt_path: Path, data: dict[str, Any], output: Path | None = No
         counts = ", ".join(f"{kind} ({known.kinds.count(kind)})" for kind in images[name])
         right, of_all = known.by_the_others()
         trial = f" By the others alone, {right} of {of_all} would have their kind." if of_all else ""
-        CONSOLE.print(f"{name}: {counts}.{trial} Farther away than {known.limit:.2f} is called {OTHER}.")
+        CONSOLE.print(f"{name}: {counts}.{trial} Farther than {known.limit:.2f} from all kinds is {OTHER}.")
     path = output or ckpt_path.with_name(f"{ckpt_path.stem}-with-defects.ckpt")
     write_checkpoint(model, ckpt_path, path)
     CONSOLE.print(f"Checkpoint that names defects of {len(model.known_defects)} products: {path}")

@@ -4,10 +4,11 @@
 """Kinds of defects by a few known ones, beside the score, which they do not change.
 
 The descriptor of an image under its class y says how its most anomalous positions differ from normal ones: the mean of
-their whitened residuals L_y^-1 (z - mu_y), level after level. An image has the kind of the known defect whose
-descriptor points the most nearly into the same direction.
+their whitened residuals L_y^-1 (z - mu_y), level after level, with the square root of every number in its place, so
+that a few large ones do not decide alone (power normalisation: Perronnin et al., ECCV 2010). An image has the kind of
+the known defects whose mean descriptor points the most nearly into the same direction.
 
-Dimensions: B images, N known defects of a class, D channels of all levels together.
+Dimensions: B images, N known defects of a class, k kinds of them, D channels of all levels together.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 KNOWN_KEY = "hgad_known_defects"
 """Key of the known defects in a checkpoint."""
 
-LIMIT = 0.5
-"""Cosine distance beyond which a defect is none of the known kinds, where no kind has two images to tell."""
+LIMIT = 0.7
+"""Cosine distance beyond which a defect has none of the known kinds, where no kind has two images to tell."""
 
 
 @dataclass(frozen=True)
@@ -54,40 +55,56 @@ class KnownDefects:
 
     @cached_property
     def limit(self) -> float:
-        """Cosine distance to the nearest known defect beyond which an image has none of the kinds.
+        """Cosine distance to the mean of a kind beyond which an image does not have it.
 
-        The largest one from a known defect to the nearest other one of its kind; :data:`LIMIT` if there is no pair.
+        The largest one from a known defect to the mean of the others of its kind; :data:`LIMIT` if no kind has two.
         """
-        nearest = self._distances().masked_fill(~self._alike(), torch.inf).amin(dim=1)
-        of_pairs = nearest[nearest.isfinite()]
-        return float(of_pairs.max()) if len(of_pairs) else LIMIT
+        own, has_others = self._to_own_kind()
+        return float(own[has_others].max()) if has_others.any() else LIMIT
 
     def by_the_others(self) -> tuple[int, int]:
-        """How many known defects are nearest to another one of their kind, and how many there are that have one."""
-        nearest = self._distances().fill_diagonal_(torch.inf).argmin(dim=1)
-        alike = self._alike()
-        return int(alike[torch.arange(len(nearest)), nearest].sum()), int(alike.any(dim=1).sum())
-
-    def _distances(self) -> torch.Tensor:
-        """Cosine distances between the known defects, shape (N, N)."""
-        return 1 - self.descriptors @ self.descriptors.mT
-
-    def _alike(self) -> torch.Tensor:
-        """Which others are of the same kind, bool, shape (N, N)."""
-        alike = torch.tensor([[one == other for other in self.kinds] for one in self.kinds])
-        return alike & ~torch.eye(len(alike), dtype=torch.bool)
+        """How many known defects would have their kind if they were not known, and of how many others have it too."""
+        own, has_others = self._to_own_kind()
+        nearest = self._without_themselves.amin(dim=1)
+        return int((own == nearest)[has_others].sum()), int(has_others.sum())
 
     def kind_of(self, descriptor: torch.Tensor) -> str:
-        """Kind of the nearest known defect.
+        """Kind of the defect of an image.
 
         Args:
             descriptor: Of an image of the class, shape (D,).
 
         Returns:
-            The kind, or :data:`~anomalib_hgad.data.batch.OTHER` beyond the limit.
+            The kind whose mean is the nearest, or :data:`~anomalib_hgad.data.batch.OTHER` beyond the limit.
         """
-        distance, index = (1 - self.descriptors @ descriptor).min(dim=0)
-        return self.kinds[int(index)] if distance <= self.limit else OTHER
+        distance, index = (1 - F.normalize(self._sums, dim=1) @ descriptor).min(dim=0)
+        return self._names[int(index)] if distance <= self.limit else OTHER
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """The kinds, k."""
+        return list(dict.fromkeys(self.kinds))
+
+    @cached_property
+    def _members(self) -> torch.Tensor:
+        """Which kind each known defect has, bool, shape (N, k)."""
+        return torch.tensor([[kind == name for name in self._names] for kind in self.kinds])
+
+    @cached_property
+    def _sums(self) -> torch.Tensor:
+        """Sums of the descriptors of the kinds, shape (k, D)."""
+        return self._members.float().mT @ self.descriptors
+
+    @cached_property
+    def _without_themselves(self) -> torch.Tensor:
+        """Cosine distances of the known defects to the means of the kinds that the others have, shape (N, k)."""
+        sums = self._sums - self._members.unsqueeze(2) * self.descriptors.unsqueeze(1)
+        return 1 - (F.normalize(sums, dim=2) @ self.descriptors.unsqueeze(2)).squeeze(2)
+
+    def _to_own_kind(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Distances to their own kinds, and whether others have it: without them it has no mean, shapes (N,)."""
+        has_others = self._members[:, self._members.sum(dim=0) > 1].any(dim=1)
+        return self._without_themselves[self._members], has_others
 
 
 @torch.no_grad()
@@ -119,7 +136,8 @@ def descriptors(
             # The mean before the product, which is linear.
             residual = z.mean(dim=1) - prior.class_centers[class_index]
             of_levels.append((whitening @ residual.unsqueeze(-1)).squeeze(-1))
-        return F.normalize(torch.cat(of_levels, dim=1).float(), dim=1)
+        residuals = torch.cat(of_levels, dim=1).float()
+        return F.normalize(residuals.sign() * residuals.abs().sqrt(), dim=1)
 
 
 def named_kinds(
