@@ -19,7 +19,7 @@ class KindTable:
 
     Attributes:
         product: The product.
-        names: Kinds that they are called, ``"other"`` last.
+        names: True kinds, and others that they are called, ``"other"`` last.
         counts: For each true kind, how many are called by each of these names.
         not_named: For each true kind, how many raised no alarm, or are taken for a product without known defects.
     """
@@ -37,18 +37,20 @@ def kind_tables(run: RunFiles) -> list[KindTable]:
         run: The run.
 
     Returns:
-        One for each tested product with known defects.
+        One for each product with an image whose defect is named: the test may have been of another checkpoint than the
+        one of the training, which is the run's.
     """
     tables = []
-    for product, known in run.model.known_defects.items():
-        if product not in run.class_names:
+    for product in run.class_names:
+        rows = run.of_class(product)
+        if not any(row.defect_kind for row in rows):
             continue
         named: dict[str, Counter[str | None]] = {}
-        for row in run.of_class(product):
+        for row in rows:
             if row.gt_label:
                 named.setdefault(Path(row.image_path).parent.name, Counter())[row.defect_kind] += 1
         called = {name for of_kind in named.values() for name in of_kind if name is not None}
-        names = [*sorted((called | set(known.kinds)) - {OTHER}), OTHER]
+        names = [*sorted((called | set(named)) - {OTHER}), OTHER]
         counts = {kind: [of_kind[name] for name in names] for kind, of_kind in sorted(named.items())}
         tables.append(KindTable(product, names, counts, {kind: named[kind][None] for kind in counts}))
     return tables

@@ -9,9 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
-from anomalib_hgad.models.hgad.defect_kinds import KnownDefects
 from anomalib_hgad.report.command import render
 from anomalib_hgad.report.defect_kinds import KindTable, kind_tables
 from anomalib_hgad.report.run_files import read_run
@@ -25,11 +23,6 @@ def test_page_has_true_kinds_by_named_ones(run: Path) -> None:
     files = read_run(run)
     assert kind_tables(files) == []
     assert "Kinds of defects" not in render(files, None)
-    files.model.known_defects = {
-        "bolt": KnownDefects(["crack", "rust"], torch.eye(2)),
-        "nut <b>&$x": KnownDefects(["<i>"], torch.eye(1)),
-        "gear": KnownDefects(["crack"], torch.eye(1)),
-    }
     of_bolt = iter(["rust", None])
     rows = [
         replace(row, defect_kind="<i>" if row.class_name == "nut <b>&$x" else next(of_bolt))
@@ -40,7 +33,7 @@ def test_page_has_true_kinds_by_named_ones(run: Path) -> None:
     files = replace(files, predictions=rows)
     assert kind_tables(files) == [
         KindTable("bolt", ["crack", "rust", "other"], {"crack": [0, 1, 0]}, {"crack": 1}),
-        KindTable("nut <b>&$x", ["<i>", "other"], {"crack": [2, 0]}, {"crack": 0}),
+        KindTable("nut <b>&$x", ["<i>", "crack", "other"], {"crack": [2, 0, 0]}, {"crack": 0}),
     ]
     page = render(files, None)
     assert not Elements(page).open
