@@ -64,15 +64,16 @@ def of_product(defects: KnownDefects, draws: int) -> dict[str, float]:
     names = sorted(set(kinds))
     count = min(KNOWN, min(int((kinds == name).sum()) for name in names) - 1)
     rest = {name: int((kinds == name).sum()) - count for name in names}
-    right, other, strange = [], [], []
+    nearest, right, other, strange = [], [], [], []
     for drawn in drawn_rows(kinds, count, draws):
         called = named(defects, drawn, np.setdiff1d(np.arange(len(kinds)), drawn))
-        right += [kind == name for kind, name in called]
-        other += [name == OTHER for _, name in called]
+        nearest += [kind == name for kind, name, _ in called]
+        right += [kind == name for kind, _, name in called]
+        other += [name == OTHER for *_, name in called]
         for left_out in names:
             without = drawn[kinds[drawn] != left_out]
-            strange += [name == OTHER for _, name in named(defects, without, np.flatnonzero(kinds == left_out))]
-    figures = {"right": right, "other": other, "strange": strange}
+            strange += [name == OTHER for *_, name in named(defects, without, np.flatnonzero(kinds == left_out))]
+    figures = {"nearest": nearest, "right": right, "other": other, "strange": strange}
     return {
         "kinds": len(names),
         "known": count,
@@ -89,10 +90,11 @@ def drawn_rows(kinds: np.ndarray, count: int, draws: int) -> Iterator[np.ndarray
         yield np.concatenate([rng.permutation(np.flatnonzero(kinds == name))[:count] for name in sorted(set(kinds))])
 
 
-def named(defects: KnownDefects, known: np.ndarray, rows: np.ndarray) -> list[tuple[str, str]]:
-    """True kinds of some defects, and those that others name."""
+def named(defects: KnownDefects, known: np.ndarray, rows: np.ndarray) -> list[tuple[str, str, str]]:
+    """True kinds of some defects, the nearest ones by others, and those that these name."""
     by = KnownDefects([defects.kinds[row] for row in known], defects.descriptors[known])
-    return [(defects.kinds[row], by.kind_of(defects.descriptors[row])) for row in rows]
+    of_rows = [(defects.kinds[row], defects.descriptors[row]) for row in rows]
+    return [(kind, by.nearest(descriptor)[0], by.kind_of(descriptor)) for kind, descriptor in of_rows]
 
 
 def table(results: dict[str, Any]) -> str:
@@ -110,7 +112,7 @@ def table(results: dict[str, Any]) -> str:
     lines = [f"| {' | '.join(heads)} |", "|---|" + (len(heads) - 1) * "---:|"]
     for name, row in results.items():
         counts = [f"{row[key]}" for key in ("kinds", "known", "images")]
-        shares = [f"{row[key]:.0f}" for key in ("largest", "right", "other", "strange")]
+        shares = [f"{row[key]:.0f}" for key in ("largest", "nearest", "right", "other", "strange")]
         lines.append(f"| {' | '.join([name, *counts, *shares])} |")
     return "\n".join(lines)
 

@@ -68,17 +68,29 @@ class KnownDefects:
         nearest = self._without_themselves.amin(dim=1)
         return int((own == nearest)[has_others].sum()), int(has_others.sum())
 
-    def kind_of(self, descriptor: torch.Tensor) -> str:
-        """Kind of the defect of an image.
+    def nearest(self, descriptor: torch.Tensor) -> tuple[str, float]:
+        """The kind whose mean is the nearest.
 
         Args:
             descriptor: Of an image of the class, shape (D,).
 
         Returns:
-            The kind whose mean is the nearest, or :data:`~anomalib_hgad.data.batch.OTHER` beyond the limit.
+            The kind, and the cosine distance to its mean.
         """
         distance, index = (1 - F.normalize(self._sums, dim=1) @ descriptor).min(dim=0)
-        return self._names[int(index)] if distance <= self.limit else OTHER
+        return self._names[int(index)], float(distance)
+
+    def kind_of(self, descriptor: torch.Tensor) -> str:
+        """Kind of the defect of an image: the nearest one, or :data:`~anomalib_hgad.data.batch.OTHER` beyond the limit.
+
+        Args:
+            descriptor: As of :meth:`nearest`.
+
+        Returns:
+            The kind.
+        """
+        kind, distance = self.nearest(descriptor)
+        return kind if distance <= self.limit else OTHER
 
     @cached_property
     def _names(self) -> list[str]:
