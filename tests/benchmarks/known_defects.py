@@ -105,9 +105,10 @@ def table(results: dict[str, Any]) -> str:
         "known of each",
         "named",
         "largest kind",
-        "right kind",
+        "nearest right",
+        "called right",
         "other",
-        "kind left out: other",
+        "left out: other",
     ]
     lines = [f"| {' | '.join(heads)} |", "|---|" + (len(heads) - 1) * "---:|"]
     for name, row in results.items():
