@@ -16,6 +16,7 @@ from anomalib_hgad.compatibility import explain_missing_names
 with explain_missing_names():
     from anomalib_hgad.benchmark.command import benchmark
     from anomalib_hgad.products.command import add_product, list_products, remove_product
+    from anomalib_hgad.products.defects import name_defects
     from anomalib_hgad.report.command import report
     from anomalib_hgad.report.monitor.command import monitor
 
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subcommands()
     functions, names = {}, {}
-    for function in (report, benchmark, monitor, add_product, remove_product, list_products):
+    for function in (report, benchmark, monitor, add_product, remove_product, list_products, name_defects):
         command = function.__name__.replace("_", "-")
         of_command = ArgumentParser(description=function.__doc__)
         of_command.add_argument("--config", action=ActionConfigFile, help="YAML file with the arguments")
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     values = {name: chosen[name] for name in names[settings.subcommand]}
     try:
         failures = functions[settings.subcommand](**values)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
     return 1 if settings.subcommand == "benchmark" and failures else 0
 

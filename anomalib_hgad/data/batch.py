@@ -26,6 +26,9 @@ NO_CLASS = -1
 UNKNOWN = "unknown"
 """``pred_class_name`` of an image of none of the classes that the model knows."""
 
+OTHER = "other"
+"""``defect_kind`` of an image that is unlike all known defects of its class; no kind may be called so."""
+
 MEAN = "mean"
 """Name of the row of the results that has the mean over the classes; no class may be called so."""
 
@@ -55,6 +58,8 @@ class ClassFields(Generic[ArrayT, NameT]):
         class_given_map, class_inferred_map: The anomaly map that belongs to it, shape (B, height, width).
         limit_mask: Pixels above the limit of the class of the image, bool, shape (B, height, width).
         novelty: How much less typical the image is than normal ones of its class; above 1 it is unknown. Shape (B,).
+        defect_kind: Kind of the known defects that the image would have, ``"other"`` if it is like none of them; empty
+            for classes without known ones. It says nothing of an image that is not found anomalous.
     """
 
     class_index: ArrayT | None = None
@@ -70,6 +75,7 @@ class ClassFields(Generic[ArrayT, NameT]):
     class_inferred_map: ArrayT | None = None
     limit_mask: ArrayT | None = None
     novelty: ArrayT | None = None
+    defect_kind: NameT | None = None
 
 
 @dataclass

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Prediction:
         raw_score: Score before that.
         novelty: How much less typical it is than normal images of its class; above 1 it is called unknown.
         scored_class_name: The class whose scale and threshold the score has.
+        defect_kind: Kind of its defect, if it was found anomalous in a class with known defects.
     """
 
     image_path: str
@@ -50,11 +51,17 @@ class Prediction:
     raw_score: float | None
     novelty: float | None
     scored_class_name: str | None = None
+    defect_kind: str | None = None
 
     @property
     def called_unknown(self) -> bool:
         """Whether it was taken for an unknown product: neither good nor a defect of a known one."""
         return self.pred_class_name == UNKNOWN
+
+    @property
+    def raises_alarm(self) -> bool:
+        """Whether it was taken for a defect of a known product."""
+        return bool(self.pred_label) and not self.called_unknown
 
 
 COLUMNS = {field.name: object for field in fields(Prediction)} | {
@@ -88,11 +95,13 @@ def predictions_of_batch(batch: ImageBatch) -> list[Prediction]:
         "raw_score": _column(batch, "raw_score", len(paths)),
         "novelty": _column(batch, "novelty", len(paths)),
         "scored_class_name": _column(batch, "scored_class_name", len(paths)),
+        "defect_kind": _column(batch, "defect_kind", len(paths)),
     }
-    return [
+    rows = (
         Prediction(str(path), **{name: values[row] for name, values in columns.items()})
         for row, path in enumerate(paths)
-    ]
+    )
+    return [row if row.defect_kind and row.raises_alarm else replace(row, defect_kind=None) for row in rows]
 
 
 def _column(batch: ImageBatch, name: str, length: int) -> list[Any]:

@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from anomalib_hgad.common.files import write_text
 from anomalib_hgad.models.hgad.criterion import kept_state
 from anomalib_hgad.report import figures
+from anomalib_hgad.report.defect_kinds import kind_tables
 from anomalib_hgad.report.examples import example, worst
 from anomalib_hgad.report.latents import Sample, project, sample_latents
 from anomalib_hgad.report.run_files import RunFiles, read_run
@@ -99,6 +100,7 @@ def render(run: RunFiles, other: RunFiles | None) -> str:
         course=figures.training_course(course) if len(course) > 1 else None,
         kept=kept_state(course) if len(course) > 1 else None,
         missed=[example(run, row) for row in worst(run.predictions, anomalous=True)],
+        kinds=kind_tables(run),
         alarmed=[example(run, row) for row in worst(run.predictions, anomalous=False)],
         settings=settings_of(run),
     )

@@ -26,7 +26,7 @@ from anomalib_hgad.data import pseudo_labels
 from anomalib_hgad.demo import __main__ as demo
 from anomalib_hgad.demo import distill
 from anomalib_hgad.models.hgad.flows import FAMILIES
-from tests.benchmarks import convergence, defaults, deployment, evidence, gpu, measure, scores, transfer
+from tests.benchmarks import convergence, defaults, deployment, evidence, gpu, known_defects, measure, scores, transfer
 from tests.benchmarks import run as benchmarks
 from tests.helpers import trees
 from tests.helpers.benchmark_runs import keep_runs_in_this_process
@@ -49,6 +49,7 @@ BENCHMARKS = {
     "tests/benchmarks/deployment.py": (deployment.main, []),
     "tests/benchmarks/evidence.py": (evidence.main, ["--only=look_alikes", *SMALL]),
     "tests/benchmarks/gpu.py": (gpu.main, ["--cut", "--only", "scores"]),
+    "tests/benchmarks/known_defects.py": (known_defects.main, ["--train=4", "--per_kind=2", "--draws=1", SMALL[0]]),
     "tests/benchmarks/scores.py": (scores.main, ["--seeds=0", *SMALL]),
     "tests/benchmarks/transfer.py": (transfer.main, ["--settings=default", "--seeds=0", *SMALL]),
 }
@@ -74,6 +75,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
         trees.mvtec_class(tmp_path / "datasets/products" / name, train=8, good=1, bad=1)
         trees.write_image(tmp_path / "datasets/references" / name / "1.png")
         trees.folder_class(tmp_path / "datasets/parts" / name)
+        for kind in ("crack", "rust"):
+            trees.write_image(tmp_path / "datasets/known" / name / kind / "1.png", defect=True)
     trees.mvtec_class(tmp_path / "datasets/new/washer", train=6, good=1, bad=1, mode="1")
     for name in ("bolt", "nut", "washer"):
         trees.mvtec_class(tmp_path / "datasets/all" / name, train=8, good=1, bad=1)

@@ -11,7 +11,7 @@ https://arxiv.org/abs/2403.13349
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any, cast
@@ -41,6 +41,7 @@ from anomalib_hgad.models.hgad.calibration import PIXEL_LIMIT
 from anomalib_hgad.models.hgad.callbacks import ClassCheck, ClosedForm, NormalConstants
 from anomalib_hgad.models.hgad.class_labels import ClassLabels, with_class_fields
 from anomalib_hgad.models.hgad.criterion import StateFigures
+from anomalib_hgad.models.hgad.defect_kinds import KnownDefects, known_in, name_defects, save_known
 from anomalib_hgad.models.hgad.export import compress_graph, name_tensors
 from anomalib_hgad.models.hgad.feature_cache.cache import FeatureCache
 from anomalib_hgad.models.hgad.fit_added import AddedClass, FitAdded
@@ -271,6 +272,7 @@ class Hgad(PluginModel, AnomalibModule):
         self.training_course: list[StateFigures] = []
         self.fit_added: FitAdded | None = None
         self.classes_joined = False
+        self.known_defects: dict[str, KnownDefects] = {}
         self.labels = ClassLabels(num_classes)
         self.training_data = TrainingData()
         self.feature_cache = FeatureCache(feature_cache)
@@ -370,6 +372,30 @@ class Hgad(PluginModel, AnomalibModule):
         """Whether there is nothing to train, but constants to be fitted."""
         return not self.model.trained
 
+    def name_defects(self, images: Mapping[str, Mapping[str, Sequence[str | Path]]]) -> dict[str, KnownDefects]:
+        """Let the model name the kinds of the defects that it finds, by a few known ones; no score changes.
+
+        Kinds that a class had before are replaced.
+
+        Args:
+            images: Files of images with known defects, by class and kind.
+
+        Returns:
+            The known defects of these classes.
+
+        Raises:
+            ValueError: If the model does not know a class or has no covariances, or if a class or a kind has no images
+                or a name that cannot be used.
+            OSError: If an image cannot be read.
+
+        Example:
+            >>> model = Hgad.load_from_checkpoint("model.ckpt")  # doctest: +SKIP
+            >>> model.name_defects({"bolt": {"crack": ["1.png", "2.png"], "rust": ["3.png"]}})  # doctest: +SKIP
+        """
+        known = name_defects(self, images)
+        self.known_defects |= known
+        return known
+
     def configure_callbacks(self) -> list[Callback]:
         """anomalib's components, and what happens around the steps."""
         fit = [ClosedForm(), BestState(), NormalConstants()] if self.fit_added is None else [self.fit_added]
@@ -392,6 +418,7 @@ class Hgad(PluginModel, AnomalibModule):
         if self.fit_added is not None:
             self.training_data.start(datamodule, 0.0)
             return
+        self.known_defects = {}  # the latents that they are told by will be others
         if not self.class_names:
             self.set_class_names(self.labels.names_of(datamodule))
         if self.model.num_classes == 1 and self.model.score == "entropy":
@@ -537,7 +564,15 @@ class Hgad(PluginModel, AnomalibModule):
             The same batch with predictions.
         """
         del args, kwargs
-        predict_batch(self.model, batch, batch.class_index, self.class_names, self.class_source, self.pixel_limit)
+        predict_batch(
+            self.model,
+            batch,
+            batch.class_index,
+            self.class_names,
+            self.class_source,
+            self.pixel_limit,
+            self.known_defects,
+        )
         return batch
 
     test_step = validation_step
@@ -551,6 +586,7 @@ class Hgad(PluginModel, AnomalibModule):
         """Keep the class names, and what made the checkpoint."""
         super().on_save_checkpoint(checkpoint)
         self.labels.save(checkpoint)
+        save_known(self.known_defects, checkpoint)
         checkpoint[ADDED_KEY] = self.model.num_added
         checkpoint[COURSE_KEY] = [figures._asdict() for figures in self.training_course]
 
@@ -573,6 +609,8 @@ class Hgad(PluginModel, AnomalibModule):
         super().on_load_checkpoint(checkpoint)
         check_score(checkpoint, self.model.score)
         self.training_course = [StateFigures(**figures) for figures in checkpoint.get(COURSE_KEY, [])]
+        # A training that goes on from a checkpoint changes the latents, and its test reads that checkpoint again.
+        self.known_defects = known_in(checkpoint) if self._resumed_step is None else {}
 
     def description(self) -> dict[str, str]:
         """What an exported model says of itself: classes, limits, image size and versions, in JSON each."""

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
 import torch
 
 from anomalib_hgad.data.batch import NO_CLASS, UNKNOWN, ClassImageBatch
+from anomalib_hgad.models.hgad.defect_kinds import KnownDefects, named_kinds
 from anomalib_hgad.models.hgad.novelty import NOVELTY_LIMIT
-from anomalib_hgad.models.hgad.torch_model import HgadModel, HgadPrediction
+from anomalib_hgad.models.hgad.torch_model import HgadModel, HgadPrediction, LevelReading
 
 ScoredClass = Literal["inferred", "given"]
 """Class that an image is scored under."""
@@ -25,6 +26,7 @@ def predict_batch(
     class_names: Sequence[str],
     class_source: ScoredClass,
     pixel_limit: float | None,
+    known_defects: Mapping[str, KnownDefects],
 ) -> None:
     """Predict a batch with the class inferred and, where it is known, with it given.
 
@@ -35,8 +37,11 @@ def predict_batch(
         class_names: Names of the classes. A mixture of another number of classes names none.
         class_source: Which of the two is the decision; where the class is not known it is the inferred one.
         pixel_limit: Pixels above it are marked; ``None`` marks none, as maps have no scale.
+        known_defects: Of classes by their names: each image gets the kind that its defect would have if it had one.
     """
-    inferred, given = _predictions(model, cast("torch.Tensor", batch.image), class_index)
+    images = cast("torch.Tensor", batch.image)
+    readings = model.read(model.encoder(images))
+    inferred, given = _predictions(model, readings, images.shape[-2:], class_index)
     pred_class_index = scored = inferred.class_posterior.argmax(dim=-1)
     chosen = inferred
     if class_index is not None and given is not None and class_source == "given":
@@ -55,16 +60,21 @@ def predict_batch(
             for index, novelty in zip(pred_class_index.tolist(), inferred.novelty.tolist(), strict=True)
         ]
         batch.update(pred_class_index=pred_class_index, pred_class_name=names)
-        batch.update(scored_class_name=[class_names[index] for index in scored.tolist()])
+        scored_names = [class_names[index] for index in scored.tolist()]
+        batch.update(scored_class_name=scored_names)
+        if known_defects:
+            latents = [reading.latents for reading in readings]
+            kinds = named_kinds(model, latents, chosen.anomaly_map, scored, scored_names, known_defects)
+            batch.update(defect_kind=kinds)
 
 
 def _predictions(
-    model: HgadModel, images: torch.Tensor, class_index: torch.Tensor | None
+    model: HgadModel, readings: Sequence[LevelReading], size: Sequence[int], class_index: torch.Tensor | None
 ) -> tuple[HgadPrediction, HgadPrediction | None]:
     """Predict with the class inferred and with it given, which is the same for an image of none."""
     if class_index is None:
-        return model.predict(images)
-    inferred, given = model.predict(images, class_index.clamp(min=0))
+        return model.predict_readings(readings, size)
+    inferred, given = model.predict_readings(readings, size, class_index.clamp(min=0))
     rows = (class_index == NO_CLASS).nonzero().squeeze(-1)
     if given is not None and len(rows):
         given = HgadPrediction(

@@ -80,6 +80,7 @@ def remove_class(model: Hgad, name: str) -> None:
     added_classes.remove_class(model.model, names.index(name))
     model.labels.names = [other for other in names if other != name]
     model.labels.records.pop(name, None)
+    model.known_defects.pop(name, None)
 
 
 def write_checkpoint(model: Hgad, original: Path, output: Path) -> None:

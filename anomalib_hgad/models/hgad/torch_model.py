@@ -443,9 +443,23 @@ class HgadModel(nn.Module):
         Returns:
             The prediction with the inferred class, and that with the true one if it is given.
         """
-        readings = self.read(self.encoder(images))
+        return self.predict_readings(self.read(self.encoder(images)), images.shape[-2:], class_index)
+
+    @torch.no_grad()
+    def predict_readings(
+        self, readings: Sequence[LevelReading], size: Sequence[int], class_index: torch.Tensor | None = None
+    ) -> tuple[HgadPrediction, HgadPrediction | None]:
+        """:meth:`predict` from what the levels say.
+
+        Args:
+            readings: What the levels say of the images.
+            size: Height and width of the images.
+            class_index: As there.
+
+        Returns:
+            As there.
+        """
         posterior = self.class_posterior(readings)
-        size = images.shape[-2:]
         inferred = self._prediction(readings, posterior.argmax(dim=-1, keepdim=True).squeeze(-1), posterior, size)
         if class_index is None:
             return inferred, None

@@ -10,8 +10,16 @@ from dataclasses import astuple
 from pathlib import Path
 
 import pytest
+import torch
 
-from anomalib_hgad.evaluation.predictions import PREDICTIONS_FILE, Prediction, read_predictions, write_predictions
+from anomalib_hgad.data.batch import UNKNOWN, ClassImageBatch
+from anomalib_hgad.evaluation.predictions import (
+    PREDICTIONS_FILE,
+    Prediction,
+    predictions_of_batch,
+    read_predictions,
+    write_predictions,
+)
 
 NAMES = [
     "NA",
@@ -42,6 +50,7 @@ def test_names_are_read_as_they_were_written(name: str, tmp_path: Path) -> None:
             raw_score=1.0,
             novelty=0.0,
             scored_class_name=name,
+            defect_kind=name,
         ),
         Prediction(name, None, None, None, None, None, None, None, None),
     ]
@@ -49,6 +58,16 @@ def test_names_are_read_as_they_were_written(name: str, tmp_path: Path) -> None:
     assert read_predictions(tmp_path) == rows
     with (tmp_path / PREDICTIONS_FILE).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         assert [row["image_path"] for row in csv.DictReader(file)] == [name, name]
+
+
+def test_kind_of_a_defect_is_that_of_an_alarm() -> None:
+    """The model names one for every image of a class with known defects: before there is a decision."""
+    batch = ClassImageBatch(image=torch.zeros(4, 3, 2, 2), image_path=[f"{number}.png" for number in range(4)])
+    batch.pred_label = torch.tensor([True, False, True, True])
+    batch.update(pred_class_name=["bolt", "bolt", UNKNOWN, "nut"], defect_kind=["crack", "crack", "crack", ""])
+    assert [row.defect_kind for row in predictions_of_batch(batch)] == ["crack", None, None, None]
+    batch.pred_label = None
+    assert {row.defect_kind for row in predictions_of_batch(batch)} == {None}
 
 
 @pytest.mark.parametrize("number", [1 / 3, 0.1 + 0.2, 5e-324, -1.7976931348623157e308, 1e22, float("inf")])
@@ -66,7 +85,7 @@ def test_labels_are_pythons_own(labels: tuple[bool | None, bool | None], tmp_pat
     for row, label in zip(read_predictions(tmp_path), labels, strict=True):
         assert row.gt_label is label
         assert row.pred_label is label
-        assert astuple(row)[6:] == (None, None, None, None)
+        assert astuple(row)[6:] == (None,) * 5
 
 
 def test_a_test_without_images_has_no_rows(tmp_path: Path) -> None:

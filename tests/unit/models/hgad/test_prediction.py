@@ -36,7 +36,14 @@ class Oracle:
     def mixture_class_index(self, class_index: torch.Tensor) -> torch.Tensor:
         return class_index
 
-    def predict(self, images: torch.Tensor, class_index: torch.Tensor | None = None) -> Any:
+    def encoder(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return []
+
+    def read(self, features: list[torch.Tensor]) -> list[Any]:
+        return []
+
+    def predict_readings(self, readings: list[Any], size: torch.Size, class_index: torch.Tensor | None = None) -> Any:
+        assert size == (2, 2)
         assert class_index is None or (class_index >= 0).all()  # -1 is no class to look up
         return prediction(INFERRED), None if class_index is None else prediction(GIVEN)
 
@@ -48,7 +55,8 @@ def predicted(
     limit: float | None = None,
 ) -> ClassImageBatch:
     batch = ClassImageBatch(image=torch.zeros(5, 3, 2, 2))
-    predict_batch(Oracle(), batch, None if class_index is None else torch.tensor(class_index), names, source, limit)
+    classes = None if class_index is None else torch.tensor(class_index)
+    predict_batch(Oracle(), batch, classes, names, source, limit, known_defects={})
     return batch
 
 
@@ -118,6 +126,10 @@ def test_pixels_above_the_limit_are_marked(source: str, shift: float) -> None:
     assert batch.limit_mask.flatten(1).tolist() == expected
     if source == "inferred":
         assert batch.limit_mask.any(dim=(1, 2)).tolist() == [False, False, True, True, True]
+
+
+def test_without_known_defects_no_kind_is_named() -> None:
+    assert predicted(None).defect_kind is None
 
 
 def test_without_a_limit_no_pixel_is_marked() -> None:

@@ -1,0 +1,247 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Kinds of defects by a few known ones, beside the score, which they do not change.
+
+The descriptor of an image under its class y says how its most anomalous positions differ from normal ones: the mean of
+their whitened residuals L_y^-1 (z - mu_y), level after level, with the square root of every number in its place, so
+that a few large ones do not decide alone (power normalisation: Perronnin et al., ECCV 2010). An image has the kind of
+the known defects whose mean descriptor points the most nearly into the same direction.
+
+Dimensions: B images, N known defects of a class, k kinds of them, D channels of all levels together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from anomalib.data.utils import read_image
+from torch.nn import functional as F
+
+from anomalib_hgad.common.checks import check_folder_names
+from anomalib_hgad.common.precision import full_precision, no_autocast
+from anomalib_hgad.data.batch import OTHER
+from anomalib_hgad.data.images import naming_errors
+from anomalib_hgad.models.hgad.flows import Latents
+from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
+from anomalib_hgad.models.hgad.torch_model import HgadModel, HgadPrediction
+
+if TYPE_CHECKING:
+    from anomalib_hgad.models.hgad.lightning_model import Hgad
+
+KNOWN_KEY = "hgad_known_defects"
+"""Key of the known defects in a checkpoint."""
+
+LIMIT = 0.7
+"""Cosine distance beyond which a defect has none of the known kinds, where no kind has two images to tell."""
+
+
+@dataclass(frozen=True)
+class KnownDefects:
+    """Known defects of a class.
+
+    Attributes:
+        kinds: Kind of each of them.
+        descriptors: Of each, of length 1, shape (N, D).
+    """
+
+    kinds: list[str]
+    descriptors: torch.Tensor
+
+    @cached_property
+    def limit(self) -> float:
+        """Cosine distance to the mean of a kind beyond which an image does not have it.
+
+        The largest one from a known defect to the mean of the others of its kind; :data:`LIMIT` if no kind has two.
+        """
+        own, has_others = self._to_own_kind()
+        return float(own[has_others].max()) if has_others.any() else LIMIT
+
+    def by_the_others(self) -> tuple[int, int]:
+        """How many known defects would have their kind if they were not known, and of how many others have it too."""
+        own, has_others = self._to_own_kind()
+        nearest = self._without_themselves.amin(dim=1)
+        return int((own == nearest)[has_others].sum()), int(has_others.sum())
+
+    def nearest(self, descriptor: torch.Tensor) -> tuple[str, float]:
+        """The kind whose mean is the nearest.
+
+        Args:
+            descriptor: Of an image of the class, shape (D,).
+
+        Returns:
+            The kind, and the cosine distance to its mean.
+        """
+        distance, index = (1 - F.normalize(self._sums, dim=1) @ descriptor).min(dim=0)
+        return self._names[int(index)], float(distance)
+
+    def kind_of(self, descriptor: torch.Tensor) -> str:
+        """Kind of the defect of an image: the nearest one, or :data:`~anomalib_hgad.data.batch.OTHER` beyond the limit.
+
+        Args:
+            descriptor: As of :meth:`nearest`.
+
+        Returns:
+            The kind.
+        """
+        kind, distance = self.nearest(descriptor)
+        return kind if distance <= self.limit else OTHER
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """The kinds, k."""
+        return list(dict.fromkeys(self.kinds))
+
+    @cached_property
+    def _members(self) -> torch.Tensor:
+        """Which kind each known defect has, bool, shape (N, k)."""
+        return torch.tensor([[kind == name for name in self._names] for kind in self.kinds])
+
+    @cached_property
+    def _sums(self) -> torch.Tensor:
+        """Sums of the descriptors of the kinds, shape (k, D)."""
+        return self._members.float().mT @ self.descriptors
+
+    @cached_property
+    def _without_themselves(self) -> torch.Tensor:
+        """Cosine distances of the known defects to the means of the kinds that the others have, shape (N, k)."""
+        sums = self._sums - self._members.unsqueeze(2) * self.descriptors.unsqueeze(1)
+        return 1 - (F.normalize(sums, dim=2) @ self.descriptors.unsqueeze(2)).squeeze(2)
+
+    def _to_own_kind(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Distances to their own kinds, and whether others have it: without them it has no mean, shapes (N,)."""
+        has_others = self._members[:, self._members.sum(dim=0) > 1].any(dim=1)
+        return self._without_themselves[self._members], has_others
+
+
+@torch.no_grad()
+def descriptors(
+    model: HgadModel, latents: Sequence[Latents], anomaly_map: torch.Tensor, class_index: torch.Tensor
+) -> torch.Tensor:
+    """How the most anomalous positions of some images differ from normal ones of their classes.
+
+    Args:
+        model: A model with a covariance of each class. The share of positions that counts is its ``score_share``, at
+            least one of each level.
+        latents: Of the levels.
+        anomaly_map: Maps of the images under the classes, shape (B, 1, height, width).
+        class_index: Classes, int64, shape (B,).
+
+    Returns:
+        Descriptors of length 1, in float32, shape (B, D).
+    """
+    of_levels = []
+    with no_autocast(anomaly_map):
+        for level, prior in zip(latents, cast("Sequence[HierarchicalGaussianMixture]", model.priors), strict=True):
+            # As the maps of the levels were enlarged: a position has the value of the pixel that it became.
+            on_grid = F.interpolate(
+                full_precision(anomaly_map), size=level.grid, mode="bilinear", align_corners=True
+            ).flatten(1)
+            positions = on_grid.topk(max(1, round(model.score_share * on_grid.shape[1])), dim=1).indices
+            z = full_precision(level.z).take_along_dim(positions.unsqueeze(-1), dim=1)
+            whitening = cast("torch.Tensor", prior.class_whitening)[class_index]
+            # The mean before the product, which is linear.
+            residual = z.mean(dim=1) - prior.class_centers[class_index]
+            of_levels.append((whitening @ residual.unsqueeze(-1)).squeeze(-1))
+        residuals = torch.cat(of_levels, dim=1).float()
+        return F.normalize(residuals.sign() * residuals.abs().sqrt(), dim=1)
+
+
+def named_kinds(
+    model: HgadModel,
+    latents: Sequence[Latents],
+    anomaly_map: torch.Tensor,
+    class_index: torch.Tensor,
+    class_names: Sequence[str],
+    known: Mapping[str, KnownDefects],
+) -> list[str]:
+    """Kinds of the defects that images have, if they have one.
+
+    Args:
+        model: As for :func:`descriptors`.
+        latents: As there.
+        anomaly_map: As there.
+        class_index: As there.
+        class_names: Names of these classes, B.
+        known: Known defects of classes, by their names.
+
+    Returns:
+        A kind for each image, :data:`~anomalib_hgad.data.batch.OTHER`, or ``""`` where none is known of its class.
+    """
+    kinds = [""] * len(class_names)
+    if rows := [row for row, name in enumerate(class_names) if name in known]:
+        of_rows = [Latents(level.z[rows], level.log_det[rows], level.grid) for level in latents]
+        of_images = descriptors(model, of_rows, anomaly_map[rows], class_index[rows]).cpu()
+        for row, descriptor in zip(rows, of_images, strict=True):
+            kinds[row] = known[class_names[row]].kind_of(descriptor)
+    return kinds
+
+
+@torch.no_grad()
+def name_defects(module: Hgad, images: Mapping[str, Mapping[str, Sequence[str | Path]]]) -> dict[str, KnownDefects]:
+    """Describe known defects; see :meth:`anomalib_hgad.Hgad.name_defects`."""
+    _check(module, images)
+    model, transform = module.model, getattr(module.pre_processor, "transform", None)
+    was_training = module.training
+    module.eval()
+    try:
+        known = {}
+        for name, of_class in images.items():
+            class_index = torch.tensor([module.class_names.index(name)], device=module.device)
+            of_images = []
+            for path in (path for paths in of_class.values() for path in paths):
+                with naming_errors(path):
+                    image = read_image(path, as_tensor=True).unsqueeze(0).to(module.device)
+                image = image if transform is None else transform(image)
+                readings = model.read(model.encoder(image))
+                _, given = model.predict_readings(readings, image.shape[-2:], class_index)
+                anomaly_map = cast("HgadPrediction", given).anomaly_map
+                latents = [reading.latents for reading in readings]
+                of_images.append(descriptors(model, latents, anomaly_map, class_index))
+            kinds = [kind for kind, paths in of_class.items() for _ in paths]
+            known[name] = KnownDefects(kinds, torch.cat(of_images).cpu())
+    finally:
+        module.train(was_training)
+    return known
+
+
+def _check(module: Hgad, images: Mapping[str, Mapping[str, Sequence[str | Path]]]) -> None:
+    """Check that defects of some images can be named.
+
+    Raises:
+        ValueError: If not.
+    """
+    model = module.model
+    if model.prior_kind == "single_gaussian" or model.covariance == "identity":
+        has = "prior='single_gaussian'" if model.prior_kind == "single_gaussian" else "covariance='identity'"
+        msg = "Defects are told apart by the covariance of each product: expected a model with covariance='full' and "
+        msg += f"classes, as Hgad's defaults; this one has {has}."
+        raise ValueError(msg)
+    if unknown := [name for name in images if name not in module.class_names]:
+        msg = f"The model does not know {', '.join(map(repr, unknown))}: expected known defects of "
+        msg += f"{', '.join(module.class_names) or 'no product, as it was not trained'}."
+        raise ValueError(msg)
+    for name, of_class in images.items():
+        check_folder_names(f"a kind of defect of {name}", of_class)
+        if OTHER in of_class:
+            msg = f"{name}: a kind called {OTHER!r} would be taken for a defect of none of the kinds. Rename it."
+            raise ValueError(msg)
+        if not of_class or (empty := [kind for kind, paths in of_class.items() if not paths]):
+            msg = f"Expected images of known defects of {name}, got none"
+            msg += f" of {', '.join(map(repr, empty))}." if of_class else "."
+            raise ValueError(msg)
+
+
+def save_known(known: Mapping[str, KnownDefects], checkpoint: dict[str, Any]) -> None:
+    """Keep known defects in a checkpoint."""
+    checkpoint[KNOWN_KEY] = {name: asdict(of_class) for name, of_class in known.items()}
+
+
+def known_in(checkpoint: Mapping[str, Any]) -> dict[str, KnownDefects]:
+    """Known defects of a checkpoint."""
+    return {name: KnownDefects(**of_class) for name, of_class in checkpoint.get(KNOWN_KEY, {}).items()}
