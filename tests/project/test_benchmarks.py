@@ -41,6 +41,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_command_prints_tables_and_writes_json(small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
     run.main(["--json", str(file)])
@@ -56,6 +57,7 @@ def test_command_prints_tables_and_writes_json(small: None, tmp_path: Path, caps
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_sections_can_be_chosen(small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
     run.main(["--only", "roofline,flow", "--json", str(file)])
@@ -91,6 +93,7 @@ def test_peak_memory_is_the_largest_sum_at_one_time() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_convergence_compares_variants(
     few_shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,6 +116,7 @@ def test_convergence_compares_variants(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_settings_are_judged_without_test_images(
     shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +135,7 @@ def test_settings_are_judged_without_test_images(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_defaults_are_judged_without_test_images(
     few_shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,6 +34,9 @@ from tests.helpers.commands import LIGHT_FLAGS
 from tests.helpers.light import LIGHT, LIGHT_FLOW_ARGUMENTS, LIGHT_UNIAD
 from tests.helpers.paths import ROOT
 
+OF_BENCHMARKS = {"results", "performance"}
+"""Pages whose commands are benchmarks."""
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EPOCH = [
     "--trainer.max_epochs=1",
@@ -188,7 +191,12 @@ def run_on_two_nodes(arguments: list[str]) -> None:
 @pytest.mark.slow
 @pytest.mark.subprocess
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if commands(page) or blocks(page, "python")], ids=lambda page: page.stem
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=[pytest.mark.nightly] if page.stem in OF_BENCHMARKS else [])
+        for page in PAGES
+        if commands(page) or blocks(page, "python")
+    ],
 )
 def test_commands_and_python_run(page: Path, folder: Path) -> None:
     """The commands, then the Python, which may use what they made."""

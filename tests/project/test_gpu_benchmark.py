@@ -17,7 +17,7 @@ from tests.benchmarks import gpu, measure
 from tests.benchmarks.gpu_model import Bench, closed_form
 from tests.benchmarks.gpu_plan import CUT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 
 @pytest.fixture(scope="module")

@@ -182,6 +182,7 @@ def test_shipped_configs(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_every_row_of_the_shipped_configs_builds(products: Path, weights: Path) -> None:
     choices = [choice for config in CONFIGS for choice in yaml.safe_load(config.read_text())["models"].values()]
     models = {json.dumps(choice): ModelChoice(**choice) for choice in choices}  # some are in two configs

@@ -23,7 +23,8 @@ from anomalib_hgad.models.hgad.defect_kinds import (
     save_known,
 )
 from anomalib_hgad.models.hgad.flows import Latents
-from anomalib_hgad.models.hgad.prior import RIDGE, HierarchicalGaussianMixture
+from anomalib_hgad.models.hgad.gaussians import RIDGE
+from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 
 DIMS = (5, 3)
 GRIDS = ((6, 4), (3, 2))
