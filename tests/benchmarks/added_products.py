@@ -4,8 +4,7 @@
 """What a product is worth that is added to a trained model, by the number of its images.
 
 Each class in turn is left out of the training, and then added with some of its training images, drawn anew each time.
-Beside it stands the same class in a model that was trained on all of them. Normal images that were not drawn take the
-place of a test too, with patches pasted into them: what is chosen, is chosen by these.
+Beside it stands the same class in a model that was trained on all of them.
 """
 
 from __future__ import annotations
@@ -27,17 +26,14 @@ from sklearn.metrics import roc_auc_score
 
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.common.files import write_json
-from anomalib_hgad.data.pasted_patches import PastedPatches
 from anomalib_hgad.models.hgad.torch_model import HgadModel
+from anomalib_hgad.products.images import product_images
 from tests.benchmarks.image_sets import BATCH, Images, encode
 from tests.benchmarks.results_model import data_parser
 from tests.helpers.engines import engine
 
 COUNTS = (1, 3, 5, 10, 20, 0)
 """Numbers of images; 0 takes all."""
-
-COPIES = 2
-"""Patches of every normal image that was not drawn."""
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -73,9 +69,6 @@ def of_class(arguments: argparse.Namespace, name: str, joint: Hgad, rest: Hgad, 
     everything = MultiClass(root=arguments.data, categories=[name], augmentations=resize)
     everything.setup()
     test = encode(joint.model, everything.test_data, normalise)
-    normal = encode(joint.model, everything.train_data, normalise)
-    pasted = PastedPatches(everything.train_data, list(range(len(everything.train_data))), COPIES)
-    patches = encode(joint.model, pasted, normalise)
     figures: dict[str, Any] = {"joint": {"test": judge(joint, name, test)}, "added": []}
     images = everything.train_data.samples["image_path"].to_list()
     for count in arguments.counts:
@@ -89,24 +82,13 @@ def of_class(arguments: argparse.Namespace, name: str, joint: Hgad, rest: Hgad, 
             for row in drawn:
                 (few / Path(images[row]).name).symlink_to(Path(images[row]).resolve())
             model, start = deepcopy(rest), perf_counter()
-            model.add_classes(data(root, [name]), "cpu")
+            model.add_classes(product_images({"root": root / name, "train_batch_size": BATCH}, None), "cpu")
             figure: dict[str, Any] = {"images": count or len(images), "all": not count, "draw": draw}
             figure |= {"seconds": perf_counter() - start, "test": judge(model.eval(), name, test)}
-            others = np.setdiff1d(np.arange(len(images)), drawn)
-            if len(others):
-                copies = (others[:, None] * COPIES + np.arange(COPIES)).ravel()
-                unseen = chosen(normal, others).and_those_of(chosen(patches, copies))
-                figure["patches"] = judge(model, name, unseen)
             figures["added"].append(figure)
             for link in few.iterdir():
                 link.unlink()
     return figures
-
-
-def chosen(images: Images, rows: np.ndarray) -> Images:
-    """Some of the images."""
-    features, class_index = images.batch(torch.from_numpy(rows))
-    return Images(features, class_index, images.anomalous[rows], [images.masks[row] for row in rows])
 
 
 @torch.no_grad()

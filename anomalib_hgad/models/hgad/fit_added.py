@@ -12,6 +12,7 @@ Dimensions: B images, K classes that the model has, A added ones.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -24,11 +25,12 @@ from lightning.pytorch import Callback, Trainer
 
 from anomalib_hgad.evaluation.threshold import class_thresholds
 from anomalib_hgad.models.hgad.added_classes import ClassGaussians, append_classes
-from anomalib_hgad.models.hgad.calibration import ScoreCalibration
+from anomalib_hgad.models.hgad.anomaly_map import LevelScores
+from anomalib_hgad.models.hgad.calibration import LEAST_CLASS, ODD_DEVIATIONS, ScoreCalibration
 from anomalib_hgad.models.hgad.confusion import PARTS, Confusion
 from anomalib_hgad.models.hgad.moments import Gaussians, sum_up
 from anomalib_hgad.models.hgad.normal_pass import inference, normal_images, patched_batches
-from anomalib_hgad.models.hgad.normal_scores import ClassValues, ImageScores, PositionScores
+from anomalib_hgad.models.hgad.normal_scores import ClassValues, ImageScores, PositionScores, typicality
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
 from anomalib_hgad.models.hgad.pixel_limits import LIMIT_IMAGES, PATCHES_OF_IMAGE, PatchPixels
 from anomalib_hgad.models.hgad.torch_model import HgadModel, LevelReading
@@ -102,15 +104,17 @@ def fit_added(trainer: Trainer, module: AnomalibModule, names: Sequence[str], nu
     first = with_parts.num_classes
     append_classes(with_parts, of_others, *_constants(model, num_added * PARTS), rivals)
 
-    positions = PositionScores(num_added, len(model.flows), module.device)
     confusion = Confusion(model, with_parts, first, names, num_added)
+    typicalities = ImageScores(num_added)
     for readings, part, paths in images.readings(with_parts):
-        levels = with_parts.level_scores(readings, first + part)
-        positions.add(levels, part // PARTS)
+        typicalities.add(typicality(with_parts.level_scores(readings, first + part)), part // PARTS)
         confusion.add(readings, part, paths)
     confusion.check()
+    typical = float(model.novelty.deviation.square().mean().sqrt())
+    odd = torch.tensor([odd_below(of_class, typical) for of_class in typicalities.of_classes()])
+    positions, of_all = _position_scores(with_parts, images, first, odd)
     calibration.set_positions(positions, positions)
-    novelty.update(positions.typicality, model.novelty)
+    novelty.update(of_all, model.novelty)
     if module.calibration_share is not None:
         with_parts.calibration.set_positions_of(first, calibration, PARTS)
         scores, pixels = ImageScores(num_added), ClassValues(num_added, module.device)
@@ -123,8 +127,54 @@ def fit_added(trainer: Trainer, module: AnomalibModule, names: Sequence[str], nu
         calibration.set_scale(scores.of_classes(), pixels, limits, model.calibration)
         _set_thresholds(module, calibration, scores.of_classes())
     append_classes(model, of_classes, calibration, novelty)
-    of_each = names[-num_added:], images.counts, positions.typicality.means.tolist(), confusion.taken_for
+    of_each = names[-num_added:], images.counts, of_all.means.tolist(), confusion.taken_for
     return [AddedClass(*values) for values in zip(*of_each, strict=True)]
+
+
+def odd_below(typicalities: torch.Tensor, of_others: float) -> float:
+    """Typicality below which an image of a class is odd: it would stretch the scale of all positions.
+
+    Args:
+        typicalities: Of the images of the class, shape (images,).
+        of_others: Standard deviation of other classes' images, which a few images may seem to fall below by chance.
+
+    Returns:
+        :data:`~anomalib_hgad.models.hgad.calibration.ODD_DEVIATIONS` typical deviations below the median; one is 1.48
+        times the median distance from it, but not less than that of the others. -inf for too few images to tell.
+    """
+    if len(typicalities) < LEAST_CLASS:
+        return -math.inf
+    middle = typicalities.quantile(0.5)
+    deviation = max(1.48 * float((typicalities - middle).abs().quantile(0.5)), of_others)
+    return float(middle) - ODD_DEVIATIONS * deviation
+
+
+def _position_scores(
+    model: HgadModel, images: _Images, first: int, odd: torch.Tensor
+) -> tuple[PositionScores, ClassValues]:
+    """Moments of the positions of images that are not odd, and the typicality of all images.
+
+    Args:
+        model: A model whose classes from ``first`` on are Gaussians without the part that they are numbered by.
+        images: The images.
+        first: The first of these classes.
+        odd: Typicality below which an image is odd, for each class, shape (A,).
+    """
+    num_added, device = len(images.counts), model.calibration.location.device
+    positions = PositionScores(num_added, len(model.flows), device)
+    of_images = ClassValues(num_added, device)
+    for readings, part, _ in images.readings(model):
+        levels, classes = model.level_scores(readings, first + part), part // PARTS
+        values = typicality(levels)
+        of_images.add(values.unsqueeze(-1), classes)
+        rows = values.double() >= odd.to(device)[classes]
+        if rows.any():
+            usual = [
+                LevelScores(level.log_likelihood[rows], level.contrast[rows], level.negative_entropy[rows], level.grid)
+                for level in levels
+            ]
+            positions.add(usual, classes[rows])
+    return positions, of_images
 
 
 def _set_thresholds(module: AnomalibModule, calibration: ScoreCalibration, scores: Sequence[torch.Tensor]) -> None:

@@ -133,3 +133,11 @@ def test_a_single_image_is_enough_to_be_told_from_the_others(trained: Path, plan
 def test_images_of_a_class_are_dealt_out_to_its_parts_in_turn() -> None:
     """Seven images of the first class, two of the second, one after another."""
     assert fit_added.parts_of_images([0, 1, 0, 0, 0, 0, 1, 0, 0], [7, 2]) == [0, 5, 1, 2, 3, 4, 6, 0, 1]
+
+
+def test_one_odd_image_is_told_from_the_others_by_hand() -> None:
+    """Median 2.0, median distance from it 0.1: 4 times 1.48 times that below it, unless other classes spread more."""
+    typicalities = torch.tensor([1.9, 2.0, 2.1, 2.1, 0.5], dtype=torch.float64)
+    assert fit_added.odd_below(typicalities, 0.05) == pytest.approx(2.0 - 4 * 1.48 * 0.1)
+    assert fit_added.odd_below(typicalities, 0.2) == pytest.approx(2.0 - 4 * 0.2)
+    assert fit_added.odd_below(typicalities[:2], 0.05) == -float("inf")
