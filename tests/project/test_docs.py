@@ -26,7 +26,18 @@ from anomalib_hgad.data import pseudo_labels
 from anomalib_hgad.demo import __main__ as demo
 from anomalib_hgad.demo import distill
 from anomalib_hgad.models.hgad.flows import FAMILIES
-from tests.benchmarks import convergence, defaults, deployment, evidence, gpu, known_defects, measure, scores, transfer
+from tests.benchmarks import (
+    added_products,
+    convergence,
+    defaults,
+    deployment,
+    evidence,
+    gpu,
+    known_defects,
+    measure,
+    scores,
+    transfer,
+)
 from tests.benchmarks import run as benchmarks
 from tests.helpers import trees
 from tests.helpers.benchmark_runs import keep_runs_in_this_process
@@ -47,6 +58,7 @@ EPOCH = [
 SMALL = ["--image_size=64", "--coupling_blocks=2", "--epochs=1"]
 BENCHMARKS = {
     "tests/benchmarks/run.py": (benchmarks.main, ["--only=roofline"]),
+    "tests/benchmarks/added_products.py": (added_products.main, ["--counts=3", "--draws=1", SMALL[0]]),
     "tests/benchmarks/convergence.py": (convergence.main, ["--variants=quarter", "--seeds=0", *SMALL[:2]]),
     "tests/benchmarks/defaults.py": (defaults.main, ["--settings=default", SMALL[0]]),
     "tests/benchmarks/deployment.py": (deployment.main, []),
