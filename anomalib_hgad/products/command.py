@@ -99,7 +99,8 @@ def list_products(ckpt_path: Path) -> None:
     """
     model = load(ckpt_path)
     calibration, novelty = model.model.calibration, model.model.novelty
-    threshold = getattr(model.post_processor, "image_threshold", None)
+    common = getattr(model.post_processor, "image_threshold", None)
+    thresholds = None if common is None else common - calibration.class_thresholds.shift
     table = Table(caption="Limits of scores before all products are put on one scale; typicality in nats a dimension.")
     for heading in ("product", "images", "since", "anomalous above", "pixels above", "unknown below typicality"):
         table.add_column(heading, justify="left" if heading in {"product", "since"} else "right")
@@ -107,7 +108,7 @@ def list_products(ckpt_path: Path) -> None:
         record = model.labels.records.get(name)
         cells = ["–", "–"] if record is None else [str(record.images), record.date]
         limits = [
-            None if threshold is None else calibration.location[index] + threshold * calibration.spread[index],
+            None if thresholds is None else calibration.location[index] + thresholds[index] * calibration.spread[index],
             None
             if model.pixel_limit is None
             else calibration.pixel_location[index] + PIXEL_LIMIT * calibration.pixel_spread[index],
@@ -159,7 +160,8 @@ def summarise(model: Hgad, added: list[AddedClass], known: list[str], moved: lis
                 f"  The model fits {row.name} worse than any of its products. Train it anew with all of them, as by "
                 "`anomalib train --ckpt_path` with this checkpoint, and compare."
             )
-        rate = model.model.calibration.class_thresholds.rate.max().item()
+        own = model.model.calibration.class_thresholds
+        rate = own.rate.max().item() if own.shift.any() else 0.0
         if rate and row.images < (needed := images_needed(float(f"{rate:.6g}"))):
             CONSOLE.print(
                 f"  {row.images} images are too few for a threshold of its own with {rate:.3g} of false alarms: give "

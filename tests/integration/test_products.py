@@ -174,7 +174,9 @@ def test_products_are_added_to_a_trained_flow_and_trained_on(plant: Path, tmp_pa
     assert resumed.trainer.current_epoch == 2
 
 
-def test_thresholds_of_classes_are_given_to_an_added_one(plant: Path, tmp_path: Path) -> None:
+def test_thresholds_of_classes_are_given_to_an_added_one(
+    plant: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """With a rate of 0.2 four images are enough, and of the eight one is above it."""
     old = MultiClass(
         root=plant, categories=["bolt", "nut"], val_split_mode="from_train", val_split_ratio=0.5, num_workers=0
@@ -182,7 +184,12 @@ def test_thresholds_of_classes_are_given_to_an_added_one(plant: Path, tmp_path: 
     model = light(post_processor=NormalPostProcessor(false_positive_rate=0.2, each_class=True))
     engine(tmp_path).fit(model, datamodule=old)
     model.add_classes(data(plant, "washer"), "cpu")
-    thresholds = model.model.calibration.class_thresholds
+    calibration, thresholds = model.model.calibration, model.model.calibration.class_thresholds
+    model.trainer.save_checkpoint(tmp_path / "three.ckpt")
+    assert cli.main(["list-products", "--ckpt_path", str(tmp_path / "three.ckpt")]) == 0
+    listed = next(line for line in capsys.readouterr().out.splitlines() if "washer" in line)
+    own = model.post_processor.image_threshold - thresholds.shift[2]
+    assert f" {calibration.location[2] + own * calibration.spread[2]:.3f} " in listed
     assert thresholds.rate.tolist() == pytest.approx([0.2] * 3)
     assert thresholds.images.tolist() == [4, 4, 8]
     assert thresholds.shift[2] != 0
