@@ -41,6 +41,7 @@ class Losses(Callback):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("family", FAMILIES)
 def test_trains_tests_and_exports_on_real_images(family: str, shared_data: Path, tmp_path: Path) -> None:
     """The likelihood rises; the exported model gives a real image PyTorch's score, and its map."""

@@ -45,8 +45,8 @@ from tests.helpers.commands import LIGHT_FLAGS
 from tests.helpers.light import LIGHT, LIGHT_FLOW_ARGUMENTS, LIGHT_UNIAD
 from tests.helpers.paths import ROOT
 
-OF_BENCHMARKS = {"results", "performance"}
-"""Pages whose commands are benchmarks."""
+FOR_THE_NIGHT = {"results", "performance", "flows"}
+"""Pages whose commands are benchmarks or many trainings."""
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EPOCH = [
@@ -205,7 +205,7 @@ def run_on_two_nodes(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, id=page.stem, marks=[pytest.mark.nightly] if page.stem in OF_BENCHMARKS else [])
+        pytest.param(page, id=page.stem, marks=[pytest.mark.nightly] if page.stem in FOR_THE_NIGHT else [])
         for page in PAGES
         if commands(page) or blocks(page, "python")
     ],
