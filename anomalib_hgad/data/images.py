@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 from anomalib.data import ImageItem, PredictDataset
+from anomalib.data.utils import read_image
 from PIL import Image
 
 from anomalib_hgad.data.folders import listed
@@ -67,6 +69,24 @@ def naming_errors(path: str | Path) -> Iterator[None]:
     except UNREADABLE as error:
         msg = f"Image {path} cannot be read: {error}. Replace the file or leave it out."
         raise OSError(msg) from error
+
+
+def read_checked(path: str | Path) -> torch.Tensor:
+    """Read an image of at most 8 bits.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Values in [0, 1], shape (3, height, width).
+
+    Raises:
+        OSError: If it cannot be read, or has grey values of more than 8 bits. The message names it.
+    """
+    with naming_errors(path):
+        with Image.open(path) as image:
+            check_depth(image)
+        return cast("torch.Tensor", read_image(path, as_tensor=True))
 
 
 class NamingPredictDataset(PredictDataset):

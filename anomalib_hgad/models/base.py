@@ -25,16 +25,13 @@ from anomalib_hgad.data.images import check_finite
 from anomalib_hgad.deploy.export import DescribedExport
 from anomalib_hgad.evaluation.evaluator import ClassEvaluator
 from anomalib_hgad.models.callbacks import NamedImages, PredictedTable, RandomState
-from anomalib_hgad.models.checkpoint import check_versions, check_weights, describe_versions
+from anomalib_hgad.models.checkpoint import check_versions, check_weights, describe_versions, with_metrics_of
 from anomalib_hgad.models.checkpoint_io import WholeCheckpoints, explain_checkpoint_errors
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
-
-EVALUATOR_PREFIX = "evaluator."
-"""How the names of the metrics' constants begin in a checkpoint."""
 
 
 def height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -194,12 +191,8 @@ class PluginModel(DescribedExport):
             checkpoint["state_dict"] = module.state_dict()
             checkpoint["callbacks"] = {}  # among them the post-processor, with the thresholds of then
         check_weights(checkpoint, module, module.hparams)
-        # Metrics keep constants among the weights (AUPRO its limit), under their numbers: this model may have others.
-        trained = {
-            name: value for name, value in checkpoint["state_dict"].items() if not name.startswith(EVALUATOR_PREFIX)
-        }
-        own = {name: value for name, value in module.state_dict().items() if name.startswith(EVALUATOR_PREFIX)}
-        checkpoint["state_dict"] = trained | own
+        # This model may have other metrics.
+        checkpoint["state_dict"] = with_metrics_of(checkpoint["state_dict"], module.state_dict())
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401

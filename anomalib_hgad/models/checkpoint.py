@@ -7,15 +7,30 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from anomalib_hgad.common.versions import installed_versions
+
+EVALUATOR_PREFIX = "evaluator."
+"""How the names of the metrics' constants begin in a checkpoint."""
 
 VERSIONS_KEY = "hgad_versions"
 START_ALONE = ("pre_trained", "backbone_weights", "seed")
 """Settings of the weights at the start, which those of a checkpoint replace."""
 
 CHECKED_PACKAGES = ("anomalib-hgad", "anomalib")
+
+
+def with_metrics_of(state: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state with another one's constants of the metrics, such as AUPRO's limit, which are under their numbers.
+
+    Args:
+        state: State of a model.
+        other: State whose metrics count.
+    """
+    weights = {name: value for name, value in state.items() if not name.startswith(EVALUATOR_PREFIX)}
+    return weights | {name: value for name, value in other.items() if name.startswith(EVALUATOR_PREFIX)}
 
 
 def describe_versions(checkpoint: dict[str, Any]) -> None:

@@ -161,8 +161,8 @@ def summarise(model: Hgad, added: list[AddedClass], known: list[str], moved: lis
                 "`anomalib train --ckpt_path` with this checkpoint, and compare."
             )
         own = model.model.calibration.class_thresholds
-        rate = own.rate.max().item() if own.shift.any() else 0.0
-        if rate and row.images < (needed := images_needed(float(f"{rate:.6g}"))):
+        rate = max(own.rates) if own.shift.any() else 0.0
+        if rate and row.images < (needed := images_needed(rate)):
             CONSOLE.print(
                 f"  {row.images} images are too few for a threshold of its own with {rate:.3g} of false alarms: give "
                 f"{needed} or more."

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from anomalib.data.utils import TestSplitMode, ValSplitMode, read_image
+from anomalib.data.utils import TestSplitMode, ValSplitMode
 
 from anomalib_hgad.data.folders import image_files
-from anomalib_hgad.data.images import naming_errors
+from anomalib_hgad.data.images import read_checked
 from anomalib_hgad.data.multi_class import MultiClass
 from anomalib_hgad.data.sources import check_names
 from anomalib_hgad.models.hgad.lightning_model import Hgad
@@ -116,8 +116,7 @@ def moved_images(before: HgadModel, model: Hgad, paths: Sequence[Path]) -> list[
     transform = getattr(model.pre_processor, "transform", None)
     moved = []
     for path in paths:
-        with naming_errors(path):
-            image = read_image(path, as_tensor=True).unsqueeze(0)
+        image = read_checked(path).unsqueeze(0)
         readings = before.read(before.encoder(image if transform is None else transform(image)))
         old, new = (int(of.class_posterior(readings).argmax()) for of in (before, model.model))
         if new >= before.num_classes:

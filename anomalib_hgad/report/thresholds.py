@@ -106,8 +106,7 @@ def threshold_rows(run: RunFiles) -> list[ThresholdRow]:
     return [
         ThresholdRow(
             name,
-            # The rate as it was written, not the nearest number of single precision.
-            rate=float(f"{rate:.6g}"),
+            rate=rate,
             images=images,
             threshold=common - shifts[name],
             common=common,
@@ -115,5 +114,5 @@ def threshold_rows(run: RunFiles) -> list[ThresholdRow]:
             alarms=sum(bool(row.pred_label) for row in normal[name]),
             common_alarms=sum((row.raw_score or 0.0) - shifts[name] > common for row in normal[name]),
         )
-        for name, rate, images in zip(names, of_classes.rate.tolist(), of_classes.images.tolist(), strict=True)
+        for name, rate, images in zip(names, of_classes.rates, of_classes.images.tolist(), strict=True)
     ]

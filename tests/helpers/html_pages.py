@@ -29,3 +29,13 @@ class Elements(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+
+def assert_whole_and_alone(page: str) -> None:
+    """All elements are closed, and none loads anything from elsewhere."""
+    elements = Elements(page)
+    assert not elements.open
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in elements.found}
+    for _, attributes in elements.found:
+        for name in ("src", "href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:"))

@@ -13,14 +13,13 @@ Dimensions: K classes, A added ones, N Gaussians, those of removed classes among
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 
 from anomalib_hgad.models.hgad.anomaly_map import MAXIMUM_SCORES
 from anomalib_hgad.models.hgad.calibration import ScoreCalibration
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
-from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 from anomalib_hgad.models.hgad.rows import append_rows, keep_rows
 from anomalib_hgad.models.hgad.torch_model import RIVAL_CLASSES, HgadModel
 
@@ -96,13 +95,13 @@ def append_classes(
     """
     old, removed = model.num_classes, _num_removed(model)
     order = [*range(old), *range(old + removed, old + removed + calibration.num_classes), *range(old, old + removed)]
-    for prior, of_level in zip(_priors(model), gaussians, strict=True):
+    for prior, of_level in zip(model.level_priors, gaussians, strict=True):
         prior.append(*of_level)
         prior.keep(order, prior.num_classes)
     for constants, added in ((model.calibration, calibration), (model.novelty, novelty)):
         append_rows(constants, dict(added.named_buffers()))
     model.num_added += calibration.num_classes
-    _set_rivals(model, _renumbered(_rivals(model), order), rivals, gaussians)
+    _set_rivals(model, _renumbered(model.class_rivals, order), rivals, gaussians)
 
 
 def likely_to_move(model: HgadModel, first: int) -> list[tuple[int, int]]:
@@ -118,11 +117,11 @@ def likely_to_move(model: HgadModel, first: int) -> list[tuple[int, int]]:
     Returns:
         Pairs of an older class and an added one.
     """
-    lead = torch.zeros(first, model.num_classes, dtype=torch.float64)
-    for prior in _priors(model):
-        means, covariances = prior.class_centers[:first].detach().double(), prior.covariances()[:first]
-        densities = prior.mean_log_densities(means, covariances)[:, : model.num_classes].cpu()
-        lead += (densities.diagonal().unsqueeze(1) - densities) / means.shape[1] / len(model.priors)
+    kept = [
+        (prior.class_centers.detach().double()[:first], prior.covariances()[:first]) for prior in model.level_priors
+    ]
+    densities = model.mean_log_densities(kept)[:, : model.num_classes] / len(kept)
+    lead = (densities.diagonal().unsqueeze(1) - densities).cpu()
     close = lead[:, first:] < CLOSE_DEVIATIONS * model.novelty.deviation[:first].double().cpu().unsqueeze(1)
     return [(old, first + added) for old, added in close.nonzero().tolist()]
 
@@ -137,13 +136,13 @@ def remove_class(model: HgadModel, index: int) -> None:
         index: The class.
     """
     fitted = model.num_classes - model.num_added
-    rivals = _rivals(model)[[row for row in range(model.num_classes) if row != index]]
+    rivals = model.class_rivals[[row for row in range(model.num_classes) if row != index]]
     classes = [row for row in range(model.num_classes) if row != index]
     last = range(model.num_classes, model.num_classes + _num_removed(model))
     order = [*classes, *(row for row in (*last, index) if (rivals == row).any())]
     fitted -= index < fitted
     model.num_added = len(classes) - fitted if fitted else 0
-    for prior in _priors(model):
+    for prior in model.level_priors:
         prior.keep(order, fitted or len(classes))
     for constants in (model.calibration, model.novelty):
         keep_rows(constants, classes, *dict(constants.named_buffers()))
@@ -163,7 +162,7 @@ def join_classes(model: HgadModel) -> bool:
     if not model.num_added and not _num_removed(model):
         return False
     calibration, novelty, classes = model.calibration, model.novelty, range(model.num_classes)
-    for prior in _priors(model):
+    for prior in model.level_priors:
         prior.keep(classes, model.num_classes)
     priors = model.priors
     model.set_num_classes(model.num_classes)
@@ -176,19 +175,13 @@ def _set_rivals(
     model: HgadModel, of_old: torch.Tensor, of_added: torch.Tensor | None, gaussians: Sequence[ClassGaussians]
 ) -> None:
     added = len(gaussians[0].means)
-    count = min(RIVAL_CLASSES, len(_priors(model)[0].class_centers) - 1)
+    count = min(RIVAL_CLASSES, len(model.level_priors[0].class_centers) - 1)
     own = torch.arange(model.num_classes - added, model.num_classes, device=of_old.device)
     if of_added is not None:
         count = of_added.shape[1]
     else:
-        densities = cast(
-            "torch.Tensor",
-            sum(
-                prior.mean_log_densities(*of_level) / of_level.means.shape[1]
-                for prior, of_level in zip(_priors(model), gaussians, strict=True)
-            ),
-        )
-        of_added = densities.to(of_old.device).scatter(1, own.unsqueeze(1), -torch.inf).topk(count, dim=-1).indices
+        densities = model.mean_log_densities(gaussians)
+        of_added = densities.scatter(1, own.unsqueeze(1), -torch.inf).topk(count, dim=-1).indices
     themselves = torch.arange(len(of_old), device=of_old.device).unsqueeze(1).expand(-1, count - of_old.shape[1])
     model.rivals = torch.cat((torch.cat((of_old, themselves), dim=1), of_added))
 
@@ -201,12 +194,4 @@ def _renumbered(rivals: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
 
 
 def _num_removed(model: HgadModel) -> int:
-    return len(_priors(model)[0].class_centers) - model.num_classes
-
-
-def _priors(model: HgadModel) -> list[HierarchicalGaussianMixture]:
-    return [cast("HierarchicalGaussianMixture", prior) for prior in model.priors]
-
-
-def _rivals(model: HgadModel) -> torch.Tensor:
-    return cast("torch.Tensor", model.rivals)
+    return len(model.level_priors[0].class_centers) - model.num_classes

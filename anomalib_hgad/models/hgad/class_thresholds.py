@@ -69,6 +69,11 @@ class ClassThresholds(nn.Module):
         self.images.copy_(images)
         self.rate.fill_(rate)
 
+    @property
+    def rates(self) -> list[float]:
+        """The rates of the classes as they were written, not the nearest numbers of single precision."""
+        return [float(f"{rate:.6g}") for rate in self.rate.tolist()]
+
     def clear(self) -> None:
         """Leave all classes the one threshold."""
         for buffer in self.buffers():

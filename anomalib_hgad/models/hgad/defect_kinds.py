@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from anomalib.data.utils import read_image
 from torch.nn import functional as F
 
 from anomalib_hgad.common.checks import check_folder_names
 from anomalib_hgad.common.precision import full_precision, no_autocast
 from anomalib_hgad.data.batch import OTHER
-from anomalib_hgad.data.images import naming_errors
+from anomalib_hgad.data.images import read_checked
 from anomalib_hgad.models.hgad.flows import Latents
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 from anomalib_hgad.models.hgad.torch_model import HgadModel, HgadPrediction
@@ -195,8 +194,7 @@ def name_defects(module: Hgad, images: Mapping[str, Mapping[str, Sequence[str | 
             class_index = torch.tensor([module.class_names.index(name)], device=module.device)
             of_images = []
             for path in (path for paths in of_class.values() for path in paths):
-                with naming_errors(path):
-                    image = read_image(path, as_tensor=True).unsqueeze(0).to(module.device)
+                image = read_checked(path).unsqueeze(0).to(module.device)
                 image = image if transform is None else transform(image)
                 readings = model.read(model.encoder(image))
                 _, given = model.predict_readings(readings, image.shape[-2:], class_index)

@@ -105,14 +105,16 @@ def fit_added(trainer: Trainer, module: AnomalibModule, names: Sequence[str], nu
     append_classes(with_parts, of_others, *_constants(model, num_added * PARTS), rivals)
 
     confusion = Confusion(model, with_parts, first, names, num_added)
-    typicalities = ImageScores(num_added)
+    typicalities, of_all = ImageScores(num_added), ClassValues(num_added, module.device)
     for readings, part, paths in images.readings(with_parts):
-        typicalities.add(typicality(with_parts.level_scores(readings, first + part)), part // PARTS)
+        values = typicality(with_parts.level_scores(readings, first + part))
+        typicalities.add(values, part // PARTS)
+        of_all.add(values.unsqueeze(-1), part // PARTS)
         confusion.add(readings, part, paths)
     confusion.check()
     typical = float(model.novelty.deviation.square().mean().sqrt())
     odd = torch.tensor([odd_below(of_class, typical) for of_class in typicalities.of_classes()])
-    positions, of_all = _position_scores(with_parts, images, first, odd)
+    positions = _position_scores(with_parts, images, first, odd)
     calibration.set_positions(positions, positions)
     novelty.update(of_all, model.novelty)
     if module.calibration_share is not None:
@@ -149,10 +151,8 @@ def odd_below(typicalities: torch.Tensor, of_others: float) -> float:
     return float(middle) - ODD_DEVIATIONS * deviation
 
 
-def _position_scores(
-    model: HgadModel, images: _Images, first: int, odd: torch.Tensor
-) -> tuple[PositionScores, ClassValues]:
-    """Moments of the positions of images that are not odd, and the typicality of all images.
+def _position_scores(model: HgadModel, images: _Images, first: int, odd: torch.Tensor) -> PositionScores:
+    """Moments of the positions of images that are not odd.
 
     Args:
         model: A model whose classes from ``first`` on are Gaussians without the part that they are numbered by.
@@ -162,19 +162,16 @@ def _position_scores(
     """
     num_added, device = len(images.counts), model.calibration.location.device
     positions = PositionScores(num_added, len(model.flows), device)
-    of_images = ClassValues(num_added, device)
     for readings, part, _ in images.readings(model):
         levels, classes = model.level_scores(readings, first + part), part // PARTS
-        values = typicality(levels)
-        of_images.add(values.unsqueeze(-1), classes)
-        rows = values.double() >= odd.to(device)[classes]
+        rows = typicality(levels).double() >= odd.to(device)[classes]
         if rows.any():
             usual = [
                 LevelScores(level.log_likelihood[rows], level.contrast[rows], level.negative_entropy[rows], level.grid)
                 for level in levels
             ]
             positions.add(usual, classes[rows])
-    return positions, of_images
+    return positions
 
 
 def _set_thresholds(module: AnomalibModule, calibration: ScoreCalibration, scores: Sequence[torch.Tensor]) -> None:
@@ -188,7 +185,7 @@ def _set_thresholds(module: AnomalibModule, calibration: ScoreCalibration, score
     old, new = module.model.calibration.class_thresholds, calibration.class_thresholds
     if not old.rate.any():
         return
-    rate = float(f"{float(old.rate.max()):.6g}")  # as it was written
+    rate = max(old.rates)
     new.rate.fill_(rate)
     if old.shift.any():
         common = module.post_processor.image_threshold.cpu()

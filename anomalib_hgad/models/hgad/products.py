@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 
 from anomalib_hgad.common.files import atomic_write
 from anomalib_hgad.data.class_names import datamodule_class_names
-from anomalib_hgad.models.base import EVALUATOR_PREFIX
+from anomalib_hgad.models.checkpoint import with_metrics_of
 from anomalib_hgad.models.checkpoint_io import explain_checkpoint_errors
 from anomalib_hgad.models.hgad import added_classes
 from anomalib_hgad.models.hgad.best_state import TRAINING_KEY
@@ -95,9 +95,7 @@ def write_checkpoint(model: Hgad, original: Path, output: Path) -> None:
     """
     with explain_checkpoint_errors(original):
         checkpoint: dict[str, Any] = torch.load(original, map_location="cpu", weights_only=True)
-    kept = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith(EVALUATOR_PREFIX)}
-    weights = {name: value for name, value in model.state_dict().items() if not name.startswith(EVALUATOR_PREFIX)}
-    checkpoint["state_dict"] = weights | kept
+    checkpoint["state_dict"] = with_metrics_of(model.state_dict(), checkpoint["state_dict"])
     checkpoint |= {"optimizer_states": [], "lr_schedulers": []}
     checkpoint.pop(TRAINING_KEY, None)
     model.on_save_checkpoint(checkpoint)

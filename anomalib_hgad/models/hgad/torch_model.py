@@ -267,17 +267,29 @@ class HgadModel(nn.Module):
         Args:
             latents: Moments of the latents of every level.
         """
-        densities = torch.zeros(self.num_classes, self.num_classes)
-        for flow, prior, level in zip(self.feature_flows, self._priors, latents, strict=True):
+        for prior, level in zip(self.level_priors, latents, strict=True):
             prior.set_gaussians(*level)
-            if self._rivals.shape[1]:
-                _, means, covariances = level
-                densities = densities.to(self._rivals.device) + prior.mean_log_densities(means, covariances) / flow.dim
-        if self._rivals.shape[1]:
+        if self.class_rivals.shape[1]:
             # A class without vectors is the last choice, but before the class itself.
             unseen = latents[0].counts == 0
+            densities = self.mean_log_densities([(level.means, level.covariances) for level in latents])
             densities = densities.masked_fill(unseen, torch.finfo(densities.dtype).min).fill_diagonal_(-torch.inf)
-            self._rivals.copy_(densities.topk(self._rivals.shape[1], dim=-1).indices)
+            self.class_rivals.copy_(densities.topk(self.class_rivals.shape[1], dim=-1).indices)
+
+    def mean_log_densities(self, levels: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+        """How likely latents of some classes are, on average, under each class.
+
+        Args:
+            levels: Means and covariances of the latents of the classes y, for every level, shapes (Y, D) and (Y, D, D).
+
+        Returns:
+            Expectations in nats per dimension, summed over the levels, y by k, shape (Y, N), of all N Gaussians.
+        """
+        of_levels = [
+            prior.mean_log_densities(means, covariances) / means.shape[1]
+            for prior, (means, covariances) in zip(self.level_priors, levels, strict=True)
+        ]
+        return torch.stack(of_levels).sum(dim=0).to(self.class_rivals.device)
 
     @property
     def feature_flows(self) -> list[FeatureFlow]:
@@ -285,19 +297,20 @@ class HgadModel(nn.Module):
         return [cast("FeatureFlow", flow) for flow in self.flows]
 
     @property
-    def _rivals(self) -> torch.Tensor:
+    def class_rivals(self) -> torch.Tensor:
         """The classes that each class is contrasted with, int64, shape (K, R)."""
         return cast("torch.Tensor", self.rivals)
 
     @property
-    def _priors(self) -> list[HierarchicalGaussianMixture]:
+    def level_priors(self) -> list[HierarchicalGaussianMixture]:
+        """The mixtures of the levels."""
         return [cast("HierarchicalGaussianMixture", prior) for prior in self.priors]
 
     @property
     def head_weights(self) -> list[torch.Tensor]:
         """What mixture and smoothing multiply with: centres and covariances of the levels, and kernels."""
         kernels = [cast("torch.Tensor", blur.kernel) for blur in self.anomaly_map_generator.blur]
-        return [weight for prior in self._priors for weight in prior.energy_weights] + kernels
+        return [weight for prior in self.level_priors for weight in prior.energy_weights] + kernels
 
     def _new_prior(self, num_classes: int, dim: int, num_later: int) -> HierarchicalGaussianMixture:
         if self.prior_kind == "single_gaussian":
@@ -330,7 +343,7 @@ class HgadModel(nn.Module):
         """
         class_index = self.mixture_class_index(class_index)
         levels = []
-        for level, flow, prior in zip(features, self.feature_flows, self._priors, strict=True):
+        for level, flow, prior in zip(features, self.feature_flows, self.level_priors, strict=True):
             z, log_det = flow.some_latents(level, position_share, generator)
             levels.append(hgad_losses(prior, z, log_det, class_index, label_smoothing))
         return HgadLosses(*(torch.stack(terms).sum() for terms in zip(*levels, strict=True)))
@@ -346,7 +359,7 @@ class HgadModel(nn.Module):
             What each level says.
         """
         readings = []
-        for level, flow, prior in zip(features, self.feature_flows, self._priors, strict=True):
+        for level, flow, prior in zip(features, self.feature_flows, self.level_priors, strict=True):
             latents = flow(level)
             of_all = self.score in ENTROPY_SCORES or self.covariance == "identity"
             energies = prior.class_energies(latents.z if of_all else deciding_positions(latents))
@@ -397,7 +410,7 @@ class HgadModel(nn.Module):
             Logits in nats, shape (B, J).
         """
         logits = []
-        for reading, prior in zip(readings, self._priors, strict=True):
+        for reading, prior in zip(readings, self.level_priors, strict=True):
             log_densities = prior.intra_class_log_density(deciding_positions(reading.latents), class_index)
             typical = median(log_densities, dim=1) + prior.all_class_log_priors()[class_index]
             logits.append(reading.latents.z.shape[1] * typical)
@@ -415,12 +428,12 @@ class HgadModel(nn.Module):
             Scores of the levels.
         """
         classes = class_index.unsqueeze(-1)
-        rivals = self._rivals[class_index] if self.score == "contrast" else classes[:, :0]
+        rivals = self.class_rivals[class_index] if self.score == "contrast" else classes[:, :0]
         classes = torch.cat((classes, rivals), dim=-1)
         # A class that was fitted before there were others has itself in their place.
         missing = (rivals == class_index.unsqueeze(-1)).unsqueeze(1)
         levels = []
-        for reading, prior in zip(readings, self._priors, strict=True):
+        for reading, prior in zip(readings, self.level_priors, strict=True):
             z, log_det, grid = reading.latents
             log_densities = prior.intra_class_log_density(z, classes)
             log_likelihoods = class_log_likelihood(log_densities, log_det.unsqueeze(-1), dim=z.shape[-1])

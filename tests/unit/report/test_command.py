@@ -22,7 +22,7 @@ from anomalib_hgad.report import examples
 from anomalib_hgad.report.command import render
 from anomalib_hgad.report.run_files import read_run
 from tests.helpers.engines import train_and_test
-from tests.helpers.html_pages import Elements
+from tests.helpers.html_pages import Elements, assert_whole_and_alone
 
 PHONE, DESKTOP = 500, 1280
 """Widths in pixels; a headless Chromium has no narrower window than that of a large phone."""
@@ -38,12 +38,7 @@ def page(run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> str
 
 @pytest.mark.slow
 def test_page_is_whole_and_asks_for_nothing(page: str) -> None:
-    elements = Elements(page)
-    assert not elements.open
-    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in elements.found}
-    for _, attributes in elements.found:
-        for name in ("src", "href", "xlink:href"):
-            assert (attributes.get(name) or "#").startswith(("#", "data:"))
+    assert_whole_and_alone(page)
     assert not re.search(r"url\((?!#)", page)
     assert "@import" not in page
 
