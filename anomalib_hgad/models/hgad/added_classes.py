@@ -3,11 +3,14 @@
 
 """Classes that come to a model after it was fitted, and classes that go: all others keep their scores, bit for bit.
 
-A class is a row of constants: its Gaussian of every level, the classes that it is contrasted with, the scales of its
+A class is a row of constants: its Gaussian of every level, the Gaussians that it is contrasted with, the scales of its
 scores. What classes have in common, which is the flows and the covariance by which candidates are chosen, stays as it
 was when they were fitted together.
 
-Dimensions: K classes, A added ones, N Gaussians, those of removed classes among them, R classes one is contrasted with.
+The Gaussians of the classes come first, then the backgrounds: what classes are contrasted with and that is no class, as
+one that was removed.
+
+Dimensions: K classes, A added ones, N Gaussians, R of them a class is contrasted with, D channels.
 """
 
 from __future__ import annotations
@@ -16,9 +19,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn import functional as F
 
 from anomalib_hgad.models.hgad.anomaly_map import MAXIMUM_SCORES
 from anomalib_hgad.models.hgad.calibration import ScoreCalibration
+from anomalib_hgad.models.hgad.gaussians import RIDGE
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
 from anomalib_hgad.models.hgad.rows import append_rows, keep_rows
 from anomalib_hgad.models.hgad.torch_model import RIVAL_CLASSES, HgadModel
@@ -71,10 +76,10 @@ def set_shape(model: HgadModel, checkpoint: Mapping[str, Any], num_classes: int)
         num_classes: K of the checkpoint.
     """
     centers = checkpoint["state_dict"].get("model.priors.0.class_centers")
-    removed = 0 if centers is None or model.num_classes != num_classes else max(0, len(centers) - num_classes)
+    backgrounds = 0 if centers is None or model.num_classes != num_classes else max(0, len(centers) - num_classes)
     added = checkpoint.get(ADDED_KEY, 0)
-    if (model.num_added, _num_removed(model)) != (added, removed):
-        model.set_num_classes(num_classes, added, removed)
+    if (model.num_added, _num_backgrounds(model)) != (added, backgrounds):
+        model.set_num_classes(num_classes, added, backgrounds)
 
 
 def append_classes(
@@ -91,17 +96,20 @@ def append_classes(
         gaussians: Gaussians of the classes on every level.
         calibration: Constants of their scores.
         novelty: Scale of their novelty.
-        rivals: Classes that they are contrasted with, int64, shape (A, R). ``None`` takes those most like them.
+        rivals: Gaussians of the model that they are contrasted with, int64, shape (A, R), -1 for a missing one.
+            ``None`` makes backgrounds of the classes most like each of them.
     """
-    old, removed = model.num_classes, _num_removed(model)
-    order = [*range(old), *range(old + removed, old + removed + calibration.num_classes), *range(old, old + removed)]
+    old, added, backgrounds = model.num_classes, calibration.num_classes, _num_backgrounds(model)
+    order = [*range(old), *range(old + backgrounds, old + backgrounds + added), *range(old, old + backgrounds)]
     for prior, of_level in zip(model.level_priors, gaussians, strict=True):
         prior.append(*of_level)
         prior.keep(order, prior.num_classes)
-    for constants, added in ((model.calibration, calibration), (model.novelty, novelty)):
-        append_rows(constants, dict(added.named_buffers()))
-    model.num_added += calibration.num_classes
-    _set_rivals(model, _renumbered(model.class_rivals, order), rivals, gaussians)
+    for constants, of_added in ((model.calibration, calibration), (model.novelty, novelty)):
+        append_rows(constants, dict(of_added.named_buffers()))
+    model.num_added += added
+    of_old = _renumbered(model.class_rivals, order)
+    of_new = _new_backgrounds(model, gaussians) if rivals is None else _renumbered(rivals, order)
+    model.rivals = _stacked(of_old, of_new, min(RIVAL_CLASSES, len(model.level_priors[0].class_centers) - 1))
 
 
 def likely_to_move(model: HgadModel, first: int) -> list[tuple[int, int]]:
@@ -138,7 +146,7 @@ def remove_class(model: HgadModel, index: int) -> None:
     fitted = model.num_classes - model.num_added
     rivals = model.class_rivals[[row for row in range(model.num_classes) if row != index]]
     classes = [row for row in range(model.num_classes) if row != index]
-    last = range(model.num_classes, model.num_classes + _num_removed(model))
+    last = range(model.num_classes, model.num_classes + _num_backgrounds(model))
     order = [*classes, *(row for row in (*last, index) if (rivals == row).any())]
     fitted -= index < fitted
     model.num_added = len(classes) - fitted if fitted else 0
@@ -159,7 +167,7 @@ def join_classes(model: HgadModel) -> bool:
     Returns:
         Whether that changed anything, so that they have to be fitted.
     """
-    if not model.num_added and not _num_removed(model):
+    if not model.num_added and not _num_backgrounds(model):
         return False
     calibration, novelty, classes = model.calibration, model.novelty, range(model.num_classes)
     for prior in model.level_priors:
@@ -171,27 +179,52 @@ def join_classes(model: HgadModel) -> bool:
     return True
 
 
-def _set_rivals(
-    model: HgadModel, of_old: torch.Tensor, of_added: torch.Tensor | None, gaussians: Sequence[ClassGaussians]
-) -> None:
+def _new_backgrounds(model: HgadModel, gaussians: Sequence[ClassGaussians]) -> torch.Tensor:
+    """Give a model what its last classes are contrasted with: the classes most like each of them, as it sees them.
+
+    The ridge of a Gaussian was measured in the directions in which the classes vary that were fitted together. Where an
+    added class varies and they do not, they would be unlikely beyond measure, and the contrast would be the distance
+    from them and no more. So the ridge of a background grows by the added class's share of the variance of all, as in
+    joint training: Sigma_r + r (C + K/(K+1) m m^T) / (K+1), with r the ridge of Sigma_r, C the covariance of the added
+    class, and m its distance from the mean of the K classes' centres.
+
+    Args:
+        model: The model, with the classes.
+        gaussians: Their Gaussians on every level.
+
+    Returns:
+        Rivals of these classes, shape (A, R).
+    """
     added = len(gaussians[0].means)
-    count = min(RIVAL_CLASSES, len(model.level_priors[0].class_centers) - 1)
-    own = torch.arange(model.num_classes - added, model.num_classes, device=of_old.device)
-    if of_added is not None:
-        count = of_added.shape[1]
-    else:
-        densities = model.mean_log_densities(gaussians)
-        of_added = densities.scatter(1, own.unsqueeze(1), -torch.inf).topk(count, dim=-1).indices
-    themselves = torch.arange(len(of_old), device=of_old.device).unsqueeze(1).expand(-1, count - of_old.shape[1])
-    model.rivals = torch.cat((torch.cat((of_old, themselves), dim=1), of_added))
+    old, first = model.num_classes - added, len(model.level_priors[0].class_centers)
+    own = torch.arange(old, model.num_classes, device=model.class_rivals.device)
+    densities = model.mean_log_densities(gaussians)[:, : model.num_classes].scatter(1, own.unsqueeze(1), -torch.inf)
+    most_alike = densities.topk(min(RIVAL_CLASSES, model.num_classes - 1), dim=-1).indices
+    rows = most_alike.flatten().tolist()
+    for prior, of_level in zip(model.level_priors, gaussians, strict=True):
+        centers = prior.class_centers.detach()
+        distance = (of_level.means - centers[:old].to(of_level.means).mean(dim=0)).unsqueeze(-1)
+        seen = (of_level.covariances + old / (old + 1) * distance @ distance.mT) / (old + 1)
+        covariances = prior.covariances()[rows]
+        variance = covariances.diagonal(dim1=-2, dim2=-1).mean(dim=-1).view(-1, 1, 1)
+        widened = covariances + RIDGE * variance * seen.to(covariances).repeat_interleave(most_alike.shape[1], dim=0)
+        prior.append(centers[rows], widened, ridge=0)
+    return first + torch.arange(len(rows), device=own.device).view_as(most_alike)
+
+
+def _stacked(of_old: torch.Tensor, of_added: torch.Tensor, count: int) -> torch.Tensor:
+    """Rivals of all classes, R = count. A class without as many has itself in place of the missing ones."""
+    rivals = torch.cat([F.pad(rivals, (0, count - rivals.shape[1]), value=-1) for rivals in (of_old, of_added)])
+    themselves = torch.arange(len(rivals), device=rivals.device).unsqueeze(1)
+    return torch.where(rivals < 0, themselves, rivals)
 
 
 def _renumbered(rivals: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
-    """Numbers of Gaussians that were brought into an order."""
-    numbers = torch.full((max(order) + 1,), -1, device=rivals.device)
+    """Numbers of Gaussians that were brought into an order; -1 stays."""
+    numbers = torch.full((max(order) + 2,), -1, device=rivals.device)
     numbers[list(order)] = torch.arange(len(order), device=rivals.device)
     return numbers[rivals]
 
 
-def _num_removed(model: HgadModel) -> int:
+def _num_backgrounds(model: HgadModel) -> int:
     return len(model.level_priors[0].class_centers) - model.num_classes

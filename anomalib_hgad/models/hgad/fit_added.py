@@ -100,8 +100,10 @@ def fit_added(trainer: Trainer, module: AnomalibModule, names: Sequence[str], nu
     calibration, novelty = _constants(model, num_added)
     with_parts = deepcopy(model)
     append_classes(with_parts, of_classes, calibration, novelty)
-    rivals = cast("torch.Tensor", with_parts.rivals)[-num_added:].repeat_interleave(PARTS, dim=0)
     first = with_parts.num_classes
+    rivals = with_parts.class_rivals[-num_added:]
+    themselves = torch.arange(first - num_added, first, device=rivals.device).unsqueeze(1)
+    rivals = rivals.masked_fill(rivals == themselves, -1).repeat_interleave(PARTS, dim=0)
     append_classes(with_parts, of_others, *_constants(model, num_added * PARTS), rivals)
 
     confusion = Confusion(model, with_parts, first, names, num_added)

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.common.precision import full_precision, no_autocast
-from anomalib_hgad.models.hgad.gaussians import gaussian_energies, inverse_cholesky, log_det
+from anomalib_hgad.models.hgad.gaussians import RIDGE, gaussian_energies, inverse_cholesky, log_det
 from anomalib_hgad.models.hgad.rows import append_rows, keep_rows
 
 logger = logging.getLogger(__name__)
@@ -156,12 +156,13 @@ class HierarchicalGaussianMixture(nn.Module):
         self.shared_whitening.copy_(inverse_cholesky(shared))
 
     @torch.no_grad()
-    def append(self, means: torch.Tensor, covariances: torch.Tensor) -> None:
+    def append(self, means: torch.Tensor, covariances: torch.Tensor, ridge: float = RIDGE) -> None:
         """Add classes to those that were fitted: Gaussians, with full covariances, about as likely as these.
 
         Args:
             means: Their means, shape (classes, D).
             covariances: Their covariances, shape (classes, D, D).
+            ridge: As of :func:`~anomalib_hgad.models.hgad.gaussians.inverse_cholesky`.
         """
         rows = len(means)
         append_rows(
@@ -171,7 +172,7 @@ class HierarchicalGaussianMixture(nn.Module):
                 "center_offsets": self.center_offsets.new_zeros(rows, *self.center_offsets.shape[1:]),
                 "class_logits": self.class_logits.new_zeros(rows),
                 "center_logits": self.center_logits.new_zeros(rows, *self.center_logits.shape[1:]),
-                "class_whitening": inverse_cholesky(covariances),
+                "class_whitening": inverse_cholesky(covariances, ridge),
             },
         )
 

@@ -181,22 +181,22 @@ class HgadModel(nn.Module):
         """K."""
         return self.calibration.num_classes
 
-    def set_num_classes(self, num_classes: int, num_added: int = 0, num_removed: int = 0) -> None:
+    def set_num_classes(self, num_classes: int, num_added: int = 0, num_backgrounds: int = 0) -> None:
         """Start the mixtures and the score constants anew for another number of classes.
 
         Args:
             num_classes: K. A single Gaussian knows only one.
             num_added: How many of them, the last, are added to the others, which were fitted together.
-            num_removed: Classes beside them that are not known any more, but that others are contrasted with.
+            num_backgrounds: Gaussians beside theirs that classes are contrasted with.
         """
         if self.prior_kind == "single_gaussian":
-            num_classes, num_added, num_removed = 1, 0, 0
+            num_classes, num_added, num_backgrounds = 1, 0, 0
         self.num_added = num_added
-        of_levels = ((num_classes - num_added, flow.dim, num_added + num_removed) for flow in self.feature_flows)
+        of_levels = ((num_classes - num_added, flow.dim, num_added + num_backgrounds) for flow in self.feature_flows)
         self.priors = nn.ModuleList(self._new_prior(*of_level) for of_level in of_levels)
         self.calibration = ScoreCalibration(num_classes, len(self.flows))
         self.novelty = NoveltyScale(num_classes)
-        gaussians = num_classes + num_removed
+        gaussians = num_classes + num_backgrounds
         count = min(RIVAL_CLASSES, gaussians - 1) if self.covariance == "full" else 0
         # Until they are fitted, the classes that follow.
         self.register_buffer("rivals", (torch.arange(num_classes).view(-1, 1) + 1 + torch.arange(count)) % gaussians)
@@ -298,7 +298,7 @@ class HgadModel(nn.Module):
 
     @property
     def class_rivals(self) -> torch.Tensor:
-        """The classes that each class is contrasted with, int64, shape (K, R)."""
+        """The Gaussians that each class is contrasted with, int64, shape (K, R)."""
         return cast("torch.Tensor", self.rivals)
 
     @property

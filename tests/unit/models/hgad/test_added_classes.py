@@ -78,6 +78,13 @@ def gaussians(model: HgadModel, *classes: int) -> list[ClassGaussians]:
     ]
 
 
+def with_own_rivals(model: HgadModel) -> HgadModel:
+    """The same, its last class contrasted with other classes as they see themselves."""
+    other = deepcopy(model)
+    other.rivals[-1] = torch.arange(2)
+    return other
+
+
 def append(model: HgadModel, *classes: int) -> list[ClassGaussians]:
     """Add classes, with neutral constants."""
     of_levels = gaussians(model, *classes)
@@ -147,13 +154,45 @@ def test_an_added_class_is_contrasted_with_those_most_like_it() -> None:
     means = torch.stack(
         [MultivariateNormal(prior.class_centers[k].detach(), covariances[k]).log_prob(drawn).mean() for k in range(4)]
     )
-    assert model.rivals[4].tolist() == means.topk(2).indices.tolist()
+    most_alike = means.topk(2).indices
+    assert model.rivals[4].tolist() == [5, 6]
+    assert torch.equal(prior.class_centers[5:], prior.class_centers[most_alike])
+    distance = (level.means[0] - prior.class_centers[:4].mean(dim=0)).detach().numpy()
+    shown = (level.covariances[0].numpy() + 4 / 5 * np.outer(distance, distance)) / 5
+    for row, rival in zip((5, 6), most_alike.tolist(), strict=True):
+        expected = covariances[rival].numpy()
+        expected = expected + RIDGE * np.trace(expected) / DIM * shown
+        np.testing.assert_allclose(covariances[row].numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_contrast_of_an_added_class_is_about_that_of_joint_training() -> None:
+    """Of one that varies where the others do not: as they see themselves they would be unlikely beyond measure."""
+    torch.manual_seed(0)
+    of_others = [features(index, 20) for index in range(3)]
+    for level in of_others:
+        level[:, :20] *= 0.1
+    shown = 3 * features(6, 20)
+    joint, model = fitted(4, feature_dim=None), fitted(3, feature_dim=None)
+    for fitted_model, levels in ((joint, [*of_others, shown]), (model, of_others)):
+        fitted_model.start_moments()
+        fitted_model.add_moments([torch.cat(levels)], torch.arange(len(levels)).repeat_interleave(20))
+        fitted_model.fit()
+    with torch.no_grad():
+        rows = model.flows[0](shown).z.flatten(0, 1).double()
+    level = ClassGaussians(rows.mean(dim=0).unsqueeze(0), torch.cov(rows.T, correction=0).unsqueeze(0))
+    append_classes(model, [level], ScoreCalibration(1, 1), NoveltyScale(1))
+    index = torch.full((20,), 3)
+    together, as_they_are, added = (
+        float(of.level_scores(of.read([shown]), index)[0].contrast.mean())
+        for of in (joint, with_own_rivals(model), model)
+    )
+    assert 0.5 * together < added < 2 * together < 0.1 * as_they_are
 
 
 def test_a_class_that_had_no_other_keeps_no_contrast() -> None:
     model = fitted(1)
     append(model, 6)
-    assert model.rivals.tolist() == [[0], [0]]
+    assert model.rivals.tolist() == [[0, 0], [2, 1]]
     levels = model.read([features(0)])
     assert model.level_scores(levels, torch.zeros(IMAGES, dtype=torch.int64))[0].contrast.abs().max() == 0
     assert model.level_scores(levels, torch.ones(IMAGES, dtype=torch.int64))[0].contrast.abs().min() > 0
@@ -168,14 +207,14 @@ def test_a_removed_class_leaves_the_scores_of_all_others(removed: int) -> None:
     left = [index for index in range(5) if index != removed]
     levels = [torch.cat([features(shown[index]) for index in left])]
     expected = predictions(model, levels, torch.tensor(left).repeat_interleave(IMAGES))
+    needed = [removed] if (model.rivals[left] == removed).any() else []
+    needed = [*([5, 6] if removed < 4 else []), *needed]
     remove_class(model, removed)
     actual = predictions(model, levels, torch.arange(4).repeat_interleave(IMAGES))
     for one, other in zip(actual[:-1], expected[:-1], strict=True):
         assert torch.equal(one, other)
     assert actual[-1].argmax(dim=1).tolist() == torch.arange(4).repeat_interleave(IMAGES).tolist()
     assert actual[-1].shape == (4 * IMAGES, 4)
-    needed = sorted({int(index) for index in model.rivals.flatten() if index >= 4})
-    assert needed in ([], [4])
     assert len(model.priors[0].class_centers) == 4 + len(needed), "one that no other is contrasted with is gone"
 
 
