@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_hgad.data.checks import check_one_class, check_pictures, picture_folder_name
 from anomalib_hgad.data.dataset import ClassPart, MaskBatchSampler, MultiClassDataset
+from anomalib_hgad.data.file_uses import FileUses
 from anomalib_hgad.data.pseudo_labels import Labels, PseudoLabels
 from anomalib_hgad.data.setup import SUBSETS, check_and_mark_masks, set_up_class
 from anomalib_hgad.data.sources import FolderNames, sources_of_datamodules, sources_of_dataset, sources_of_folders
@@ -210,8 +211,10 @@ class MultiClass(AnomalibDataModule):
 
     def _setup(self, _stage: str | None = None) -> None:
         parts: dict[str, list[ClassPart]] = {subset: [] for subset in SUBSETS}
+        uses = FileUses()
         for index, source in enumerate(self.sources):
             subsets = set_up_class(source, _stage, self.name)
+            uses.add(source.name, subsets)
             has_masks = check_and_mark_masks(source.name, subsets)
             for subset, data in subsets.items():
                 parts[subset].append(ClassPart(index, source.name, data, has_masks[subset]))

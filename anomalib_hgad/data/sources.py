@@ -236,6 +236,9 @@ def _check_folder_names(root: Path, names: Sequence[str], folders: FolderNames) 
         if folder is not None and not any((root / name / folder).is_dir() for name in names):
             msg = f"Expected a folder {folder!r} in the classes of {root}, but none has it. Correct {argument}."
             raise FileNotFoundError(msg)
+    if folders.mask_dir is not None and folders.abnormal_dir is None:
+        msg = f"Got mask_dir={folders.mask_dir!r} without abnormal_dir. Give the folder of their images too."
+        raise ValueError(msg)
 
 
 def _class_folder(folder: Path, folders: FolderNames, **kwargs: Any) -> ClassFolder:  # noqa: ANN401
