@@ -12,7 +12,7 @@ from typing import Any
 from anomalib import TaskType
 from anomalib.data import Folder
 
-from anomalib_hgad.data.folders import pair_masks
+from anomalib_hgad.data.folders import leave_out_hidden, named_folders, pair_masks
 
 
 class ClassFolder(Folder):
@@ -51,6 +51,9 @@ class ClassFolder(Folder):
 
     def _setup(self, _stage: str | None = None) -> None:
         super()._setup(_stage)
+        for data in (self.train_data, self.test_data):
+            # Before any of them are split off, and anomalies made of them.
+            leave_out_hidden(data, named_folders(self, "normal_dir", "normal_test_dir", "abnormal_dir"))
         masks: dict[str, str] = {}
         for image_dir, mask_dir in self.mask_dirs.items():
             pairs = pair_masks(image_dir, mask_dir) if mask_dir else {}

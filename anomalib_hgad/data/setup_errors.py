@@ -9,8 +9,9 @@ from pathlib import Path
 
 from anomalib.data import AnomalibDataModule
 from anomalib.data.utils.path import contains_non_printable_characters
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from anomalib_hgad.data.folders import category_folder, image_files, listed, pair_masks, subfolders
+from anomalib_hgad.data.folders import category_folder, image_files, is_hidden, listed, pair_masks, subfolders
 
 
 def explain_setup_error(class_name: str, datamodule: AnomalibDataModule, error: Exception) -> str:
@@ -33,7 +34,7 @@ def explain_setup_error(class_name: str, datamodule: AnomalibDataModule, error: 
     if root is None:
         return f"{start}: {words}. Correct its folders, or leave the class out."
     folder = category_folder(Path(root), datamodule.category)
-    if fault := _fault_of_folder(folder) or _fault_of_class(folder, datamodule):
+    if fault := _fault_of_folder(folder) or _fault_of_class(folder, datamodule) or _hidden(folder):
         return f"{start}: {fault} ({words})"
     return f"{start} from {folder}: {words}. Correct what is not as anomalib expects it, or leave the class out."
 
@@ -67,6 +68,17 @@ def _fault_of_class(folder: Path, datamodule: AnomalibDataModule) -> str | None:
             "If no image of the class has one, give MultiClass the parent folder as root, without dataset."
         )
     return None
+
+
+def _hidden(folder: Path) -> str | None:
+    """Which images are hidden; anomalib takes most of them in, and finds no mask of theirs."""
+    images = [path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS]
+    if not (hidden := [path for path in images if is_hidden(path, [folder])]):
+        return None
+    return (
+        f"{len(hidden)} images are hidden: {listed(hidden)}. Remove them with their folders, or give MultiClass the "
+        "parent folder as root, without dataset, which leaves them out."
+    )
 
 
 def _mask_folders(folder: Path, datamodule: AnomalibDataModule) -> list[tuple[Path, Path]]:

@@ -17,6 +17,7 @@ from anomalib.data.utils import read_image
 from anomalib.visualization.image.functional import overlay_image, visualize_anomaly_map
 from PIL import Image, ImageChops, ImageFilter
 
+from anomalib_hgad.data.folders import common_folder
 from anomalib_hgad.evaluation.predictions import Prediction
 from anomalib_hgad.report.figures import score
 from anomalib_hgad.report.run_files import RunFiles
@@ -94,7 +95,7 @@ def example(run: RunFiles, row: Prediction) -> Example:
     # Post-processed maps are between 0 and 1 with the threshold at 0.5: a colour means the same in all pictures.
     has_scale = run.threshold is not None
     heat = visualize_anomaly_map(anomaly_map, colormap=True, normalize=not has_scale).convert("RGB")
-    root = common_folder(run.predictions)
+    root = common_folder([Path(row.image_path) for row in run.predictions])
     return Example(
         row=row,
         name=Path(row.image_path).absolute().relative_to(root).as_posix(),
@@ -105,12 +106,6 @@ def example(run: RunFiles, row: Prediction) -> Example:
         mask=data_address(outlined(image, Path(row.mask_path))) if row.mask_path else None,
         map=data_address(overlay_image(image, heat.resize(image.size), alpha=0.5)),
     )
-
-
-def common_folder(predictions: Sequence[Prediction]) -> Path:
-    """Deepest folder that all images are in."""
-    parents = [set(Path(row.image_path).absolute().parents) for row in predictions]
-    return max(set.intersection(*parents), key=lambda folder: len(folder.parts))
 
 
 def outlined(image: Image.Image, mask_path: Path) -> Image.Image:

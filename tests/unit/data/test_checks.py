@@ -121,6 +121,44 @@ def test_no_normal_training_image(root: Path, form: type[MultiClass]) -> None:
 
 
 @FORMS
+@pytest.mark.parametrize("above", ["products", ".cache"])
+def test_hidden_images_are_not_used(tmp_path: Path, form: type[MultiClass], above: str) -> None:
+    """They are those of editors and systems; what is above the class's folder does not matter."""
+    root = tmp_path / above
+    for name in ("bottle", "tile"):
+        trees.mvtec_class(root / name)
+        for hidden in ("train/good/._000.png", "test/good/.x.png"):
+            trees.write_image(root / name / hidden)
+        if form is not dataset_form:
+            trees.write_image(root / "bottle/train/good/.ipynb_checkpoints/000.png")
+    datamodule = form(root)
+    datamodule.setup()
+    for data in (datamodule.train_data, datamodule.test_data):
+        paths = [Path(path).relative_to(root.resolve()) for path in data.samples["image_path"]]
+        assert len(paths) >= 5
+        assert not [path for path in paths if any(part.startswith(".") for part in path.parts)]
+
+
+def test_anomalies_are_made_of_no_hidden_image(tmp_path: Path) -> None:
+    """The hidden ones, which are cut short, are never read."""
+    trees.mvtec_class(tmp_path / "tile", train=8, good=0, bad=0)
+    for number in range(8):
+        path = trees.write_image(tmp_path / "tile/train/good/.old" / f"{number}.png")
+        path.write_bytes(path.read_bytes()[:1000])
+    datamodule = MultiClass(root=tmp_path, val_split_mode="synthetic", test_split_mode="none", num_workers=0)
+    datamodule.setup()
+    assert len(datamodule.train_data) + len(datamodule.val_data) == 8
+
+
+def test_hidden_images_that_a_dataset_wants_masks_of(root: Path) -> None:
+    """They are named; the form that leaves them out is, too."""
+    trees.write_image(root / "tile/test/.ipynb_checkpoints/000-checkpoint.png")
+    with pytest.raises(ValueError, match=r"1 images are hidden: .*000-checkpoint\.png\. Remove them .* as root, witho"):
+        dataset_form(root).setup()
+    folder_form(root).setup()
+
+
+@FORMS
 def test_empty_class(root: Path, form: type[MultiClass]) -> None:
     """A class's folder may not be without images."""
     shutil.rmtree(root / "bottle")

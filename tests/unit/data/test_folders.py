@@ -15,6 +15,7 @@ from anomalib_hgad.data.folders import (
     category_folder,
     check_permission,
     image_files,
+    is_hidden,
     listed,
     mask_files,
     mask_names,
@@ -40,6 +41,18 @@ def test_images_are_found_below_by_their_endings(tmp_path: Path) -> None:
     (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere.png")
     assert names(tmp_path, image_files(tmp_path)) == ["a.JPG", "b.png", "e.bmp", "sub/deep/c.Tiff"]
     assert image_files(tmp_path / "missing") == []
+
+
+def test_hidden_images_are_left_out(tmp_path: Path) -> None:
+    """As those that Jupyter and macOS leave; what is above the folder does not matter."""
+    root = tmp_path / ".cache/set"
+    tree(root, "a.png", ".ipynb_checkpoints/a-checkpoint.png", "._a.png", "sub/.thumbs/deep/a.png", "sub/b.png")
+    assert names(root, image_files(root)) == ["a.png", "sub/b.png"]
+    assert names(root, image_files(root / "sub/.thumbs")) == ["sub/.thumbs/deep/a.png"]
+    assert [is_hidden(root / "sub/.thumbs/deep/a.png", [root, root / folder]) for folder in ("sub", "sub/.thumbs")] == [
+        True,
+        False,
+    ]
 
 
 def test_subfolders_are_those_in_sight(tmp_path: Path) -> None:
