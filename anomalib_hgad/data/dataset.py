@@ -19,11 +19,15 @@ import torch
 from anomalib import TaskType
 from anomalib.data import AnomalibDataset, ImageItem
 from anomalib.data.datasets.base.depth import AnomalibDepthDataset
+from anomalib.data.utils import LabelName, read_image
 from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
 from torch.utils.data import BatchSampler, Sampler
+from torchvision.tv_tensors import Mask
 
 from anomalib_hgad.data.batch import ClassImageBatch, ClassImageItem
+from anomalib_hgad.data.folders import mask_names
 from anomalib_hgad.data.images import UNREADABLE
+from anomalib_hgad.data.masks import joined, read_masks
 
 
 @dataclass(frozen=True)
@@ -86,12 +90,13 @@ class MultiClassDataset(AnomalibDataset):
         sample = self.samples.iloc[index]
         part = self.parts[sample.part]
         try:
-            if isinstance(part.dataset, AnomalibDepthDataset):
-                item = AnomalibDataset.__getitem__(part.dataset, sample.row)
-            else:
+            own_reading = type(part.dataset).__getitem__ is not AnomalibDataset.__getitem__
+            if own_reading and not isinstance(part.dataset, AnomalibDepthDataset):
                 item = part.dataset[sample.row]
+            else:
+                item = read_item(part.dataset, sample.row)
         except UNREADABLE as error:
-            mask = f" or its mask {sample.mask_path}" if sample.mask_path else ""
+            mask = f" or its mask {joined(mask_names(sample.mask_path))}" if sample.mask_path else ""
             msg = (
                 f"Image {sample.image_path} of class {part.class_name!r}{mask} cannot be read: {error}. "
                 "Replace the broken file or remove it."
@@ -100,6 +105,7 @@ class MultiClassDataset(AnomalibDataset):
         values = {field.name: getattr(item, field.name) for field in fields(ImageItem)}
         if not part.has_masks:  # some datasets make up zero masks
             values["gt_mask"] = None
+        values["mask_path"] = joined(mask_names(sample.mask_path)) or None
         class_index = torch.tensor(int(sample.class_index))
         return ClassImageItem(**values, class_index=class_index, class_name=sample.class_name)
 
@@ -130,6 +136,33 @@ class MultiClassDataset(AnomalibDataset):
     def collate_fn(self) -> Callable[[list[ClassImageItem]], ClassImageBatch]:
         """Batches items with their classes."""
         return ClassImageBatch.collate
+
+
+def read_item(dataset: AnomalibDataset, row: int) -> ImageItem:
+    """Read an image and its masks as ``AnomalibDataset`` does, but the masks by :func:`read_masks`.
+
+    Args:
+        dataset: Dataset of the image.
+        row: Row of its ``samples``.
+
+    Returns:
+        The item, with the dataset's augmentations. ``gt_mask`` is zero for a normal image.
+    """
+    sample = dataset.samples.iloc[row]
+    image = read_image(sample.image_path, as_tensor=True)
+    files, mask = [Path(name) for name in mask_names(sample.mask_path)], None
+    if dataset.task == TaskType.SEGMENTATION:
+        marked = torch.from_numpy(read_masks(files)) if files else torch.zeros(image.shape[-2:])
+        mask = Mask(marked, dtype=torch.uint8)
+    if dataset.augmentations:
+        image, mask = (dataset.augmentations(image), None) if mask is None else dataset.augmentations(image, mask)
+    has_label = sample.label_index != LabelName.UNKNOWN
+    return ImageItem(
+        image=image,
+        gt_mask=mask if has_label else None,
+        gt_label=torch.tensor(sample.label_index) if has_label else None,
+        image_path=sample.image_path,
+    )
 
 
 def _rows(number: int, part: ClassPart) -> pd.DataFrame:

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from anomalib.data.utils import read_image
 from anomalib.visualization.image.functional import overlay_image, visualize_anomaly_map
 from PIL import Image, ImageChops, ImageFilter
 
 from anomalib_hgad.data.folders import common_folder
+from anomalib_hgad.data.masks import read_masks, split_masks
 from anomalib_hgad.evaluation.predictions import Prediction
 from anomalib_hgad.report.figures import score
 from anomalib_hgad.report.run_files import RunFiles
@@ -103,14 +105,14 @@ def example(run: RunFiles, row: Prediction) -> Example:
         wrong=None if row.pred_label is None else row.pred_label != row.gt_label,
         of_known_class=row.class_name in {None, *run.class_names},
         image=data_address(image),
-        mask=data_address(outlined(image, Path(row.mask_path))) if row.mask_path else None,
+        mask=data_address(outlined(image, split_masks(row.mask_path))) if row.mask_path else None,
         map=data_address(overlay_image(image, heat.resize(image.size), alpha=0.5)),
     )
 
 
-def outlined(image: Image.Image, mask_path: Path) -> Image.Image:
-    """Image with the edge of its mask drawn in red."""
-    mask = Image.open(mask_path).convert("L").point(lambda value: 255 * (value > 0)).resize(image.size)
+def outlined(image: Image.Image, mask_files: Sequence[Path]) -> Image.Image:
+    """Image with the edge of its masks drawn in red."""
+    mask = Image.fromarray(np.uint8(255) * read_masks(mask_files)).resize(image.size)
     edge = ImageChops.difference(mask.filter(ImageFilter.MaxFilter(3)), mask.filter(ImageFilter.MinFilter(3)))
     result = image.copy()
     result.paste((230, 30, 50), mask=edge)
