@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -112,33 +113,39 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folders if path.resolve() not in above)
 
 
-def pair_masks(image_folder: Path, mask_folder: Path) -> dict[Path, Path | None]:
-    """Find the mask of each image by its name.
+def pair_masks(image_folder: Path, mask_folder: Path) -> dict[Path, list[Path]]:
+    """Find the masks of each image by its name.
 
-    The mask of ``SUB/NAME.jpg`` is below the same ``SUB`` of the mask folder, and called ``NAME`` with anything before
-    or after it that is set off by a character like ``_``, as ``NAME_mask.png``. anomalib pairs sorted names instead,
-    which goes wrong when ``1.png`` and ``10.png`` have ``1_mask.png`` and ``10_mask.png``.
+    A mask of ``SUB/NAME.jpg`` is below the same ``SUB`` of the mask folder, and called ``NAME`` with anything before
+    or after it that is set off by a character like ``_``, as ``NAME_mask.png`` and ``NAME_mask_2.png``. anomalib pairs
+    sorted names instead, which goes wrong when ``1.png`` and ``10.png`` have ``1_mask.png`` and ``10_mask.png``.
 
     Args:
         image_folder: Folder of the images.
         mask_folder: Folder of the masks.
 
     Returns:
-        The mask of each image, or ``None`` where there is none.
+        The masks of each image, in order; none where there are none.
     """
-    images = {file.relative_to(image_folder).with_suffix(""): file for file in image_files(image_folder)}
-    pairs: dict[Path, Path | None] = dict.fromkeys(image_files(image_folder))
+    pairs: dict[Path, list[Path]] = {file: [] for file in image_files(image_folder)}
+    images = {_composed(file.relative_to(image_folder).with_suffix("")): file for file in pairs}
     for mask in image_files(mask_folder):
         parent = mask.relative_to(mask_folder).parent
-        name = next((parent / name for name in _parts_of_name(mask.stem) if parent / name in images), None)
+        names = (_composed(parent / name) for name in _parts_of_name(_composed(Path(mask.stem))))
+        name = next((name for name in names if name in images), None)
         if name is not None:
-            pairs[images[name]] = mask
+            pairs[images[name]].append(mask)
     return pairs
+
+
+def _composed(path: Path) -> str:
+    """A name with its letters and their marks in one: macOS takes them apart, others do not."""
+    return unicodedata.normalize("NFC", str(path))
 
 
 def _parts_of_name(stem: str) -> Iterator[str]:
     """Yield the name of a mask, then it without more and more of its end, then of its start."""
-    cuts = [match.start() for match in re.finditer(r"[^0-9A-Za-z]", stem)]
+    cuts = [match.start() for match in re.finditer(r"[\W_]", stem)]
     yield stem
     yield from (stem[:cut] for cut in reversed(cuts))
     yield from (stem[cut + 1 :] for cut in cuts)

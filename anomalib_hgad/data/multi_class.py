@@ -17,9 +17,10 @@ from torchvision.transforms.v2 import Transform
 from anomalib_hgad.data.checks import check_one_class, check_pictures, picture_folder_name
 from anomalib_hgad.data.dataset import ClassPart, MaskBatchSampler, MultiClassDataset
 from anomalib_hgad.data.file_uses import FileUses
+from anomalib_hgad.data.layouts import FolderNames
 from anomalib_hgad.data.pseudo_labels import Labels, PseudoLabels
 from anomalib_hgad.data.setup import SUBSETS, check_and_mark_masks, set_up_class
-from anomalib_hgad.data.sources import FolderNames, sources_of_datamodules, sources_of_dataset, sources_of_folders
+from anomalib_hgad.data.sources import sources_of_datamodules, sources_of_dataset, sources_of_folders
 
 
 class MultiClass(AnomalibDataModule):
@@ -48,13 +49,13 @@ class MultiClass(AnomalibDataModule):
             Defaults to ``None``, for the dataset's own default.
         categories: Categories or subfolders to take.
             Defaults to ``None``, for all that are there.
-        normal_dir: Folder of normal training images in each subfolder of ``root``.
+        normal_dir: Folder of normal training images in each subfolder of ``root``, or several.
             Defaults to ``None``, for MVTec layout.
         normal_test_dir: Folder of normal test images, likewise.
             Defaults to ``None``.
         abnormal_dir: Folder of anomalous test images, likewise.
             Defaults to ``None``.
-        mask_dir: Folder of masks, likewise.
+        mask_dir: Folder of masks, likewise; one for each ``abnormal_dir``.
             Defaults to ``None``.
         train_batch_size: Training batch size.
             Defaults to ``32``.
@@ -116,10 +117,10 @@ class MultiClass(AnomalibDataModule):
         dataset: str | None = None,
         root: str | Path | None = None,
         categories: list[str] | None = None,
-        normal_dir: str | None = None,
-        normal_test_dir: str | None = None,
-        abnormal_dir: str | None = None,
-        mask_dir: str | None = None,
+        normal_dir: list[str] | str | None = None,
+        normal_test_dir: list[str] | str | None = None,
+        abnormal_dir: list[str] | str | None = None,
+        mask_dir: list[str] | str | None = None,
         train_batch_size: int = 32,
         eval_batch_size: int = 32,
         num_workers: int = 8,

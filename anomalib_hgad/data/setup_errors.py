@@ -7,11 +7,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anomalib.data import AnomalibDataModule
+from anomalib.data import AnomalibDataModule, BTech
 from anomalib.data.utils.path import contains_non_printable_characters
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from anomalib_hgad.data.folders import category_folder, image_files, is_hidden, listed, pair_masks, subfolders
+from anomalib_hgad.data.class_folder import ClassFolder
+from anomalib_hgad.data.folders import (
+    category_folder,
+    image_files,
+    is_hidden,
+    listed,
+    named_folders,
+    pair_masks,
+    subfolders,
+)
+from anomalib_hgad.data.layouts import GOOD, is_good, is_like_good
 
 
 def explain_setup_error(class_name: str, datamodule: AnomalibDataModule, error: Exception) -> str:
@@ -57,11 +67,25 @@ def _fault_of_folder(folder: Path) -> str | None:
 
 def _fault_of_class(folder: Path, datamodule: AnomalibDataModule) -> str | None:
     """What a class lacks."""
-    normal_dir = getattr(datamodule, "normal_dir", None)
-    if isinstance(normal_dir, str | Path) and not image_files(folder / normal_dir):
-        return f"{folder / normal_dir} has no normal training image. Add some, or leave the class out."
+    normal = named_folders(datamodule, "normal_dir")
+    if normal and not any(map(image_files, normal)):
+        return f"{listed(normal)} has no normal training image. Add some, or leave the class out."
     pairs = [pair_masks(*folders) for folders in _mask_folders(folder, datamodule)]
-    without = [image for masks in pairs for image, mask in masks.items() if mask is None]
+    several = [image for masks in pairs for image, of_image in masks.items() if len(of_image) > 1]
+    if several and not isinstance(datamodule, ClassFolder):
+        return (
+            f"{len(several)} anomalous images have several masks, where it takes one for each: {listed(several)}. Make "
+            "one of them, or give MultiClass the parent folder as root, without dataset: it takes what any of them "
+            "marks."
+        )
+    alike = [kind for kind in subfolders(folder / "test") if kind.name != _normal_name(datamodule)]
+    alike = [kind for kind in alike if is_good(kind) or is_like_good(kind.name)]
+    if not normal and alike:
+        return (
+            f"{listed(alike)} may hold normal images by its name, but all folders in test but "
+            f"{_normal_name(datamodule)!r} hold anomalous ones. Rename it, as 'good' or after what is wrong."
+        )
+    without = [image for masks in pairs for image, of_image in masks.items() if not of_image]
     if without:
         return (
             f"{len(without)} anomalous images have no mask: {listed(without)}. Add their masks, or remove the images. "
@@ -81,13 +105,18 @@ def _hidden(folder: Path) -> str | None:
     )
 
 
+def _normal_name(datamodule: AnomalibDataModule) -> str:
+    """What anomalib's dataset calls the folders of normal images."""
+    return "ok" if isinstance(datamodule, BTech) else GOOD
+
+
 def _mask_folders(folder: Path, datamodule: AnomalibDataModule) -> list[tuple[Path, Path]]:
     """Get the folders of anomalous images of a class, each with the folder of its masks."""
     if hasattr(datamodule, "mask_dir"):
         images, masks = datamodule.abnormal_dir, datamodule.mask_dir
         both = isinstance(images, str | Path) and isinstance(masks, str | Path)
         return [(folder / images, folder / masks)] if both else []
-    kinds = [kind for kind in subfolders(folder / "test") if kind.name not in {"good", "ok"}]
+    kinds = [kind for kind in subfolders(folder / "test") if kind.name != _normal_name(datamodule)]
     pairs = [(kind, folder / "ground_truth" / kind.name) for kind in kinds]
     # Images or masks in deeper folders are paired in another way.
     return [pair for pair in pairs if not any(map(subfolders, pair))]

@@ -200,6 +200,74 @@ def test_folder_names(tmp_path: Path) -> None:
         MultiClass(root=tmp_path, abnormal_dir="bad")
 
 
+@pytest.mark.parametrize("folder", ["Good", "GOOD"])
+def test_good_in_any_case_is_good(root: Path, folder: str) -> None:
+    """In the training as well."""
+    for split in ("train", "test"):
+        (root / "tile" / split / "good").rename(root / "tile" / split / folder)
+    datamodule = folder_form(root)
+    datamodule.setup()
+    for data, normal in ((datamodule.train_data, 4), (datamodule.test_data, 2)):
+        rows = data.samples[data.samples["class_name"] == "tile"]
+        assert (rows["label_index"] == 0).sum() == normal
+        paths = rows.loc[rows["label_index"] == 0, "image_path"]
+        assert {Path(path).parent.name for path in paths} == {folder}
+
+
+@pytest.mark.parametrize("name", ["OK", "normal", "Defect-free", "good_2", "goods", "no defect"])
+@pytest.mark.parametrize("beside", [False, True])
+def test_folder_that_may_be_one_of_normal_images_is_named(root: Path, name: str, beside: bool) -> None:
+    """It would be one of anomalies."""
+    trees.write_image(root / "tile/test" / name / "x.png")
+    if not beside:
+        shutil.rmtree(root / "tile/test/good")
+    with pytest.raises(ValueError, match=rf"'tile': .*test/{name} may hold normal images .* Rename it to 'good'"):
+        folder_form(root)
+
+
+@pytest.mark.parametrize("name", ["Good", "OK"])
+def test_folder_that_a_dataset_takes_for_one_of_anomalies_is_named(root: Path, name: str) -> None:
+    (root / "tile/test/good").rename(root / "tile/test" / name)
+    with pytest.raises(ValueError, match=rf"'tile' .*test/{name} may hold normal images .* Rename it, as 'good'"):
+        dataset_form(root).setup()
+
+
+def test_folder_whose_images_have_masks_is_none_of_normal_ones(root: Path) -> None:
+    (root / "tile/test/crack").rename(root / "tile/test/clean")
+    (root / "tile/ground_truth/crack").rename(root / "tile/ground_truth/clean")
+    datamodule = folder_form(root)
+    datamodule.setup()
+    assert datamodule.test_data.samples["label_index"].sum() == 14
+
+
+def test_class_without_normal_test_images_says_what_it_takes_for_anomalous(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By their names nobody can tell."""
+    (root / "tile/test/good").rename(root / "tile/test/batch 7")
+    folder_form(root)
+    (message,) = caplog.messages
+    assert message.startswith("Class 'tile' has no normal images in test/good: all images in ")
+    assert "tile/test/batch 7" in message
+
+
+@pytest.mark.parametrize("place", ["test", "train", "ground_truth"])
+def test_images_beside_the_folders_are_named(root: Path, place: str) -> None:
+    """They are in none of them, and would be left out."""
+    trees.write_image(root / "tile" / place / "007.png")
+    with pytest.raises(
+        ValueError, match=rf"'tile': 1 images lie directly in .*tile/{place}: .*007\.png\. Put them into"
+    ):
+        folder_form(root)
+
+
+def test_training_images_beside_the_good_ones_are_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trees.write_image(root / "tile/train/more/007.png")
+    folder_form(root)
+    (message,) = caplog.messages
+    assert "tile/train/more are not used: only train/good is" in message
+
+
 def test_masks_named_unlike_their_images(root: Path) -> None:
     """Masks that belong to no image do not count."""
     for mask in (root / "tile/ground_truth/crack").iterdir():
@@ -247,14 +315,14 @@ def test_masks_are_paired_by_name(tmp_path: Path, image: str, mask: str, paired:
     mask_path = tmp_path / "masks" / mask
     mask_path.parent.mkdir(parents=True)
     mask_path.touch()
-    assert pair_masks(tmp_path / "bad", tmp_path / "masks") == {image_path: mask_path if paired else None}
+    assert pair_masks(tmp_path / "bad", tmp_path / "masks") == {image_path: [mask_path] if paired else []}
 
 
 def test_mask_goes_to_the_longest_name(tmp_path: Path) -> None:
     """``a_1_mask`` is the mask of ``a_1``, not of ``a``."""
     images = [trees.write_image(tmp_path / f"bad/{name}.png") for name in ("a", "a_1")]
     mask = trees.write_mask(tmp_path / "masks/a_1_mask.png")
-    assert pair_masks(tmp_path / "bad", tmp_path / "masks") == {images[0]: None, images[1]: mask}
+    assert pair_masks(tmp_path / "bad", tmp_path / "masks") == {images[0]: [], images[1]: [mask]}
 
 
 def test_ways_to_say_that_there_is_no_mask(tmp_path: Path) -> None:

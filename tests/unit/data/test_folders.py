@@ -90,23 +90,29 @@ def test_mask_files_are_those_that_are_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "masks", "expected"),
     [
-        (["1.png", "10.png"], ["1_mask.png", "10_mask.png"], {"1.png": "1_mask.png", "10.png": "10_mask.png"}),
-        (["000.png"], ["gt-000.bmp"], {"000.png": "gt-000.bmp"}),
-        (["a_b.png", "a.png"], ["a_b_mask.png"], {"a_b.png": "a_b_mask.png", "a.png": None}),
-        (["x/1.png", "y/1.png"], ["y/1_mask.png"], {"x/1.png": None, "y/1.png": "y/1_mask.png"}),
-        (["1.png"], ["11.png", "mask1.png"], {"1.png": None}),
-        (["1.jpg"], ["1.png"], {"1.jpg": "1.png"}),
-        (["1.jpg"], [], {"1.jpg": None}),
+        (["1.png", "10.png"], ["1_mask.png", "10_mask.png"], {"1.png": ["1_mask.png"], "10.png": ["10_mask.png"]}),
+        (["000.png"], ["gt-000.bmp"], {"000.png": ["gt-000.bmp"]}),
+        (["a_b.png", "a.png"], ["a_b_mask.png"], {"a_b.png": ["a_b_mask.png"], "a.png": []}),
+        (["x/1.png", "y/1.png"], ["y/1_mask.png"], {"x/1.png": [], "y/1.png": ["y/1_mask.png"]}),
+        (["1.png"], ["11.png", "mask1.png"], {"1.png": []}),
+        (["1.jpg"], ["1.png"], {"1.jpg": ["1.png"]}),
+        (["1.jpg"], [], {"1.jpg": []}),
+        (["1.png"], ["1_mask_1.png", "1_mask_0.png"], {"1.png": ["1_mask_0.png", "1_mask_1.png"]}),
+        (["볼.png"], ["볼트_mask.png", "볼_mask.png"], {"볼.png": ["볼_mask.png"]}),
+        (["für.png"], ["fu\u0308r_mask.png"], {"für.png": ["fu\u0308r_mask.png"]}),
     ],
-    ids=["numbers", "before", "longest", "below the same folder", "part of a name", "other ending", "none"],
+    ids=[
+        *("numbers", "before", "longest", "below the same folder", "part of a name", "other ending", "none"),
+        *("several", "other letters", "letters taken apart"),
+    ],
 )
-def test_masks_are_paired(tmp_path: Path, images: list[str], masks: list[str], expected: dict[str, str | None]) -> None:
+def test_masks_are_paired(tmp_path: Path, images: list[str], masks: list[str], expected: dict[str, list[str]]) -> None:
     tree(tmp_path / "images", *images)
     tree(tmp_path / "masks", *masks)
     found = pair_masks(tmp_path / "images", tmp_path / "masks")
     assert found == {
-        tmp_path / "images" / image: None if mask is None else tmp_path / "masks" / mask
-        for image, mask in expected.items()
+        tmp_path / "images" / image: [tmp_path / "masks" / mask for mask in of_image]
+        for image, of_image in expected.items()
     }
 
 
