@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from anomalib.data import AnomalibDataModule, AnomalibDataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from anomalib_hgad.data.letters import composed
 
 LISTED_FILES = 5
 
@@ -128,19 +129,14 @@ def pair_masks(image_folder: Path, mask_folder: Path) -> dict[Path, list[Path]]:
         The masks of each image, in order; none where there are none.
     """
     pairs: dict[Path, list[Path]] = {file: [] for file in image_files(image_folder)}
-    images = {_composed(file.relative_to(image_folder).with_suffix("")): file for file in pairs}
+    images = {composed(str(file.relative_to(image_folder).with_suffix(""))): file for file in pairs}
     for mask in image_files(mask_folder):
         parent = mask.relative_to(mask_folder).parent
-        names = (_composed(parent / name) for name in _parts_of_name(_composed(Path(mask.stem))))
+        names = (composed(str(parent / name)) for name in _parts_of_name(composed(mask.stem)))
         name = next((name for name in names if name in images), None)
         if name is not None:
             pairs[images[name]].append(mask)
     return pairs
-
-
-def _composed(path: Path) -> str:
-    """A name with its letters and their marks in one: macOS takes them apart, others do not."""
-    return unicodedata.normalize("NFC", str(path))
 
 
 def _parts_of_name(stem: str) -> Iterator[str]:

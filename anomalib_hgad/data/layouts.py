@@ -92,12 +92,12 @@ class ClassFolders:
     mask_places: list[Path]
 
 
-def check_named_folders(root: Path, names: Sequence[str], folders: FolderNames) -> None:
+def check_named_folders(root: Path, places: Sequence[Path], folders: FolderNames) -> None:
     """Check that folder names make sense, and that each is there in some class.
 
     Args:
         root: Folder of the classes.
-        names: Names of the classes.
+        places: Folders of the classes that are taken.
         folders: What was given.
 
     Raises:
@@ -110,7 +110,7 @@ def check_named_folders(root: Path, names: Sequence[str], folders: FolderNames) 
             msg = f"Got {argument}={given!r} without normal_dir. Give normal_dir too, or neither for MVTec layout."
             raise ValueError(msg)
         for folder in folders.of(argument):
-            if argument != "normal_dir" and not any((root / name / folder).is_dir() for name in names):
+            if argument != "normal_dir" and not any((place / folder).is_dir() for place in places):
                 msg = f"Expected a folder {folder!r} in the classes of {root}, but none has it. Correct {argument}."
                 raise FileNotFoundError(msg)
     masks, abnormal = folders.of("mask_dir"), folders.of("abnormal_dir")

@@ -18,6 +18,7 @@ from anomalib_hgad.data.checks import check_one_class, check_pictures, picture_f
 from anomalib_hgad.data.dataset import ClassPart, MaskBatchSampler, MultiClassDataset
 from anomalib_hgad.data.file_uses import FileUses
 from anomalib_hgad.data.layouts import FolderNames
+from anomalib_hgad.data.letters import accept_all_letters
 from anomalib_hgad.data.pseudo_labels import Labels, PseudoLabels
 from anomalib_hgad.data.setup import SUBSETS, check_and_mark_masks, set_up_class
 from anomalib_hgad.data.sources import sources_of_datamodules, sources_of_dataset, sources_of_folders
@@ -140,6 +141,7 @@ class MultiClass(AnomalibDataModule):
         label_weights: str | Path | None = None,
     ) -> None:
         super().__init__(train_batch_size, eval_batch_size, num_workers)
+        accept_all_letters()
         of_each_class = {
             "train_augmentations": train_augmentations,
             "val_augmentations": val_augmentations,

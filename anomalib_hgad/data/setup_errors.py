@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from anomalib.data import AnomalibDataModule, BTech
-from anomalib.data.utils.path import contains_non_printable_characters
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from anomalib_hgad.data.class_folder import ClassFolder
@@ -22,6 +21,7 @@ from anomalib_hgad.data.folders import (
     subfolders,
 )
 from anomalib_hgad.data.layouts import GOOD, is_good, is_like_good
+from anomalib_hgad.data.letters import has_control_characters
 
 
 def explain_setup_error(class_name: str, datamodule: AnomalibDataModule, error: Exception) -> str:
@@ -54,9 +54,9 @@ def _fault_of_folder(folder: Path) -> str | None:
     if not folder.is_dir():
         return f"its folder {folder} is missing. Correct root, or leave the class out."
     names = {name for path in (folder, *folder.rglob("*")) if path.is_dir() for name in path.resolve().parts}
-    odd = [repr(name) for name in names if contains_non_printable_characters(name)]
+    odd = [ascii(name) for name in names if has_control_characters(name)]
     if odd:
-        return f"anomalib takes folders with ASCII names alone, got {listed(odd)}. Rename them."
+        return f"names of folders have control characters or bytes that are no text: {listed(odd)}. Rename them."
     lost = [path for path in folder.rglob("*") if path.is_symlink() and not path.exists()]
     if lost:
         return f"{len(lost)} links lead to no file: {listed(lost)}. Correct or remove them."

@@ -26,6 +26,7 @@ from anomalib_hgad.common.checks import check_folder_names
 from anomalib_hgad.data.batch import MEAN, POOLED, UNKNOWN
 from anomalib_hgad.data.folders import listed, subfolders
 from anomalib_hgad.data.layouts import FolderNames, check_named_folders, class_folder
+from anomalib_hgad.data.letters import composed
 
 # Where a dataset has its categories, if not in its root.
 DEEPER_FOLDERS = {"Visa": ["visa_pytorch"], "RealIAD": ["realiad_256", "realiad_512", "realiad_1024"]}
@@ -194,14 +195,18 @@ def sources_of_folders(
         PermissionError: If a folder of a class cannot be read.
     """
     root = Path(root)
-    there = [folder.name for folder in subfolders(root)]
+    there = subfolders(root)
     if not there:
         found = "has none" if root.is_dir() else "is missing"
         msg = f"Expected a folder with a subfolder for each class, but {root} {found}. Correct root."
         raise FileNotFoundError(msg)
-    names = _chosen(there if categories is None else categories, there, str(root))
-    check_named_folders(root, names, folders)
+    # A name may be written in two ways, and a checkpoint knows its classes by name.
+    check_names([composed(folder.name) for folder in there])
+    folder_of = {composed(folder.name): folder for folder in there}
+    wanted = [composed(name) if isinstance(name, str) else name for name in categories or ()]
+    names = _chosen(list(folder_of) if categories is None else wanted, list(folder_of), str(root))
+    check_named_folders(root, [folder_of[name] for name in names], folders)
     if folders.normal_dir is None:  # MVTecAD's default; Folder's would take half of the test images away
         kwargs = {"val_split_mode": ValSplitMode.SAME_AS_TEST} | kwargs
     dataset = root.resolve().name
-    return [ClassSource(name, dataset, class_folder(root / name, folders, **kwargs)) for name in names]
+    return [ClassSource(name, dataset, class_folder(folder_of[name], folders, **kwargs)) for name in names]
