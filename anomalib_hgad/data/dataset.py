@@ -25,7 +25,7 @@ from torch.utils.data import BatchSampler, Sampler
 from torchvision.tv_tensors import Mask
 
 from anomalib_hgad.data.batch import ClassImageBatch, ClassImageItem
-from anomalib_hgad.data.folders import mask_names
+from anomalib_hgad.data.folders import listed, mask_names
 from anomalib_hgad.data.images import UNREADABLE
 from anomalib_hgad.data.masks import joined, read_masks
 
@@ -69,6 +69,25 @@ class MultiClassDataset(AnomalibDataset):
         self.parts = list(parts)
         self.samples = pd.concat([_rows(number, part) for number, part in enumerate(parts)], ignore_index=True)
 
+    @AnomalibDataset.samples.setter  # type: ignore[untyped-decorator]
+    def samples(self, samples: pd.DataFrame) -> None:
+        """Set the images, all of which have to be there.
+
+        Args:
+            samples: A row for each.
+
+        Raises:
+            FileNotFoundError: If one is not.
+        """
+        gone = [path for path in samples["image_path"] if not Path(path).exists()]
+        if gone:
+            msg = (
+                f"{len(gone)} images are gone since the data was set up: {listed(gone)}. Put them back, or start again "
+            )
+            msg += "without them."
+            raise FileNotFoundError(msg)
+        AnomalibDataset.samples.fset(self, samples)
+
     @property
     def task(self) -> TaskType:
         """Segmentation if any class has masks, else classification."""
@@ -97,10 +116,10 @@ class MultiClassDataset(AnomalibDataset):
                 item = read_item(part.dataset, sample.row)
         except UNREADABLE as error:
             mask = f" or its mask {joined(mask_names(sample.mask_path))}" if sample.mask_path else ""
-            msg = (
-                f"Image {sample.image_path} of class {part.class_name!r}{mask} cannot be read: {error}. "
-                "Replace the broken file or remove it."
-            )
+            advice = "Replace the broken file or remove it."
+            if isinstance(error, FileNotFoundError):
+                advice = "It was there when the data was set up: put it back, or start again without it."
+            msg = f"Image {sample.image_path} of class {part.class_name!r}{mask} cannot be read: {error}. {advice}"
             raise OSError(msg) from error
         values = {field.name: getattr(item, field.name) for field in fields(ImageItem)}
         if not part.has_masks:  # some datasets make up zero masks

@@ -68,7 +68,7 @@ def naming_errors(path: str | Path) -> Iterator[None]:
         yield
     except UNREADABLE as error:
         msg = f"Image {path} cannot be read: {error}. Replace the file or leave it out."
-        raise OSError(msg) from error
+        raise (FileNotFoundError if isinstance(error, FileNotFoundError) else OSError)(msg) from error
 
 
 def read_checked(path: str | Path) -> torch.Tensor:

@@ -22,6 +22,7 @@ from anomalib_hgad.data.letters import accept_all_letters
 from anomalib_hgad.data.pseudo_labels import Labels, PseudoLabels
 from anomalib_hgad.data.setup import SUBSETS, check_and_mark_masks, set_up_class
 from anomalib_hgad.data.sources import sources_of_datamodules, sources_of_dataset, sources_of_folders
+from anomalib_hgad.data.splits import check_splits
 
 
 class MultiClass(AnomalibDataModule):
@@ -154,6 +155,7 @@ class MultiClass(AnomalibDataModule):
             "seed": seed,
         }
         given = {name: value for name, value in of_each_class.items() if value is not None}
+        check_splits(given)
         folders = FolderNames(normal_dir, normal_test_dir, abnormal_dir, mask_dir)
         named = {name: value for name, value in vars(folders).items() if value is not None}
         if datamodules and dataset is None and root is None:

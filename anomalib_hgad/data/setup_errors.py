@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import logging
+from importlib import import_module
 from pathlib import Path
 
 from anomalib.data import AnomalibDataModule, BTech
@@ -22,6 +24,8 @@ from anomalib_hgad.data.folders import (
 )
 from anomalib_hgad.data.layouts import GOOD, is_good, is_like_good
 from anomalib_hgad.data.letters import has_control_characters
+
+logger = logging.getLogger(__name__)
 
 
 def explain_setup_error(class_name: str, datamodule: AnomalibDataModule, error: Exception) -> str:
@@ -44,7 +48,12 @@ def explain_setup_error(class_name: str, datamodule: AnomalibDataModule, error: 
     if root is None:
         return f"{start}: {words}. Correct its folders, or leave the class out."
     folder = category_folder(Path(root), datamodule.category)
-    if fault := _fault_of_folder(folder) or _fault_of_class(folder, datamodule) or _hidden(folder):
+    if (
+        fault := _fault_of_folder(folder)
+        or _unread(folder, datamodule)
+        or _fault_of_class(folder, datamodule)
+        or _hidden(folder)
+    ):
         return f"{start}: {fault} ({words})"
     return f"{start} from {folder}: {words}. Correct what is not as anomalib expects it, or leave the class out."
 
@@ -63,6 +72,34 @@ def _fault_of_folder(folder: Path) -> str | None:
     if not image_files(folder):
         return f"its folder {folder} has no images. Add some, or leave the class out."
     return None
+
+
+def warn_of_unread_images(class_name: str, datamodule: AnomalibDataModule) -> None:
+    """Name images that anomalib's dataset leaves out for the ending of their names.
+
+    Args:
+        class_name: Name of the class.
+        datamodule: Its datamodule.
+    """
+    root = getattr(datamodule, "root", None)
+    if root is not None and datamodule.category:
+        unread = _unread(category_folder(Path(root), datamodule.category), datamodule)
+        if unread:
+            logger.warning("Class %r: %s", class_name, unread)
+
+
+def _unread(folder: Path, datamodule: AnomalibDataModule) -> str | None:
+    """Which images the dataset of a datamodule does not read for the ending of their names."""
+    module = import_module(type(datamodule).__module__.replace(".datamodules.", ".datasets."))
+    endings = vars(module).get("IMG_EXTENSIONS", IMG_EXTENSIONS)
+    if endings == IMG_EXTENSIONS or not (
+        unread := [file for file in image_files(folder) if file.suffix not in endings]
+    ):
+        return None
+    return (
+        f"{len(unread)} images are left out, for {type(datamodule).__name__} reads {', '.join(endings)} alone: "
+        f"{listed(unread)}. Convert them, or give MultiClass the parent folder as root, without dataset."
+    )
 
 
 def _fault_of_class(folder: Path, datamodule: AnomalibDataModule) -> str | None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -156,6 +157,28 @@ def test_hidden_images_that_a_dataset_wants_masks_of(root: Path) -> None:
     with pytest.raises(ValueError, match=r"1 images are hidden: .*000-checkpoint\.png\. Remove them .* as root, witho"):
         dataset_form(root).setup()
     folder_form(root).setup()
+
+
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_images_that_a_dataset_does_not_read_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, all_of_them: bool
+) -> None:
+    """By the ending of their names; MVTec AD has .png alone. The form that reads them is named too."""
+    trees.mvtec_class(tmp_path / "tile", suffix=".jpg" if all_of_them else ".png")
+    more = trees.write_image(tmp_path / "tile/train/good/more.jpg")
+    message = (
+        r"\d+ images are left out, for MVTecAD reads \.png, \.PNG alone: .*\.jpg.*\. Convert them, or give .* as root"
+    )
+    if all_of_them:
+        with pytest.raises(ValueError, match=rf"'tile' cannot be set up by MVTecAD: {message}"):
+            dataset_form(tmp_path).setup()
+    else:
+        dataset_form(tmp_path).setup()
+        assert re.search(rf"'tile': {message}", caplog.text)
+    datamodule = folder_form(tmp_path)
+    datamodule.setup()
+    assert str(more) in set(datamodule.train_data.samples["image_path"])
+    assert len(datamodule.train_data) == 5
 
 
 @FORMS
