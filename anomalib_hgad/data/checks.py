@@ -21,7 +21,8 @@ from anomalib.utils.path import generate_output_filename
 from PIL import Image
 
 from anomalib_hgad.data.folders import category_folder, check_permission, listed, mask_files, mask_names, named_folders
-from anomalib_hgad.data.images import UNREADABLE, check_depth, naming_errors
+from anomalib_hgad.data.images import UNREADABLE, check_depth
+from anomalib_hgad.data.masks import read_masks
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,13 @@ def check_class(class_name: str, train: pd.DataFrame | None, evaluation: Sequenc
             f"{listed(wrong)}. Save each mask with its image's size."
         )
         raise ValueError(msg)
-    unmarked = [path for path, files in masks.items() if files and not any(map(is_marked, files))]
+    _warn_of_odd_masks(class_name, {path: read_masks(files).mean() for path, files in masks.items() if files})
+    return any(masks.values())
+
+
+def _warn_of_odd_masks(class_name: str, marked_shares: Mapping[str, float]) -> None:
+    """Name anomalous images of whose pixels the masks mark none, or so many that they may be inverted."""
+    unmarked = [path for path, share in marked_shares.items() if not share]
     if unmarked:
         logger.warning(
             "Class %r: the masks of %d anomalous images mark no pixel: %s. The pixel figures take these images for "
@@ -73,23 +80,15 @@ def check_class(class_name: str, train: pd.DataFrame | None, evaluation: Sequenc
             len(unmarked),
             listed(unmarked),
         )
-    return any(masks.values())
-
-
-def is_marked(mask: Path) -> bool:
-    """Whether a mask marks any pixel, as anomalib reads it: all that is not black.
-
-    Args:
-        mask: The file.
-
-    Returns:
-        Whether it does.
-
-    Raises:
-        OSError: If it is broken.
-    """
-    with naming_errors(mask), Image.open(mask) as image:
-        return image.convert("L").getbbox() is not None
+    mostly_marked = [path for path, share in marked_shares.items() if share > 0.5]
+    if mostly_marked:
+        logger.warning(
+            "Class %r: the masks of %d anomalous images mark more than half of the image: %s. All that is not black is "
+            "marked: invert them if black marks what is wrong.",
+            class_name,
+            len(mostly_marked),
+            listed(mostly_marked),
+        )
 
 
 def check_all_or_none(class_name: str, masks: Mapping[str, Sequence[Path]], *, masks_named: bool) -> None:

@@ -27,6 +27,7 @@ from torchvision.transforms.v2 import Transform
 from anomalib_hgad.common.files import atomic_folder
 from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch, ClassImageItem
 from anomalib_hgad.data.images import naming_errors
+from anomalib_hgad.data.splits import check_splits
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 """Names of the classes, in the order of CIFAR-10's numbers from 0."""
@@ -108,6 +109,7 @@ class Cifar10(AnomalibDataModule):
         if val_split_mode not in VALIDATIONS:
             msg = f"Expected val_split_mode to be one of {', '.join(VALIDATIONS)}; got {str(val_split_mode)!r}."
             raise ValueError(msg)
+        check_splits({"val_split_ratio": val_split_ratio})
         super().__init__(
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,

@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from anomalib import TaskType
 from anomalib.data import Folder
 
-from anomalib_hgad.data.folders import pair_masks
+from anomalib_hgad.data.folders import image_files, leave_out_hidden, listed, named_folders, pair_masks
 
 
 class ClassFolder(Folder):
@@ -24,9 +24,10 @@ class ClassFolder(Folder):
     Args:
         name: Name of the class.
         root: Folder of the class.
-        normal_dir: Folder of normal training images.
-        normal_test_dir: Folder of normal test images. Without, test images are taken from the training images.
+        normal_dirs: Folders of normal training images.
+        normal_test_dirs: Folders of normal test images. Without, test images are taken from the training images.
         mask_dirs: For each folder of anomalous images, the folder of their masks.
+        mask_places: Folders with masks, of which some have to belong to an image.
         **kwargs: Splitting and augmentations, as of ``Folder``.
     """
 
@@ -34,27 +35,40 @@ class ClassFolder(Folder):
         self,
         name: str,
         root: Path,
-        normal_dir: Path,
-        normal_test_dir: Path | None,
+        normal_dirs: Sequence[Path],
+        normal_test_dirs: Sequence[Path],
         mask_dirs: Mapping[Path, Path | None],
+        mask_places: Sequence[Path],
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(
             name=name,
             root=root,
-            normal_dir=normal_dir,
-            normal_test_dir=normal_test_dir,
+            normal_dir=list(normal_dirs),
+            normal_test_dir=list(normal_test_dirs) or None,
             abnormal_dir=list(mask_dirs) or None,
             **kwargs,
         )
         self.mask_dirs = mask_dirs
+        self.mask_places = mask_places
 
     def _setup(self, _stage: str | None = None) -> None:
         super()._setup(_stage)
-        masks: dict[str, str] = {}
+        for data in (self.train_data, self.test_data):
+            # Before any of them are split off, and anomalies made of them.
+            leave_out_hidden(data, named_folders(self, "normal_dir", "normal_test_dir", "abnormal_dir"))
+        masks: dict[str, list[str]] = {}
         for image_dir, mask_dir in self.mask_dirs.items():
             pairs = pair_masks(image_dir, mask_dir) if mask_dir else {}
-            masks.update({str(image): str(mask) for image, mask in pairs.items() if mask is not None})
+            masks.update({str(image): list(map(str, of_image)) for image, of_image in pairs.items() if of_image})
+        self._check_that_masks_are_used(masks)
         task = TaskType.SEGMENTATION if masks else TaskType.CLASSIFICATION
         self.train_data.samples.attrs["task"] = self.test_data.samples.attrs["task"] = task.value
         self.test_data.samples["mask_path"] = [masks.get(path, "") for path in self.test_data.samples["image_path"]]
+
+    def _check_that_masks_are_used(self, masks: Mapping[str, list[str]]) -> None:
+        """Raise if there are masks, but none of them is of an image: the class would be taken for one without."""
+        files = [file for folder in self.mask_places for file in image_files(folder)]
+        if files and self.mask_dirs and not masks:
+            msg = f"no anomalous image has a mask, but there are masks that are called otherwise: {listed(files)}"
+            raise ValueError(msg)

@@ -19,11 +19,15 @@ import torch
 from anomalib import TaskType
 from anomalib.data import AnomalibDataset, ImageItem
 from anomalib.data.datasets.base.depth import AnomalibDepthDataset
+from anomalib.data.utils import LabelName, read_image
 from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
 from torch.utils.data import BatchSampler, Sampler
+from torchvision.tv_tensors import Mask
 
 from anomalib_hgad.data.batch import ClassImageBatch, ClassImageItem
+from anomalib_hgad.data.folders import listed, mask_names
 from anomalib_hgad.data.images import UNREADABLE
+from anomalib_hgad.data.masks import joined, read_masks
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,25 @@ class MultiClassDataset(AnomalibDataset):
         self.parts = list(parts)
         self.samples = pd.concat([_rows(number, part) for number, part in enumerate(parts)], ignore_index=True)
 
+    @AnomalibDataset.samples.setter  # type: ignore[untyped-decorator]
+    def samples(self, samples: pd.DataFrame) -> None:
+        """Set the images, all of which have to be there.
+
+        Args:
+            samples: A row for each.
+
+        Raises:
+            FileNotFoundError: If one is not.
+        """
+        gone = [path for path in samples["image_path"] if not Path(path).exists()]
+        if gone:
+            msg = (
+                f"{len(gone)} images are gone since the data was set up: {listed(gone)}. Put them back, or start again "
+            )
+            msg += "without them."
+            raise FileNotFoundError(msg)
+        AnomalibDataset.samples.fset(self, samples)
+
     @property
     def task(self) -> TaskType:
         """Segmentation if any class has masks, else classification."""
@@ -86,20 +109,22 @@ class MultiClassDataset(AnomalibDataset):
         sample = self.samples.iloc[index]
         part = self.parts[sample.part]
         try:
-            if isinstance(part.dataset, AnomalibDepthDataset):
-                item = AnomalibDataset.__getitem__(part.dataset, sample.row)
-            else:
+            own_reading = type(part.dataset).__getitem__ is not AnomalibDataset.__getitem__
+            if own_reading and not isinstance(part.dataset, AnomalibDepthDataset):
                 item = part.dataset[sample.row]
+            else:
+                item = read_item(part.dataset, sample.row)
         except UNREADABLE as error:
-            mask = f" or its mask {sample.mask_path}" if sample.mask_path else ""
-            msg = (
-                f"Image {sample.image_path} of class {part.class_name!r}{mask} cannot be read: {error}. "
-                "Replace the broken file or remove it."
-            )
+            mask = f" or its mask {joined(mask_names(sample.mask_path))}" if sample.mask_path else ""
+            advice = "Replace the broken file or remove it."
+            if isinstance(error, FileNotFoundError):
+                advice = "It was there when the data was set up: put it back, or start again without it."
+            msg = f"Image {sample.image_path} of class {part.class_name!r}{mask} cannot be read: {error}. {advice}"
             raise OSError(msg) from error
         values = {field.name: getattr(item, field.name) for field in fields(ImageItem)}
         if not part.has_masks:  # some datasets make up zero masks
             values["gt_mask"] = None
+        values["mask_path"] = joined(mask_names(sample.mask_path)) or None
         class_index = torch.tensor(int(sample.class_index))
         return ClassImageItem(**values, class_index=class_index, class_name=sample.class_name)
 
@@ -130,6 +155,33 @@ class MultiClassDataset(AnomalibDataset):
     def collate_fn(self) -> Callable[[list[ClassImageItem]], ClassImageBatch]:
         """Batches items with their classes."""
         return ClassImageBatch.collate
+
+
+def read_item(dataset: AnomalibDataset, row: int) -> ImageItem:
+    """Read an image and its masks as ``AnomalibDataset`` does, but the masks by :func:`read_masks`.
+
+    Args:
+        dataset: Dataset of the image.
+        row: Row of its ``samples``.
+
+    Returns:
+        The item, with the dataset's augmentations. ``gt_mask`` is zero for a normal image.
+    """
+    sample = dataset.samples.iloc[row]
+    image = read_image(sample.image_path, as_tensor=True)
+    files, mask = [Path(name) for name in mask_names(sample.mask_path)], None
+    if dataset.task == TaskType.SEGMENTATION:
+        marked = torch.from_numpy(read_masks(files)) if files else torch.zeros(image.shape[-2:])
+        mask = Mask(marked, dtype=torch.uint8)
+    if dataset.augmentations:
+        image, mask = (dataset.augmentations(image), None) if mask is None else dataset.augmentations(image, mask)
+    has_label = sample.label_index != LabelName.UNKNOWN
+    return ImageItem(
+        image=image,
+        gt_mask=mask if has_label else None,
+        gt_label=torch.tensor(sample.label_index) if has_label else None,
+        image_path=sample.image_path,
+    )
 
 
 def _rows(number: int, part: ClassPart) -> pd.DataFrame:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from anomalib.data import AnomalibDataModule
+from anomalib.data import AnomalibDataModule, AnomalibDataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from anomalib_hgad.data.letters import composed
 
 LISTED_FILES = 5
 
@@ -35,13 +37,54 @@ def mask_files(mask_path: object) -> list[Path]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Get all image files below a folder, sorted; none if it is missing."""
-    files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    """Get all image files below a folder that are not hidden, sorted; none if it is missing."""
+    files = (Path(parent, name) for parent, names in _visible(folder) for name in names)
     return sorted(file for file in files if file.suffix.lower() in IMG_EXTENSIONS and file.is_file())
 
 
+def is_hidden(file: Path, folders: Sequence[Path]) -> bool:
+    """Whether a file, or a folder that it is in, is called by a dot first, as ``.ipynb_checkpoints``.
+
+    Args:
+        file: The file.
+        folders: Folders that were given by name, and are in sight whatever they or those above them are called.
+
+    Returns:
+        Whether it is hidden in the nearest of them.
+    """
+    below = [file.relative_to(folder) for folder in folders if file.is_relative_to(folder)]
+    nearest = min(below, key=lambda path: len(path.parts), default=Path(file.name))
+    return any(part.startswith(".") for part in nearest.parts)
+
+
+def leave_out_hidden(data: AnomalibDataset, folders: Sequence[Path]) -> None:
+    """Take images that are hidden out of a dataset; anomalib takes them in with a warning.
+
+    Args:
+        data: The dataset.
+        folders: As of :func:`is_hidden`.
+    """
+    resolved = [folder.resolve() for folder in folders]
+    paths = [Path(path).absolute() for path in data.samples["image_path"]]
+    hidden = [is_hidden(path, resolved) for path in paths]
+    if any(hidden):
+        data.samples = data.samples[[not of_path for of_path in hidden]]
+
+
+def _visible(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Walk through a folder; of each one the path and the names of the files that are not hidden."""
+    for parent, folders, names in os.walk(folder, onerror=onerror):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield parent, [name for name in names if not name.startswith(".")]
+
+
+def common_folder(files: Sequence[Path]) -> Path:
+    """Deepest folder that all of some files are in."""
+    return Path(os.path.commonpath([file.absolute().parent for file in files]))
+
+
 def check_permission(folder: Path) -> None:
-    """Check that a folder and all that are in it can be listed; one that cannot would pass for empty.
+    """Check that a folder and all in it that are not hidden can be listed; one that cannot would pass for empty.
 
     Args:
         folder: The folder. It may be missing.
@@ -55,7 +98,7 @@ def check_permission(folder: Path) -> None:
             msg = f"No permission to read the folder {error.filename}. Give this user the right to, or leave it out."
             raise PermissionError(msg) from error
 
-    for _ in os.walk(folder, onerror=refuse):
+    for _ in _visible(folder, onerror=refuse):
         pass
 
 
@@ -71,33 +114,34 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folders if path.resolve() not in above)
 
 
-def pair_masks(image_folder: Path, mask_folder: Path) -> dict[Path, Path | None]:
-    """Find the mask of each image by its name.
+def pair_masks(image_folder: Path, mask_folder: Path) -> dict[Path, list[Path]]:
+    """Find the masks of each image by its name.
 
-    The mask of ``SUB/NAME.jpg`` is below the same ``SUB`` of the mask folder, and called ``NAME`` with anything before
-    or after it that is set off by a character like ``_``, as ``NAME_mask.png``. anomalib pairs sorted names instead,
-    which goes wrong when ``1.png`` and ``10.png`` have ``1_mask.png`` and ``10_mask.png``.
+    A mask of ``SUB/NAME.jpg`` is below the same ``SUB`` of the mask folder, and called ``NAME`` with anything before
+    or after it that is set off by a character like ``_``, as ``NAME_mask.png`` and ``NAME_mask_2.png``. anomalib pairs
+    sorted names instead, which goes wrong when ``1.png`` and ``10.png`` have ``1_mask.png`` and ``10_mask.png``.
 
     Args:
         image_folder: Folder of the images.
         mask_folder: Folder of the masks.
 
     Returns:
-        The mask of each image, or ``None`` where there is none.
+        The masks of each image, in order; none where there are none.
     """
-    images = {file.relative_to(image_folder).with_suffix(""): file for file in image_files(image_folder)}
-    pairs: dict[Path, Path | None] = dict.fromkeys(image_files(image_folder))
+    pairs: dict[Path, list[Path]] = {file: [] for file in image_files(image_folder)}
+    images = {composed(str(file.relative_to(image_folder).with_suffix(""))): file for file in pairs}
     for mask in image_files(mask_folder):
         parent = mask.relative_to(mask_folder).parent
-        name = next((parent / name for name in _parts_of_name(mask.stem) if parent / name in images), None)
+        names = (composed(str(parent / name)) for name in _parts_of_name(composed(mask.stem)))
+        name = next((name for name in names if name in images), None)
         if name is not None:
-            pairs[images[name]] = mask
+            pairs[images[name]].append(mask)
     return pairs
 
 
 def _parts_of_name(stem: str) -> Iterator[str]:
     """Yield the name of a mask, then it without more and more of its end, then of its start."""
-    cuts = [match.start() for match in re.finditer(r"[^0-9A-Za-z]", stem)]
+    cuts = [match.start() for match in re.finditer(r"[\W_]", stem)]
     yield stem
     yield from (stem[:cut] for cut in reversed(cuts))
     yield from (stem[cut + 1 :] for cut in cuts)

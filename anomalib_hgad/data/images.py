@@ -15,7 +15,7 @@ from anomalib.data import ImageItem, PredictDataset
 from anomalib.data.utils import read_image
 from PIL import Image
 
-from anomalib_hgad.data.folders import listed
+from anomalib_hgad.data.folders import common_folder, is_hidden, listed
 
 UNREADABLE = (OSError, SyntaxError, Image.DecompressionBombError)
 """What Pillow raises for files that are no image, broken, or far too large; a SyntaxError for a broken png."""
@@ -68,7 +68,7 @@ def naming_errors(path: str | Path) -> Iterator[None]:
         yield
     except UNREADABLE as error:
         msg = f"Image {path} cannot be read: {error}. Replace the file or leave it out."
-        raise OSError(msg) from error
+        raise (FileNotFoundError if isinstance(error, FileNotFoundError) else OSError)(msg) from error
 
 
 def read_checked(path: str | Path) -> torch.Tensor:
@@ -90,7 +90,19 @@ def read_checked(path: str | Path) -> torch.Tensor:
 
 
 class NamingPredictDataset(PredictDataset):
-    """anomalib's dataset of images to predict, whose errors name the file."""
+    """anomalib's dataset of images to predict, whose errors name the file, and which leaves hidden files out."""
+
+    @classmethod
+    def take_over(cls, dataset: PredictDataset) -> None:
+        """Make one of a dataset that anomalib has made of a file or folder.
+
+        Args:
+            dataset: The dataset.
+        """
+        dataset.__class__ = cls
+        paths = [Path(path) for path in dataset.image_filenames]
+        folder = common_folder(paths)
+        dataset.image_filenames = [path for path in paths if len(paths) == 1 or not is_hidden(path, [folder])]
 
     def __getitem__(self, index: int) -> ImageItem:
         """Read an image.

@@ -16,9 +16,13 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_hgad.data.checks import check_one_class, check_pictures, picture_folder_name
 from anomalib_hgad.data.dataset import ClassPart, MaskBatchSampler, MultiClassDataset
+from anomalib_hgad.data.file_uses import FileUses
+from anomalib_hgad.data.layouts import FolderNames
+from anomalib_hgad.data.letters import accept_all_letters
 from anomalib_hgad.data.pseudo_labels import Labels, PseudoLabels
 from anomalib_hgad.data.setup import SUBSETS, check_and_mark_masks, set_up_class
-from anomalib_hgad.data.sources import FolderNames, sources_of_datamodules, sources_of_dataset, sources_of_folders
+from anomalib_hgad.data.sources import sources_of_datamodules, sources_of_dataset, sources_of_folders
+from anomalib_hgad.data.splits import check_splits
 
 
 class MultiClass(AnomalibDataModule):
@@ -47,13 +51,13 @@ class MultiClass(AnomalibDataModule):
             Defaults to ``None``, for the dataset's own default.
         categories: Categories or subfolders to take.
             Defaults to ``None``, for all that are there.
-        normal_dir: Folder of normal training images in each subfolder of ``root``.
+        normal_dir: Folder of normal training images in each subfolder of ``root``, or several.
             Defaults to ``None``, for MVTec layout.
         normal_test_dir: Folder of normal test images, likewise.
             Defaults to ``None``.
         abnormal_dir: Folder of anomalous test images, likewise.
             Defaults to ``None``.
-        mask_dir: Folder of masks, likewise.
+        mask_dir: Folder of masks, likewise; one for each ``abnormal_dir``.
             Defaults to ``None``.
         train_batch_size: Training batch size.
             Defaults to ``32``.
@@ -115,10 +119,10 @@ class MultiClass(AnomalibDataModule):
         dataset: str | None = None,
         root: str | Path | None = None,
         categories: list[str] | None = None,
-        normal_dir: str | None = None,
-        normal_test_dir: str | None = None,
-        abnormal_dir: str | None = None,
-        mask_dir: str | None = None,
+        normal_dir: list[str] | str | None = None,
+        normal_test_dir: list[str] | str | None = None,
+        abnormal_dir: list[str] | str | None = None,
+        mask_dir: list[str] | str | None = None,
         train_batch_size: int = 32,
         eval_batch_size: int = 32,
         num_workers: int = 8,
@@ -138,6 +142,7 @@ class MultiClass(AnomalibDataModule):
         label_weights: str | Path | None = None,
     ) -> None:
         super().__init__(train_batch_size, eval_batch_size, num_workers)
+        accept_all_letters()
         of_each_class = {
             "train_augmentations": train_augmentations,
             "val_augmentations": val_augmentations,
@@ -150,6 +155,7 @@ class MultiClass(AnomalibDataModule):
             "seed": seed,
         }
         given = {name: value for name, value in of_each_class.items() if value is not None}
+        check_splits(given)
         folders = FolderNames(normal_dir, normal_test_dir, abnormal_dir, mask_dir)
         named = {name: value for name, value in vars(folders).items() if value is not None}
         if datamodules and dataset is None and root is None:
@@ -210,8 +216,10 @@ class MultiClass(AnomalibDataModule):
 
     def _setup(self, _stage: str | None = None) -> None:
         parts: dict[str, list[ClassPart]] = {subset: [] for subset in SUBSETS}
+        uses = FileUses()
         for index, source in enumerate(self.sources):
             subsets = set_up_class(source, _stage, self.name)
+            uses.add(source.name, subsets)
             has_masks = check_and_mark_masks(source.name, subsets)
             for subset, data in subsets.items():
                 parts[subset].append(ClassPart(index, source.name, data, has_masks[subset]))

@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 import numpy as np
 import pandas as pd
 import torch
-from anomalib.data.utils import get_image_filenames, read_image
+from anomalib.data.utils import read_image
 from rich.progress import track
 from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
@@ -28,6 +28,7 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 from anomalib_hgad.common.backbones import available_layers, image_statistics
 from anomalib_hgad.common.checks import check_choice
 from anomalib_hgad.common.encoder import PyramidEncoder
+from anomalib_hgad.data.folders import image_files
 from anomalib_hgad.data.images import naming_errors
 
 Labels = Literal["given", "cluster", "references"]
@@ -93,6 +94,14 @@ class PseudoLabels:
             raise ValueError(msg)
         return names
 
+    def _references_of(self, name: str) -> list[Path]:
+        """Reference images of a class."""
+        folder = Path(str(self.references)) / name
+        if not (files := image_files(folder)):
+            msg = f"references: {folder} has no images. Expected a few of the class."
+            raise ValueError(msg)
+        return files
+
     def label(self, subsets: Sequence[pd.DataFrame]) -> list[str]:
         """Put classes into the samples of datasets, the first of which are the training images.
 
@@ -112,7 +121,7 @@ class PseudoLabels:
         described = [describe(encoder, transform, samples["image_path"].to_list()) for samples in subsets]
         if self.kind == "references":
             names = self.reference_names
-            files = [get_image_filenames(Path(str(self.references)) / name) for name in names]
+            files = [self._references_of(name) for name in names]
             rows = describe(encoder, transform, [str(path) for of_class in files for path in of_class])
             classifier: Classifier = NearestCentroid().fit(
                 rows, np.repeat(np.arange(len(names)), list(map(len, files)))

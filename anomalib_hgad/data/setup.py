@@ -18,9 +18,10 @@ from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
 
 from anomalib_hgad.data.checks import check_class, check_permissions
 from anomalib_hgad.data.dataset import name_synthetic_images
-from anomalib_hgad.data.folders import mask_files
-from anomalib_hgad.data.setup_errors import explain_setup_error
+from anomalib_hgad.data.folders import leave_out_hidden, mask_files, named_folders
+from anomalib_hgad.data.setup_errors import explain_setup_error, warn_of_unread_images
 from anomalib_hgad.data.sources import ClassSource
+from anomalib_hgad.data.splits import check_validation
 
 SUBSETS = ("train_data", "val_data", "test_data")
 """Names of a datamodule's datasets."""
@@ -38,7 +39,7 @@ def set_up_class(source: ClassSource, stage: str | None, picture_folder: str) ->
         Its datasets that have images, by name.
 
     Raises:
-        ValueError: If the datamodule fails; the message says what to correct.
+        ValueError: If the datamodule fails, or finds no validation images where it should. The message says what to do.
         PermissionError: If a folder of the class cannot be read.
     """
     datamodule = source.datamodule
@@ -49,9 +50,14 @@ def set_up_class(source: ClassSource, stage: str | None, picture_folder: str) ->
     except Exception as error:
         raise ValueError(explain_setup_error(source.name, datamodule, error)) from error
     subsets = {subset: getattr(datamodule, subset, None) for subset in SUBSETS}
+    check_validation(source.name, datamodule, subsets["val_data"])
+    warn_of_unread_images(source.name, datamodule)
+    named = named_folders(datamodule, "normal_dir", "normal_test_dir", "abnormal_dir")
     for data in subsets.values():
         if isinstance(data, SyntheticAnomalyDataset):
             name_synthetic_images(data, Path(picture_folder, source.name))
+        if data is not None:
+            leave_out_hidden(data, [*named, Path(getattr(datamodule, "root", None) or ".")])
     return {subset: data for subset, data in subsets.items() if data is not None and len(data)}
 
 

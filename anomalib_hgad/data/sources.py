@@ -24,30 +24,12 @@ from anomalib.data.utils import ValSplitMode
 
 from anomalib_hgad.common.checks import check_folder_names
 from anomalib_hgad.data.batch import MEAN, POOLED, UNKNOWN
-from anomalib_hgad.data.class_folder import ClassFolder
-from anomalib_hgad.data.folders import check_permission, image_files, listed, subfolders
+from anomalib_hgad.data.folders import listed, subfolders
+from anomalib_hgad.data.layouts import FolderNames, check_named_folders, class_folder
+from anomalib_hgad.data.letters import composed
 
 # Where a dataset has its categories, if not in its root.
 DEEPER_FOLDERS = {"Visa": ["visa_pytorch"], "RealIAD": ["realiad_256", "realiad_512", "realiad_1024"]}
-
-
-@dataclass(frozen=True)
-class FolderNames:
-    """Names of the folders in a class's folder. Without ``normal_dir``, the classes have MVTec layout.
-
-    MVTec layout is ``train/good``, ``test/good``, ``test/KIND`` and ``ground_truth/KIND``.
-
-    Attributes:
-        normal_dir: Folder of normal training images.
-        normal_test_dir: Folder of normal test images.
-        abnormal_dir: Folder of anomalous test images.
-        mask_dir: Folder of their masks.
-    """
-
-    normal_dir: str | None
-    normal_test_dir: str | None
-    abnormal_dir: str | None
-    mask_dir: str | None
 
 
 @dataclass(frozen=True)
@@ -213,54 +195,18 @@ def sources_of_folders(
         PermissionError: If a folder of a class cannot be read.
     """
     root = Path(root)
-    there = [folder.name for folder in subfolders(root)]
+    there = subfolders(root)
     if not there:
         found = "has none" if root.is_dir() else "is missing"
         msg = f"Expected a folder with a subfolder for each class, but {root} {found}. Correct root."
         raise FileNotFoundError(msg)
-    names = _chosen(there if categories is None else categories, there, str(root))
-    _check_folder_names(root, names, folders)
+    # A name may be written in two ways, and a checkpoint knows its classes by name.
+    check_names([composed(folder.name) for folder in there])
+    folder_of = {composed(folder.name): folder for folder in there}
+    wanted = [composed(name) if isinstance(name, str) else name for name in categories or ()]
+    names = _chosen(list(folder_of) if categories is None else wanted, list(folder_of), str(root))
+    check_named_folders(root, [folder_of[name] for name in names], folders)
     if folders.normal_dir is None:  # MVTecAD's default; Folder's would take half of the test images away
         kwargs = {"val_split_mode": ValSplitMode.SAME_AS_TEST} | kwargs
     dataset = root.resolve().name
-    return [ClassSource(name, dataset, _class_folder(root / name, folders, **kwargs)) for name in names]
-
-
-def _check_folder_names(root: Path, names: Sequence[str], folders: FolderNames) -> None:
-    """Check that folder names come with ``normal_dir``, and that each is there in some class."""
-    for argument in ("normal_test_dir", "abnormal_dir", "mask_dir"):
-        folder = getattr(folders, argument)
-        if folder is not None and folders.normal_dir is None:
-            msg = f"Got {argument}={folder!r} without normal_dir. Give normal_dir too, or neither for MVTec layout."
-            raise ValueError(msg)
-        if folder is not None and not any((root / name / folder).is_dir() for name in names):
-            msg = f"Expected a folder {folder!r} in the classes of {root}, but none has it. Correct {argument}."
-            raise FileNotFoundError(msg)
-
-
-def _class_folder(folder: Path, folders: FolderNames, **kwargs: Any) -> ClassFolder:  # noqa: ANN401
-    """Make the datamodule of one class's folder, leaving out folders without images."""
-    check_permission(folder)
-    normal = folder / (folders.normal_dir or "train/good")
-    if not normal.is_dir():
-        msg = (
-            f"Class {folder.name!r}: expected normal training images in {normal}, but there is no such folder. Add it, "
-            f"remove {folder}, choose the classes with categories, or give the name of the folder as normal_dir."
-        )
-        raise FileNotFoundError(msg)
-    normal_test: Path | None = folder / "test" / "good"
-    masks: dict[Path, Path | None] = {
-        kind: folder / "ground_truth" / kind.name for kind in subfolders(folder / "test") if kind != normal_test
-    }
-    if folders.normal_dir is not None:
-        normal_test = folder / folders.normal_test_dir if folders.normal_test_dir else None
-        mask_dir = folder / folders.mask_dir if folders.mask_dir else None
-        masks = {folder / folders.abnormal_dir: mask_dir} if folders.abnormal_dir else {}
-    return ClassFolder(
-        name=folder.name,
-        root=folder,
-        normal_dir=normal.resolve(),
-        normal_test_dir=normal_test.resolve() if normal_test and image_files(normal_test) else None,
-        mask_dirs={images.resolve(): mask for images, mask in masks.items() if image_files(images)},
-        **kwargs,
-    )
+    return [ClassSource(name, dataset, class_folder(folder_of[name], folders, **kwargs)) for name in names]

@@ -24,6 +24,7 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 from anomalib_hgad.data.images import check_finite
 from anomalib_hgad.deploy.export import DescribedExport
 from anomalib_hgad.evaluation.evaluator import ClassEvaluator
+from anomalib_hgad.evaluation.pictures import SeparatePictures
 from anomalib_hgad.models.callbacks import NamedImages, PredictedTable, RandomState
 from anomalib_hgad.models.checkpoint import check_versions, check_weights, describe_versions, with_metrics_of
 from anomalib_hgad.models.checkpoint_io import WholeCheckpoints, explain_checkpoint_errors
@@ -61,7 +62,10 @@ class PluginModel(DescribedExport):
 
     def configure_callbacks(self) -> list[Callback]:
         """anomalib's components, and what happens around the steps of all models."""
-        return [*super().configure_callbacks(), WholeCheckpoints(), NamedImages(), PredictedTable(), RandomState()]
+        components = super().configure_callbacks()
+        for component in components:
+            SeparatePictures.take_over(component)
+        return [*components, WholeCheckpoints(), NamedImages(), PredictedTable(), RandomState()]
 
     @staticmethod
     def configure_evaluator() -> ClassEvaluator:

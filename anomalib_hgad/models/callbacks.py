@@ -29,7 +29,7 @@ class NamedImages(Callback):
         for loader in loaders if isinstance(loaders, list) else [loaders]:
             dataset = getattr(loader, "dataset", None)
             if type(dataset) is PredictDataset:
-                dataset.__class__ = NamingPredictDataset
+                NamingPredictDataset.take_over(dataset)
 
 
 class PredictedTable(Callback):

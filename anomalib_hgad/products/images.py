@@ -16,6 +16,7 @@ from anomalib.data.utils import TestSplitMode, ValSplitMode
 
 from anomalib_hgad.data.folders import image_files
 from anomalib_hgad.data.images import read_checked
+from anomalib_hgad.data.layouts import normal_folders
 from anomalib_hgad.data.multi_class import MultiClass
 from anomalib_hgad.data.sources import check_names
 from anomalib_hgad.models.hgad.lightning_model import Hgad
@@ -75,7 +76,7 @@ def _for_training_alone(data: dict[str, Any]) -> dict[str, Any]:
     # All normal images are needed, and none is tested.
     arguments: dict[str, Any] = {"test_split_mode": TestSplitMode.NONE, "val_split_mode": ValSplitMode.NONE} | data
     one = {"root": root.resolve().parent, "categories": [root.resolve().name]}
-    if (root / (data.get("normal_dir") or "train/good")).is_dir():
+    if normal_folders(root, data.get("normal_dir")):
         return arguments | one
     if root.is_dir() and any(file.parent == root for file in image_files(root)):
         return arguments | one | {"normal_dir": "."}

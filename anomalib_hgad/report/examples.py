@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from anomalib.data.utils import read_image
 from anomalib.visualization.image.functional import overlay_image, visualize_anomaly_map
 from PIL import Image, ImageChops, ImageFilter
 
+from anomalib_hgad.data.folders import common_folder
+from anomalib_hgad.data.masks import read_masks, split_masks
 from anomalib_hgad.evaluation.predictions import Prediction
 from anomalib_hgad.report.figures import score
 from anomalib_hgad.report.run_files import RunFiles
@@ -94,7 +97,7 @@ def example(run: RunFiles, row: Prediction) -> Example:
     # Post-processed maps are between 0 and 1 with the threshold at 0.5: a colour means the same in all pictures.
     has_scale = run.threshold is not None
     heat = visualize_anomaly_map(anomaly_map, colormap=True, normalize=not has_scale).convert("RGB")
-    root = common_folder(run.predictions)
+    root = common_folder([Path(row.image_path) for row in run.predictions])
     return Example(
         row=row,
         name=Path(row.image_path).absolute().relative_to(root).as_posix(),
@@ -102,20 +105,14 @@ def example(run: RunFiles, row: Prediction) -> Example:
         wrong=None if row.pred_label is None else row.pred_label != row.gt_label,
         of_known_class=row.class_name in {None, *run.class_names},
         image=data_address(image),
-        mask=data_address(outlined(image, Path(row.mask_path))) if row.mask_path else None,
+        mask=data_address(outlined(image, split_masks(row.mask_path))) if row.mask_path else None,
         map=data_address(overlay_image(image, heat.resize(image.size), alpha=0.5)),
     )
 
 
-def common_folder(predictions: Sequence[Prediction]) -> Path:
-    """Deepest folder that all images are in."""
-    parents = [set(Path(row.image_path).absolute().parents) for row in predictions]
-    return max(set.intersection(*parents), key=lambda folder: len(folder.parts))
-
-
-def outlined(image: Image.Image, mask_path: Path) -> Image.Image:
-    """Image with the edge of its mask drawn in red."""
-    mask = Image.open(mask_path).convert("L").point(lambda value: 255 * (value > 0)).resize(image.size)
+def outlined(image: Image.Image, mask_files: Sequence[Path]) -> Image.Image:
+    """Image with the edge of its masks drawn in red."""
+    mask = Image.fromarray(np.uint8(255) * read_masks(mask_files)).resize(image.size)
     edge = ImageChops.difference(mask.filter(ImageFilter.MaxFilter(3)), mask.filter(ImageFilter.MinFilter(3)))
     result = image.copy()
     result.paste((230, 30, 50), mask=edge)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_auc_score, roc_curve
 
@@ -23,8 +26,9 @@ from anomalib_hgad.evaluation.predictions import Prediction
 from anomalib_hgad.models.hgad.criterion import StateFigures, kept_state
 
 NORMAL, ANOMALOUS = "#2f6f9f", "#d1495b"
+FONT = ["DejaVu Sans"]
 STYLE: dict[Any, Any] = {
-    "font.family": ["DejaVu Sans"],
+    "font.family": FONT,
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -47,9 +51,18 @@ def drawing(width: float, height: float) -> Iterator[tuple[Figure, list[Markup]]
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, svg
         text = io.StringIO()
-        figure.savefig(text, format="svg", dpi=160, metadata={"Date": None})
-    # What comes before the element belongs to files. Names of classes are drawn as paths: nothing of theirs is markup.
+        # A browser has the letters that the font lacks. Else letters are paths, the same on all machines.
+        lacking = {ord(letter) for item in figure.findobj(Text) for letter in item.get_text()} - _letters_of_font()
+        with mpl.rc_context({"svg.fonttype": "none"} if lacking else None), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            figure.savefig(text, format="svg", dpi=160, metadata={"Date": None})
+    # What comes before the element belongs to files. Names of classes are paths, or escaped: none is markup.
     svg.append(Markup(text.getvalue()[text.getvalue().index("<svg") :]))  # noqa: S704
+
+
+def _letters_of_font() -> set[int]:
+    """Letters that the font of the figures has, and line breaks, which it draws otherwise."""
+    return set(get_font(findfont(FontProperties(family=FONT))).get_charmap()) | {ord("\n")}
 
 
 def colours(count: int) -> list[tuple[float, ...]]:

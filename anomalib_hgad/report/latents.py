@@ -13,10 +13,11 @@ from typing import cast
 
 import numpy as np
 import torch
-from anomalib.data.utils import read_image, read_mask
+from anomalib.data.utils import read_image
 from sklearn.decomposition import PCA
 from torch.nn import functional as F
 
+from anomalib_hgad.data.masks import read_masks, split_masks
 from anomalib_hgad.evaluation.predictions import Prediction
 from anomalib_hgad.models.hgad.lightning_model import Hgad
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
@@ -68,7 +69,7 @@ def sample_latents(run: RunFiles) -> Sample:
         if not row.gt_label:
             normal.append(log_likelihood.numpy())
         elif row.mask_path:
-            mask = read_mask(row.mask_path, as_tensor=True).float()[None, None]
+            mask = torch.from_numpy(read_masks(split_masks(row.mask_path))).float()[None, None]
             inside = F.adaptive_avg_pool2d(mask, grid).flatten() > 0.5  # a position is what most of its pixels are
             anomalous_positions.append(log_likelihood[inside].numpy())
     return Sample(

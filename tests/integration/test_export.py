@@ -28,7 +28,7 @@ from tests.helpers.light import LIGHT
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("seeded")]
 
-CLASSES = ["bolt", "gear wheel", "nut"]
+CLASSES = ["bolt", "gear wheel", "볼트"]
 ONE_LEVEL = LIGHT | {"levels": {"layer2": [1.0]}, "flow_arguments": {"coupling_blocks": 1, "condition_dim": 16}}
 
 
@@ -47,7 +47,7 @@ def module() -> Hgad:
 
 @pytest.fixture(scope="module")
 def exported(module: Hgad, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("exported")
+    folder = tmp_path_factory.mktemp("exported 출력")
     return {"onnx": module.to_onnx(folder), "openvino": module.to_openvino(folder)}
 
 

@@ -15,6 +15,7 @@ from anomalib.data import AnomalibDataset, ImageBatch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from anomalib_hgad.common.checks import check_folder_names
 from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch, FeatureBatch
 from anomalib_hgad.data.class_names import check_known, claimed_class_names, datamodule_class_names, label_batch
 
@@ -84,11 +85,12 @@ class ClassLabels:
             The names.
 
         Raises:
-            ValueError: If the data has another number of classes than expected.
+            ValueError: If the data has another number of classes than expected, or a class has no name of a folder.
         """
         if datamodule is None:
             return [str(index) for index in range(self.num_classes or 1)]
         names = datamodule_class_names(datamodule)
+        check_folder_names("a class", names)
         if self.num_classes not in {None, len(names)}:
             msg = f"num_classes={self.num_classes}, but the data has {len(names)} classes: {', '.join(names)}. Leave "
             msg += "num_classes out to take it from the data."
@@ -145,12 +147,14 @@ class ClassLabels:
             The names.
 
         Raises:
-            ValueError: If the checkpoint is of another model, or if the training would be resumed on other classes.
+            ValueError: If the checkpoint is of another model, if a class of it has no name of a folder, or if the
+                training would be resumed on other classes.
         """
         if CLASS_NAMES_KEY not in checkpoint:
             msg = "Expected a checkpoint of anomalib_hgad.Hgad; this one is of another model."
             raise ValueError(msg)
         names = list(checkpoint[CLASS_NAMES_KEY])
+        check_folder_names("a class of the checkpoint", names)
         if resumes and set(names) != set(self.names):
             msg = f"The checkpoint was trained on the classes {', '.join(names)}, the data has "
             msg += f"{', '.join(self.names)}. A training can only be resumed on the classes it began with."

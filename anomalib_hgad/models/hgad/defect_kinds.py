@@ -241,5 +241,11 @@ def save_known(known: Mapping[str, KnownDefects], checkpoint: dict[str, Any]) ->
 
 
 def known_in(checkpoint: Mapping[str, Any]) -> dict[str, KnownDefects]:
-    """Known defects of a checkpoint."""
-    return {name: KnownDefects(**of_class) for name, of_class in checkpoint.get(KNOWN_KEY, {}).items()}
+    """Known defects of a checkpoint.
+
+    Raises:
+        ValueError: If a kind has no name of a folder.
+    """
+    known = {name: KnownDefects(**of_class) for name, of_class in checkpoint.get(KNOWN_KEY, {}).items()}
+    check_folder_names("a kind of defects of the checkpoint", (kind for of in known.values() for kind in of.kinds))
+    return known

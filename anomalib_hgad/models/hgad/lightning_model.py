@@ -31,6 +31,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from anomalib_hgad.common.backbones import image_statistics
 from anomalib_hgad.common.checks import check_choice, check_range
 from anomalib_hgad.data.batch import ClassImageBatch, FeatureBatch
+from anomalib_hgad.data.letters import accept_all_letters
 from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR
 from anomalib_hgad.models.base import PluginModel, height_and_width
 from anomalib_hgad.models.checkpoint import check_score
@@ -227,6 +228,7 @@ class Hgad(PluginModel, AnomalibModule):
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(size, *image_statistics(backbone))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
+        accept_all_letters()  # of folders to predict
         check_range("0 < {} < inf", num_classes=1 if num_classes is None else num_classes, lr=lr)
         check_range("0 < {} <= 1", position_share=position_share)
         self.loss_weights = checked_loss_weights(loss_weights)

@@ -26,6 +26,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from anomalib_hgad.common.backbones import image_statistics
 from anomalib_hgad.common.checks import check_range
+from anomalib_hgad.data.letters import accept_all_letters
 from anomalib_hgad.models.base import PluginModel, height_and_width
 from anomalib_hgad.models.schedule import total_steps
 from anomalib_hgad.models.uniad.torch_model import UniAdModel
@@ -142,6 +143,7 @@ class UniAd(PluginModel, AnomalibModule):
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(size, *image_statistics(backbone))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
+        accept_all_letters()  # of folders to predict
         check_range("0 < {} < inf", lr=lr, lr_drop_factor=lr_drop_factor)
         check_range("0 <= {} < 1", lr_drop_start=lr_drop_start)
         self.lr = lr

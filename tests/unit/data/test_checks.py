@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -121,6 +122,66 @@ def test_no_normal_training_image(root: Path, form: type[MultiClass]) -> None:
 
 
 @FORMS
+@pytest.mark.parametrize("above", ["products", ".cache"])
+def test_hidden_images_are_not_used(tmp_path: Path, form: type[MultiClass], above: str) -> None:
+    """They are those of editors and systems; what is above the class's folder does not matter."""
+    root = tmp_path / above
+    for name in ("bottle", "tile"):
+        trees.mvtec_class(root / name)
+        for hidden in ("train/good/._000.png", "test/good/.x.png"):
+            trees.write_image(root / name / hidden)
+        if form is not dataset_form:
+            trees.write_image(root / "bottle/train/good/.ipynb_checkpoints/000.png")
+    datamodule = form(root)
+    datamodule.setup()
+    for data in (datamodule.train_data, datamodule.test_data):
+        paths = [Path(path).relative_to(root.resolve()) for path in data.samples["image_path"]]
+        assert len(paths) >= 5
+        assert not [path for path in paths if any(part.startswith(".") for part in path.parts)]
+
+
+def test_anomalies_are_made_of_no_hidden_image(tmp_path: Path) -> None:
+    """The hidden ones, which are cut short, are never read."""
+    trees.mvtec_class(tmp_path / "tile", train=8, good=0, bad=0)
+    for number in range(8):
+        path = trees.write_image(tmp_path / "tile/train/good/.old" / f"{number}.png")
+        path.write_bytes(path.read_bytes()[:1000])
+    datamodule = MultiClass(root=tmp_path, val_split_mode="synthetic", test_split_mode="none", num_workers=0)
+    datamodule.setup()
+    assert len(datamodule.train_data) + len(datamodule.val_data) == 8
+
+
+def test_hidden_images_that_a_dataset_wants_masks_of(root: Path) -> None:
+    """They are named; the form that leaves them out is, too."""
+    trees.write_image(root / "tile/test/.ipynb_checkpoints/000-checkpoint.png")
+    with pytest.raises(ValueError, match=r"1 images are hidden: .*000-checkpoint\.png\. Remove them .* as root, witho"):
+        dataset_form(root).setup()
+    folder_form(root).setup()
+
+
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_images_that_a_dataset_does_not_read_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, all_of_them: bool
+) -> None:
+    """By the ending of their names; MVTec AD has .png alone. The form that reads them is named too."""
+    trees.mvtec_class(tmp_path / "tile", suffix=".jpg" if all_of_them else ".png")
+    more = trees.write_image(tmp_path / "tile/train/good/more.jpg")
+    message = (
+        r"\d+ images are left out, for MVTecAD reads \.png, \.PNG alone: .*\.jpg.*\. Convert them, or give .* as root"
+    )
+    if all_of_them:
+        with pytest.raises(ValueError, match=rf"'tile' cannot be set up by MVTecAD: {message}"):
+            dataset_form(tmp_path).setup()
+    else:
+        dataset_form(tmp_path).setup()
+        assert re.search(rf"'tile': {message}", caplog.text)
+    datamodule = folder_form(tmp_path)
+    datamodule.setup()
+    assert str(more) in set(datamodule.train_data.samples["image_path"])
+    assert len(datamodule.train_data) == 5
+
+
+@FORMS
 def test_empty_class(root: Path, form: type[MultiClass]) -> None:
     """A class's folder may not be without images."""
     shutil.rmtree(root / "bottle")
@@ -160,6 +221,74 @@ def test_folder_names(tmp_path: Path) -> None:
         MultiClass(root=tmp_path, normal_dir="good", abnormal_dir="bat")
     with pytest.raises(ValueError, match=r"abnormal_dir='bad' without normal_dir"):
         MultiClass(root=tmp_path, abnormal_dir="bad")
+
+
+@pytest.mark.parametrize("folder", ["Good", "GOOD"])
+def test_good_in_any_case_is_good(root: Path, folder: str) -> None:
+    """In the training as well."""
+    for split in ("train", "test"):
+        (root / "tile" / split / "good").rename(root / "tile" / split / folder)
+    datamodule = folder_form(root)
+    datamodule.setup()
+    for data, normal in ((datamodule.train_data, 4), (datamodule.test_data, 2)):
+        rows = data.samples[data.samples["class_name"] == "tile"]
+        assert (rows["label_index"] == 0).sum() == normal
+        paths = rows.loc[rows["label_index"] == 0, "image_path"]
+        assert {Path(path).parent.name for path in paths} == {folder}
+
+
+@pytest.mark.parametrize("name", ["OK", "normal", "Defect-free", "good_2", "goods", "no defect"])
+@pytest.mark.parametrize("beside", [False, True])
+def test_folder_that_may_be_one_of_normal_images_is_named(root: Path, name: str, beside: bool) -> None:
+    """It would be one of anomalies."""
+    trees.write_image(root / "tile/test" / name / "x.png")
+    if not beside:
+        shutil.rmtree(root / "tile/test/good")
+    with pytest.raises(ValueError, match=rf"'tile': .*test/{name} may hold normal images .* Rename it to 'good'"):
+        folder_form(root)
+
+
+@pytest.mark.parametrize("name", ["Good", "OK"])
+def test_folder_that_a_dataset_takes_for_one_of_anomalies_is_named(root: Path, name: str) -> None:
+    (root / "tile/test/good").rename(root / "tile/test" / name)
+    with pytest.raises(ValueError, match=rf"'tile' .*test/{name} may hold normal images .* Rename it, as 'good'"):
+        dataset_form(root).setup()
+
+
+def test_folder_whose_images_have_masks_is_none_of_normal_ones(root: Path) -> None:
+    (root / "tile/test/crack").rename(root / "tile/test/clean")
+    (root / "tile/ground_truth/crack").rename(root / "tile/ground_truth/clean")
+    datamodule = folder_form(root)
+    datamodule.setup()
+    assert datamodule.test_data.samples["label_index"].sum() == 14
+
+
+def test_class_without_normal_test_images_says_what_it_takes_for_anomalous(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By their names nobody can tell."""
+    (root / "tile/test/good").rename(root / "tile/test/batch 7")
+    folder_form(root)
+    (message,) = caplog.messages
+    assert message.startswith("Class 'tile' has no normal images in test/good: all images in ")
+    assert "tile/test/batch 7" in message
+
+
+@pytest.mark.parametrize("place", ["test", "train", "ground_truth"])
+def test_images_beside_the_folders_are_named(root: Path, place: str) -> None:
+    """They are in none of them, and would be left out."""
+    trees.write_image(root / "tile" / place / "007.png")
+    with pytest.raises(
+        ValueError, match=rf"'tile': 1 images lie directly in .*tile/{place}: .*007\.png\. Put them into"
+    ):
+        folder_form(root)
+
+
+def test_training_images_beside_the_good_ones_are_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trees.write_image(root / "tile/train/more/007.png")
+    folder_form(root)
+    (message,) = caplog.messages
+    assert "tile/train/more are not used: only train/good is" in message
 
 
 def test_masks_named_unlike_their_images(root: Path) -> None:
@@ -209,14 +338,14 @@ def test_masks_are_paired_by_name(tmp_path: Path, image: str, mask: str, paired:
     mask_path = tmp_path / "masks" / mask
     mask_path.parent.mkdir(parents=True)
     mask_path.touch()
-    assert pair_masks(tmp_path / "bad", tmp_path / "masks") == {image_path: mask_path if paired else None}
+    assert pair_masks(tmp_path / "bad", tmp_path / "masks") == {image_path: [mask_path] if paired else []}
 
 
 def test_mask_goes_to_the_longest_name(tmp_path: Path) -> None:
     """``a_1_mask`` is the mask of ``a_1``, not of ``a``."""
     images = [trees.write_image(tmp_path / f"bad/{name}.png") for name in ("a", "a_1")]
     mask = trees.write_mask(tmp_path / "masks/a_1_mask.png")
-    assert pair_masks(tmp_path / "bad", tmp_path / "masks") == {images[0]: None, images[1]: mask}
+    assert pair_masks(tmp_path / "bad", tmp_path / "masks") == {images[0]: [], images[1]: [mask]}
 
 
 def test_ways_to_say_that_there_is_no_mask(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Seque
 from torchvision.transforms.v2 import Resize
 
 from anomalib_hgad.data.dataset import ClassPart, MaskBatchSampler, MultiClassDataset
+from anomalib_hgad.data.hold_out import hold_out
 from tests.helpers import trees
 
 
@@ -122,6 +123,19 @@ def test_truncated_file(dataset: MultiClassDataset) -> None:
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(OSError, match=f"Image .*{path.name} of class 'nut' cannot be read"):
         dataset[6]
+
+
+def test_files_that_are_gone_are_named(dataset: MultiClassDataset) -> None:
+    """When they are read, and when a training holds others out before."""
+    paths = [Path(dataset.samples["image_path"][row]) for row in (1, 7)]
+    for path in paths:
+        path.unlink()
+    for row, path in zip((1, 7), paths, strict=True):
+        with pytest.raises(OSError, match=rf"Image .*{path.name} of class .* cannot be read: .*put it back, or start"):
+            dataset[row]
+    message = rf"2 images are gone since the data was set up: .*{paths[0].name}, .*{paths[1].name}\. Put them back"
+    with pytest.raises(FileNotFoundError, match=message):
+        hold_out(dataset, 0.1)
 
 
 def batches(sampler: MaskBatchSampler) -> list[str]:

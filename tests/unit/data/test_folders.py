@@ -15,6 +15,7 @@ from anomalib_hgad.data.folders import (
     category_folder,
     check_permission,
     image_files,
+    is_hidden,
     listed,
     mask_files,
     mask_names,
@@ -40,6 +41,18 @@ def test_images_are_found_below_by_their_endings(tmp_path: Path) -> None:
     (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere.png")
     assert names(tmp_path, image_files(tmp_path)) == ["a.JPG", "b.png", "e.bmp", "sub/deep/c.Tiff"]
     assert image_files(tmp_path / "missing") == []
+
+
+def test_hidden_images_are_left_out(tmp_path: Path) -> None:
+    """As those that Jupyter and macOS leave; what is above the folder does not matter."""
+    root = tmp_path / ".cache/set"
+    tree(root, "a.png", ".ipynb_checkpoints/a-checkpoint.png", "._a.png", "sub/.thumbs/deep/a.png", "sub/b.png")
+    assert names(root, image_files(root)) == ["a.png", "sub/b.png"]
+    assert names(root, image_files(root / "sub/.thumbs")) == ["sub/.thumbs/deep/a.png"]
+    assert [is_hidden(root / "sub/.thumbs/deep/a.png", [root, root / folder]) for folder in ("sub", "sub/.thumbs")] == [
+        True,
+        False,
+    ]
 
 
 def test_subfolders_are_those_in_sight(tmp_path: Path) -> None:
@@ -77,23 +90,29 @@ def test_mask_files_are_those_that_are_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "masks", "expected"),
     [
-        (["1.png", "10.png"], ["1_mask.png", "10_mask.png"], {"1.png": "1_mask.png", "10.png": "10_mask.png"}),
-        (["000.png"], ["gt-000.bmp"], {"000.png": "gt-000.bmp"}),
-        (["a_b.png", "a.png"], ["a_b_mask.png"], {"a_b.png": "a_b_mask.png", "a.png": None}),
-        (["x/1.png", "y/1.png"], ["y/1_mask.png"], {"x/1.png": None, "y/1.png": "y/1_mask.png"}),
-        (["1.png"], ["11.png", "mask1.png"], {"1.png": None}),
-        (["1.jpg"], ["1.png"], {"1.jpg": "1.png"}),
-        (["1.jpg"], [], {"1.jpg": None}),
+        (["1.png", "10.png"], ["1_mask.png", "10_mask.png"], {"1.png": ["1_mask.png"], "10.png": ["10_mask.png"]}),
+        (["000.png"], ["gt-000.bmp"], {"000.png": ["gt-000.bmp"]}),
+        (["a_b.png", "a.png"], ["a_b_mask.png"], {"a_b.png": ["a_b_mask.png"], "a.png": []}),
+        (["x/1.png", "y/1.png"], ["y/1_mask.png"], {"x/1.png": [], "y/1.png": ["y/1_mask.png"]}),
+        (["1.png"], ["11.png", "mask1.png"], {"1.png": []}),
+        (["1.jpg"], ["1.png"], {"1.jpg": ["1.png"]}),
+        (["1.jpg"], [], {"1.jpg": []}),
+        (["1.png"], ["1_mask_1.png", "1_mask_0.png"], {"1.png": ["1_mask_0.png", "1_mask_1.png"]}),
+        (["볼.png"], ["볼트_mask.png", "볼_mask.png"], {"볼.png": ["볼_mask.png"]}),
+        (["für.png"], ["fu\u0308r_mask.png"], {"für.png": ["fu\u0308r_mask.png"]}),
     ],
-    ids=["numbers", "before", "longest", "below the same folder", "part of a name", "other ending", "none"],
+    ids=[
+        *("numbers", "before", "longest", "below the same folder", "part of a name", "other ending", "none"),
+        *("several", "other letters", "letters taken apart"),
+    ],
 )
-def test_masks_are_paired(tmp_path: Path, images: list[str], masks: list[str], expected: dict[str, str | None]) -> None:
+def test_masks_are_paired(tmp_path: Path, images: list[str], masks: list[str], expected: dict[str, list[str]]) -> None:
     tree(tmp_path / "images", *images)
     tree(tmp_path / "masks", *masks)
     found = pair_masks(tmp_path / "images", tmp_path / "masks")
     assert found == {
-        tmp_path / "images" / image: None if mask is None else tmp_path / "masks" / mask
-        for image, mask in expected.items()
+        tmp_path / "images" / image: [tmp_path / "masks" / mask for mask in of_image]
+        for image, of_image in expected.items()
     }
 
 

@@ -84,3 +84,13 @@ def test_empty_folder_is_named(model: Hgad, tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     with pytest.raises(ValueError, match=r"Found 0 images in .*nothing"):
         predict(model, tmp_path / "nothing")
+
+
+def test_hidden_images_are_not_predicted(model: Hgad, tmp_path: Path) -> None:
+    """A file that is asked for by its name is."""
+    for name in ("a.png", ".ipynb_checkpoints/a-checkpoint.png", "._a.png", "sub/b.png"):
+        write_image(tmp_path / ".cache/line" / name)
+    batches = predict(model, tmp_path / ".cache/line")
+    assert [Path(path).name for batch in batches for path in batch.image_path] == ["a.png", "b.png"]
+    (batch,) = predict(model, tmp_path / ".cache/line/._a.png")
+    assert Path(batch.image_path[0]).name == "._a.png"

@@ -103,6 +103,31 @@ def test_subfolders_with_named_folders(tmp_path: Path) -> None:
         assert (mask and Path(mask).name) == expected
 
 
+def test_several_folders_of_a_kind(tmp_path: Path) -> None:
+    """Each with its masks; files of one name in two of them are two images."""
+    bolt = trees.folder_class(tmp_path / "bolt", good=4, bad=3)
+    for folder in ("bad", "masks"):
+        (bolt / folder).rename(bolt / f"{folder} 1")
+    other = trees.folder_class(tmp_path / "other", good=2, bad=2)
+    for folder in ("bad", "masks", "good"):
+        (other / folder).rename(bolt / f"{folder} 2")
+    other.rmdir()
+    folders = {"normal_dir": ["good", "good 2"], "abnormal_dir": ["bad 1", "bad 2"], "mask_dir": ["masks 1", "masks 2"]}
+    datamodule = MultiClass(root=tmp_path, **folders, val_split_mode="none", test_split_ratio=0.5, num_workers=0)
+    datamodule.setup()
+    assert (len(datamodule.train_data), len(datamodule.test_data)) == (3, 3 + 5)
+    masks = {item.image_path: item.mask_path for item in datamodule.test_data if item.gt_label}
+    assert len(masks) == 5
+    for image, mask in masks.items():
+        image_folder, mask_folder = (Path(path).parent.name for path in (image, mask))
+        assert mask_folder == image_folder.replace("bad", "masks")
+        assert Path(mask).stem == f"{Path(image).stem}_mask"
+    with pytest.raises(ValueError, match=r"Expected a mask_dir for each abnormal_dir, .*got mask_dir='masks 1' and"):
+        MultiClass(root=tmp_path, **folders | {"mask_dir": "masks 1"})
+    with pytest.raises(FileNotFoundError, match=r"Expected a folder 'bad 3' in the classes of"):
+        MultiClass(root=tmp_path, **folders | {"abnormal_dir": ["bad 1", "bad 3"]})
+
+
 @pytest.mark.parametrize("val_split_mode", ["same_as_test", "from_test", "from_train", "synthetic"])
 def test_datamodules_keep_their_own_splitting(tmp_path: Path, val_split_mode: str) -> None:
     """A class is split just as its datamodule alone splits it; classes come in the given order."""
@@ -297,6 +322,21 @@ def test_command_line_with_dataset(tmp_path: Path) -> None:
     assert parser.instantiate_classes(config).data.class_names == ["cable", "tile"]
     again = parser.parse_object(yaml.safe_load(parser.dump(config)))
     assert parser.instantiate_classes(again).data.sources[0].datamodule.val_split_mode == "from_test"
+
+
+def test_command_line_with_several_folders(tmp_path: Path) -> None:
+    """A list is a list, and one name is a name."""
+    trees.folder_class(tmp_path / "bolt")
+    (tmp_path / "bolt/worse").mkdir()
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(AnomalibDataModule, "data")
+    arguments = ["--data.root", str(tmp_path), "--data.normal_dir", "good", "--data.abnormal_dir", "[bad,worse]"]
+    config = parser.parse_args(["--data", "MultiClass", *arguments])
+    again = parser.parse_object(yaml.safe_load(parser.dump(config)))
+    for parsed in (config, again):
+        assert parsed.data.init_args.normal_dir == "good"
+        assert parsed.data.init_args.abnormal_dir == ["bad", "worse"]
+    assert len(parser.instantiate_classes(again).data.sources) == 1
 
 
 def test_name_is_that_of_the_common_folder(tmp_path: Path) -> None:

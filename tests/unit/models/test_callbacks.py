@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from anomalib.visualization import ImageVisualizer
 from lightning.pytorch import Callback
 
 from anomalib_hgad import Hgad, MultiClass, UniAd
+from anomalib_hgad.evaluation.pictures import SeparatePictures
 from anomalib_hgad.evaluation.predictions import PREDICTED_FILE, read_predictions, read_table
 from tests.helpers import trees
 from tests.helpers.engines import engine
@@ -83,6 +85,22 @@ def test_folder_of_images_without_truth(tested: tuple[Hgad, Path], data: MultiCl
     assert read_table(table) == rows[1:]
     engine(tmp_path).predict(model, data_path=tmp_path / "line", return_predictions=False)
     assert read_table(table) == rows[1:]
+
+
+def test_pictures_of_predictions_are_kept_apart(tested: tuple[Hgad, Path], tmp_path: Path) -> None:
+    """In one run and in two. Those of a test are replaced by the next test alone."""
+    model, _ = tested
+    model.visualizer = ImageVisualizer()
+    for line in ("bolt", "nut"):
+        trees.write_image(tmp_path / "parts" / line / "cam1/0.png")
+    run = engine(tmp_path / "results")
+    for folder in ("parts", "parts/bolt", "parts/nut"):
+        run.predict(model, data_path=tmp_path / folder, return_predictions=False)
+    images = Path(run.trainer.default_root_dir) / "images"
+    pictures = ["bolt/cam1/0.png", "nut/cam1/0.png", "0.png", "0_1.png"]
+    assert sorted(path.relative_to(images).as_posix() for path in images.rglob("*.png")) == sorted(pictures)
+    assert type(model.visualizer) is SeparatePictures
+    model.visualizer = None
 
 
 def test_other_model(data: MultiClass, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from anomalib.data import ImageBatch
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch
-from anomalib_hgad.models.hgad.class_labels import ClassLabels, with_class_fields
+from anomalib_hgad.models.hgad.class_labels import CLASS_NAMES_KEY, ClassLabels, with_class_fields
 
 
 def labels(*names: str, num_classes: int | None = None) -> ClassLabels:
@@ -87,6 +87,17 @@ def test_checkpoint_keeps_the_names_in_order() -> None:
         labels("nut", "gear").names_in(checkpoint, resumes=True)
     with pytest.raises(ValueError, match="this one is of another model"):
         labels().names_in({}, resumes=False)
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mbolt", "a\nb", "a/b", "..", "", "\udcff", 5])
+def test_names_that_no_folder_has_are_refused(name: Any) -> None:
+    """A checkpoint may come from anywhere; none is made with such a name."""
+    with pytest.raises(ValueError, match="The name of a class of the checkpoint is the name of its folder") as info:
+        labels().names_in({CLASS_NAMES_KEY: ["nut", name]}, resumes=False)
+    assert str(info.value).isprintable()
+    if isinstance(name, str):
+        with pytest.raises(ValueError, match="The name of a class is the name of its folder"):
+            labels().names_of(SimpleNamespace(class_names=["nut", name]))
 
 
 def test_plain_batch_gets_class_fields() -> None:

@@ -1,0 +1,220 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The folders of a class: which hold normal images, which anomalous ones, and which their masks."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from anomalib_hgad.data.class_folder import ClassFolder
+from anomalib_hgad.data.folders import check_permission, image_files, listed, subfolders
+
+logger = logging.getLogger(__name__)
+
+GOOD = "good"
+"""Name of the folders of normal images in MVTec layout."""
+
+ALIKE = {
+    *(
+        "accept",
+        "accepted",
+        "anomalyfree",
+        "clean",
+        "correct",
+        "defectfree",
+        "fine",
+        "flawless",
+        "goods",
+        "gut",
+        "healthy",
+    ),
+    *(
+        "intact",
+        "io",
+        "negative",
+        "noanomaly",
+        "nodefect",
+        "nodefects",
+        "nominal",
+        "nonanomalous",
+        "nondefective",
+        "normal",
+    ),
+    *("ok", "okay", "pass", "passed", "perfect", "undamaged"),
+}
+"""Names that say the same of images as :data:`GOOD`, without the characters between their words."""
+
+
+@dataclass(frozen=True)
+class FolderNames:
+    """Names of the folders in a class's folder. Without ``normal_dir``, the classes have MVTec layout.
+
+    MVTec layout is ``train/good``, ``test/good``, ``test/KIND`` and ``ground_truth/KIND``.
+
+    Attributes:
+        normal_dir: Folder of normal training images, or several.
+        normal_test_dir: Folder of normal test images, or several.
+        abnormal_dir: Folder of anomalous test images, or several.
+        mask_dir: Folder of their masks; one for each folder of anomalous images, in that order.
+    """
+
+    normal_dir: list[str] | str | None
+    normal_test_dir: list[str] | str | None
+    abnormal_dir: list[str] | str | None
+    mask_dir: list[str] | str | None
+
+    def of(self, argument: str) -> list[str]:
+        """Names that an argument gives."""
+        given = getattr(self, argument)
+        return [given] if isinstance(given, str) else list(given or [])
+
+
+@dataclass(frozen=True)
+class ClassFolders:
+    """The folders of one class.
+
+    Attributes:
+        normal: Those of normal training images.
+        normal_test: Those of normal test images.
+        masks: Those of anomalous images, each with that of its masks.
+        mask_places: All folders that have masks in them, if there are any.
+    """
+
+    normal: list[Path]
+    normal_test: list[Path]
+    masks: dict[Path, Path | None]
+    mask_places: list[Path]
+
+
+def check_named_folders(root: Path, places: Sequence[Path], folders: FolderNames) -> None:
+    """Check that folder names make sense, and that each is there in some class.
+
+    Args:
+        root: Folder of the classes.
+        places: Folders of the classes that are taken.
+        folders: What was given.
+
+    Raises:
+        ValueError: If names come without those that they belong to.
+        FileNotFoundError: If no class has a folder.
+    """
+    for argument in (field.name for field in fields(folders)):
+        given = getattr(folders, argument)
+        if given is not None and not folders.of("normal_dir"):
+            msg = f"Got {argument}={given!r} without normal_dir. Give normal_dir too, or neither for MVTec layout."
+            raise ValueError(msg)
+        for folder in folders.of(argument):
+            if argument != "normal_dir" and not any((place / folder).is_dir() for place in places):
+                msg = f"Expected a folder {folder!r} in the classes of {root}, but none has it. Correct {argument}."
+                raise FileNotFoundError(msg)
+    masks, abnormal = folders.of("mask_dir"), folders.of("abnormal_dir")
+    if masks and len(masks) != len(abnormal):
+        msg = f"Expected a mask_dir for each abnormal_dir, in the same order, got mask_dir={folders.mask_dir!r} and "
+        msg += f"abnormal_dir={folders.abnormal_dir!r}. Give as many of both, or no mask_dir."
+        raise ValueError(msg)
+
+
+def class_folder(folder: Path, names: FolderNames, **kwargs: Any) -> ClassFolder:  # noqa: ANN401
+    """Make the datamodule of one class's folder, leaving out folders without images.
+
+    Args:
+        folder: The folder.
+        names: Names of the folders in it.
+        **kwargs: Further arguments of anomalib's ``Folder``.
+
+    Returns:
+        The datamodule.
+
+    Raises:
+        FileNotFoundError: If it has no folder of normal training images.
+        ValueError: If images lie where none are expected, or in a folder that may be one of normal images.
+        PermissionError: If a folder cannot be read.
+    """
+    check_permission(folder)
+    found = _mvtec_layout(folder) if names.normal_dir is None else _named_layout(folder, names)
+    if not any(place.is_dir() for place in found.normal):
+        msg = (
+            f"Class {folder.name!r}: expected normal training images in {listed(found.normal)}, but there is no such "
+            f"folder. Add it, remove {folder}, choose the classes with categories, or give the name of the folder as "
+            "normal_dir."
+        )
+        raise FileNotFoundError(msg)
+    there = [place.resolve() for place in found.normal if place.is_dir()]
+    return ClassFolder(
+        name=folder.name,
+        root=folder,
+        normal_dirs=[place for place in there if image_files(place)] or there,
+        normal_test_dirs=[place.resolve() for place in found.normal_test if image_files(place)],
+        mask_dirs={images.resolve(): masks for images, masks in found.masks.items() if image_files(images)},
+        mask_places=found.mask_places,
+        **kwargs,
+    )
+
+
+def normal_folders(folder: Path, normal_dir: list[str] | str | None) -> list[Path]:
+    """Folders of normal training images in the folder of a class that are there.
+
+    Args:
+        folder: The folder.
+        normal_dir: Their names; ``None`` for MVTec layout.
+    """
+    if normal_dir is None:
+        return [place for place in subfolders(folder / "train") if is_good(place)]
+    names = [normal_dir] if isinstance(normal_dir, str) else normal_dir
+    return [folder / name for name in names if (folder / name).is_dir()]
+
+
+def _named_layout(folder: Path, names: FolderNames) -> ClassFolders:
+    abnormal = [folder / name for name in names.of("abnormal_dir")]
+    masks = [folder / name for name in names.of("mask_dir")]
+    without: list[Path | None] = [None] * len(abnormal)
+    return ClassFolders(
+        [folder / name for name in names.of("normal_dir")],
+        [folder / name for name in names.of("normal_test_dir")],
+        dict(zip(abnormal, masks or without, strict=True)),
+        masks,
+    )
+
+
+def _mvtec_layout(folder: Path) -> ClassFolders:
+    for place, belongs in (("train", GOOD), ("test", f"{GOOD} or KIND"), ("ground_truth", "KIND")):
+        if stray := [file for file in image_files(folder / place) if file.parent == folder / place]:
+            msg = f"Class {folder.name!r}: {len(stray)} images lie directly in {folder / place}: {listed(stray)}. Put "
+            msg += f"them into {place}/{belongs}, or give the names of your folders by normal_dir and the like."
+            raise ValueError(msg)
+    normal = normal_folders(folder, None)
+    if unused := [place for place in subfolders(folder / "train") if place not in normal and image_files(place)]:
+        logger.warning("Class %r: images in %s are not used: only train/good is.", folder.name, listed(unused))
+    kinds = [kind for kind in subfolders(folder / "test") if not is_good(kind) and image_files(kind)]
+    masks = {kind: folder / "ground_truth" / kind.name for kind in kinds}
+    if alike := [kind for kind in kinds if is_like_good(kind.name) and not image_files(masks[kind])]:
+        msg = f"Class {folder.name!r}: {listed(alike)} may hold normal images by its name, but all folders in test but "
+        msg += f"'{GOOD}' hold anomalous ones. Rename it to '{GOOD}', or after what is wrong with its images."
+        raise ValueError(msg)
+    normal_test = [place for place in subfolders(folder / "test") if is_good(place)]
+    if kinds and not any(image_files(place) for place in normal_test):
+        logger.warning(
+            "Class %r has no normal images in test/good: all images in %s are taken for anomalous, and normal test "
+            "images are taken from the training images.",
+            folder.name,
+            listed(kinds),
+        )
+    mask_places = [place for place in subfolders(folder / "ground_truth") if not is_good(place)]
+    return ClassFolders(normal or [folder / "train" / GOOD], normal_test, dict(masks), mask_places)
+
+
+def is_good(folder: Path) -> bool:
+    """Whether a folder is one of normal images in MVTec layout."""
+    return folder.name.casefold() == GOOD
+
+
+def is_like_good(name: str) -> bool:
+    """Whether a folder is called as if its images were normal, as ``OK``, ``good_2`` or ``defect-free``."""
+    words = re.findall(r"[^\W\d_]+", name.casefold())
+    return "".join(words) in ALIKE or words[:1] == [GOOD]

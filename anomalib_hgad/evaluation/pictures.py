@@ -1,0 +1,96 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Pictures of predictions, of which none takes the place of another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from anomalib.data import ImageBatch, ImageItem
+from anomalib.models import AnomalibModule
+from anomalib.utils.path import generate_output_filename
+from anomalib.visualization import ImageVisualizer
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from anomalib_hgad.data.folders import common_folder
+
+
+class SeparatePictures(ImageVisualizer):
+    """anomalib's visualizer, but every image has a picture of its own.
+
+    anomalib keeps of the path of an image no more than its last folder where it does not find the name of the
+    datamodule in it: the pictures of ``bolt/cam1/0.png`` and ``nut/cam1/0.png`` are one file. Here a prediction keeps
+    all folders below the one that is predicted. If there is a picture already, the new one is ``0_1.png``; a test alone
+    replaces those of an earlier test.
+    """
+
+    _taken: set[Path]
+    _root: Path | None
+
+    @classmethod
+    def take_over(cls, visualizer: object) -> None:
+        """Let a visualizer of anomalib be one of these; one that a user has derived stays as it is."""
+        if type(visualizer) is ImageVisualizer:
+            visualizer.__class__ = cls
+
+    def on_test_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Forget the pictures of an earlier run."""
+        del trainer, pl_module
+        self._taken = set()
+
+    on_predict_start = on_test_start
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: AnomalibModule,
+        outputs: ImageBatch,
+        batch: ImageBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Save the pictures of a batch, of a test or of a prediction."""
+        del pl_module, outputs
+        if batch_idx == 0:
+            self._root = _predicted_folder(trainer, dataloader_idx)
+        for item in batch:
+            picture = self.visualize(item)
+            if picture is not None:
+                place = self._free(self._place(item, trainer), replaces=trainer.state.fn == TrainerFn.TESTING)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                picture.save(place)
+                self._taken.add(place)
+
+    def _place(self, item: ImageItem, trainer: Trainer) -> Path:
+        """Where a picture belongs."""
+        # Not kept, as anomalib does: the next run of the model may have another folder.
+        folder = Path(self.output_dir or Path(trainer.default_root_dir) / "images")
+        path = Path(item.image_path or "")
+        if self._root is not None and path.is_relative_to(self._root):
+            return folder / path.relative_to(self._root)
+        datamodule = getattr(trainer, "datamodule", None)
+        names = {"dataset_name": getattr(datamodule, "name", None), "category": getattr(datamodule, "category", None)}
+        return Path(generate_output_filename(path, folder, **names, mkdir=False))
+
+    def _free(self, place: Path, *, replaces: bool) -> Path:
+        """The same place, or with a number where another picture is there."""
+        places = (place.with_stem(f"{place.stem}_{number}") if number else place for number in count())
+        return next(free for free in places if free not in self._taken and (replaces or not free.exists()))
+
+
+def _predicted_folder(trainer: Trainer, loader_number: int) -> Path | None:
+    """Folder of the images that are predicted without a datamodule; ``None`` if there is one, or none is known."""
+    if trainer.state.fn != TrainerFn.PREDICTING or getattr(trainer, "datamodule", None) is not None:
+        return None
+    loaders: Any = trainer.predict_dataloaders
+    if isinstance(loaders, Mapping):
+        loaders = list(loaders.values())
+    loader = loaders[loader_number] if isinstance(loaders, Sequence) else loaders
+    paths = getattr(getattr(loader, "dataset", None), "image_filenames", None)
+    # anomalib's items follow links.
+    return common_folder([Path(path).resolve() for path in paths]) if paths else None
