@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from anomalib.data import ImageBatch
 
 from anomalib_hgad.common.files import write_text
@@ -74,11 +75,13 @@ COLUMNS = {field.name: object for field in fields(Prediction)} | {
 """Columns of the file and their types in pandas."""
 
 
-def predictions_of_batch(batch: ImageBatch) -> list[Prediction]:
+def predictions_of_batch(batch: ImageBatch, raw_score: torch.Tensor | None = None) -> list[Prediction]:
     """What a model said of a batch of images whose files are known.
 
     Args:
         batch: Batch with predictions.
+        raw_score: Scores before the post-processing, shape (B,), of a batch without a field for them.
+            Defaults to ``None``, not known.
 
     Returns:
         One for each image; none if the files are not known.
@@ -92,7 +95,7 @@ def predictions_of_batch(batch: ImageBatch) -> list[Prediction]:
         "gt_label": _column(batch, "gt_label", len(paths)),
         "pred_label": _column(batch, "pred_label", len(paths)),
         "pred_score": _column(batch, "pred_score", len(paths)),
-        "raw_score": _column(batch, "raw_score", len(paths)),
+        "raw_score": _column(batch, "raw_score", len(paths), raw_score),
         "novelty": _column(batch, "novelty", len(paths)),
         "scored_class_name": _column(batch, "scored_class_name", len(paths)),
         "defect_kind": _column(batch, "defect_kind", len(paths)),
@@ -104,8 +107,9 @@ def predictions_of_batch(batch: ImageBatch) -> list[Prediction]:
     return [row if row.defect_kind and row.raises_alarm else replace(row, defect_kind=None) for row in rows]
 
 
-def _column(batch: ImageBatch, name: str, length: int) -> list[Any]:
-    values = getattr(batch, name, None)
+def _column(batch: ImageBatch, name: str, length: int, otherwise: torch.Tensor | None = None) -> list[Any]:
+    if (values := getattr(batch, name, None)) is None:
+        values = otherwise
     return [None] * length if values is None else list(values if isinstance(values, list) else values.tolist())
 
 

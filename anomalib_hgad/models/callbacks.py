@@ -16,6 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_hgad.common.processes import gather_objects
 from anomalib_hgad.data.images import NamingPredictDataset
+from anomalib_hgad.evaluation.post_processing import remove_labels_without_meaning, warn_of_missing_labels
 from anomalib_hgad.evaluation.predictions import PREDICTED_FILE, Prediction, predictions_of_batch, write_predictions
 
 
@@ -30,6 +31,44 @@ class NamedImages(Callback):
             dataset = getattr(loader, "dataset", None)
             if type(dataset) is PredictDataset:
                 dataset.__class__ = NamingPredictDataset
+
+
+class MeaningfulLabels(Callback):
+    """Takes out labels that anomalib gives where there was no validation, and says so; right after the post-processor.
+
+    Without a threshold it compares raw scores with 0.5.
+    """
+
+    def on_train_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Say that a training without a validation leaves no threshold."""
+        del trainer
+        warn_of_missing_labels(pl_module.post_processor)
+
+    def on_test_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Say that a test has no labels."""
+        del trainer
+        warn_of_missing_labels(pl_module.post_processor)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Say that a prediction has no labels."""
+        del trainer
+        warn_of_missing_labels(pl_module.post_processor)
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: AnomalibModule, outputs: ImageBatch, *args: Any) -> None:  # noqa: ANN401
+        """Take labels out of a batch of a test."""
+        del trainer, args
+        remove_labels_without_meaning(outputs, pl_module.post_processor)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: AnomalibModule,
+        outputs: ImageBatch,
+        *args: Any,  # noqa: ANN401
+    ) -> None:
+        """Take labels out of a batch of a prediction."""
+        del trainer, args
+        remove_labels_without_meaning(outputs, pl_module.post_processor)
 
 
 class PredictedTable(Callback):

@@ -21,7 +21,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from anomalib_hgad import Hgad, MultiClass
 from tests.helpers import trees
-from tests.helpers.engines import engine
+from tests.helpers.engines import all_figures, engine
 from tests.helpers.light import LIGHT
 
 
@@ -69,15 +69,15 @@ def trained(
     collect = Collect()
     run = engine(tmp_path_factory.mktemp("run"), collect, max_epochs=3, logger=True)
     model = light_model(lr=1e-3)
-    figures = run.train(model, datamodule=multi_class(data_root))
-    return run, model, figures, collect.batches
+    run.train(model, datamodule=multi_class(data_root))
+    return run, model, [all_figures(run)], collect.batches
 
 
 @pytest.mark.slow
 def test_figures_are_those_of_scikit_learn(trained: Any) -> None:
     _, _, figures, batches = trained
     names = [name for batch in batches for name in batch.class_name]
-    scores, labels = (torch.cat([getattr(batch, field) for batch in batches]) for field in ("pred_score", "gt_label"))
+    scores, labels = (torch.cat([getattr(batch, field) for batch in batches]) for field in ("raw_score", "gt_label"))
     of_class = {}
     for name in ("bolt", "nut", "washer"):
         rows = [index for index, other in enumerate(names) if other == name]
@@ -96,7 +96,7 @@ def test_pixel_figures_are_over_the_classes_with_masks(trained: Any) -> None:
         for batch in batches:
             rows = [index for index, other in enumerate(batch.class_name) if other == name]
             if rows:
-                maps.append(batch.anomaly_map[rows].flatten())
+                maps.append(batch.class_inferred_map[rows].flatten())
                 masks.append(batch.gt_mask[rows].flatten())
         of_class.append(roc_auc_score(torch.cat(masks).int(), torch.cat(maps)))
         assert figures[0][f"pixel_AUROC_{name}"] == pytest.approx(of_class[-1], abs=1e-5)
@@ -135,7 +135,8 @@ def test_both_sources_of_the_class_are_reported(trained: Any) -> None:
 def test_given_class_is_used_on_request(trained: Any, data_root: Path, tmp_path: Path) -> None:
     _, model, figures, _ = trained
     model.class_source, model.post_processor.enable_normalization = "given", False
-    given = engine(tmp_path).test(model, datamodule=multi_class(data_root))[0]
+    (run := engine(tmp_path)).test(model, datamodule=multi_class(data_root))
+    given = all_figures(run)
     model.class_source, model.post_processor.enable_normalization = "inferred", True
     assert given["class_inferred_image_AUROC"] == pytest.approx(figures[0]["class_inferred_image_AUROC"], abs=1e-6)
     assert given["image_AUROC"] == pytest.approx(figures[0]["class_given_image_AUROC"], abs=1e-6)
@@ -178,19 +179,22 @@ def test_checkpoint_and_early_stopping_on_validation_figures(data_root: Path, tm
 
 @pytest.mark.slow
 def test_plain_datamodule_is_one_class(data_root: Path, tmp_path: Path) -> None:
+    """No figure is there twice, by the name of the class or as that of all images."""
     model = light_model()
     datamodule = MVTecAD(data_root, "bolt", train_batch_size=4, eval_batch_size=4, num_workers=0)
-    figures = engine(tmp_path).train(model, datamodule=datamodule)[0]
+    (run := engine(tmp_path)).train(model, datamodule=datamodule)
     assert model.class_names == ["bolt"]
-    assert {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_AUPRO", "pixel_F1Score"} <= set(figures)
-    assert "normal_limit_pixel_F1Score" in figures
+    figures = {name for name in all_figures(run) if not name.startswith(("train_", "val_", "stage"))}
+    assert figures == set(run.model.evaluator.results.pooled)
+    assert {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_AUPRO", "normal_limit_pixel_F1Score"} <= figures
 
 
 @pytest.mark.slow
 def test_checkpoint_tests_a_choice_of_its_classes(trained: Any, data_root: Path, tmp_path: Path) -> None:
     run, _, figures, _ = trained
     datamodule = MultiClass([multi_class(data_root, categories=[name]) for name in ("nut", "bolt")], num_workers=0)
-    again = engine(tmp_path).test(light_model(), datamodule=datamodule, ckpt_path=run.best_model_path)[0]
+    (other := engine(tmp_path)).test(light_model(), datamodule=datamodule, ckpt_path=run.best_model_path)
+    again = all_figures(other)
     for name in ("bolt", "nut"):
         key = f"class_given_image_AUROC_{name}"
         assert again[key] == pytest.approx(figures[0][key], abs=1e-6)
@@ -262,15 +266,16 @@ def test_default_number_of_epochs_yields_to_the_users(given: dict[str, int], epo
     ids=["fixed centres", "single Gaussian", "literal features", "stages of one image"],
 )
 def test_settings_of_the_ablation_train(settings: dict[str, Any], data_root: Path, tmp_path: Path) -> None:
-    figures = engine(tmp_path).train(light_model(**settings), datamodule=multi_class(data_root))[0]
-    assert {"image_AUROC_bolt", "image_AUROC_nut", "image_AUROC_washer"} <= set(figures)
+    (run := engine(tmp_path)).train(light_model(**settings), datamodule=multi_class(data_root))
+    assert {"image_AUROC_bolt", "image_AUROC_nut", "image_AUROC_washer"} <= set(all_figures(run))
 
 
 @pytest.mark.slow
 def test_maps_without_a_scale_have_no_masks_of_their_own(data_root: Path, tmp_path: Path) -> None:
     """A limit on the scale of calibrated maps would mark any number of pixels."""
     model = light_model(calibration_share=None)
-    figures = engine(tmp_path).train(model, datamodule=multi_class(data_root))[0]
+    (run := engine(tmp_path)).train(model, datamodule=multi_class(data_root))
+    figures = all_figures(run)
     assert model.pixel_limit is None
     assert "pixel_F1Score" in figures
     assert not [name for name in figures if name.startswith("normal_limit")]
@@ -311,7 +316,8 @@ def test_calibration_keeps_the_order_within_a_class(trained: Any, data_root: Pat
     before = {name: constant.clone() for name, constant in constants.state_dict().items()}
     constants.clear_scale()
     model.post_processor.enable_normalization, normalization = False, model.post_processor.enable_normalization
-    plain = engine(tmp_path).test(model, datamodule=multi_class(data_root))[0]
+    (run := engine(tmp_path)).test(model, datamodule=multi_class(data_root))
+    plain = all_figures(run)
     model.post_processor.enable_normalization = normalization
     assert (before["spread"] != 1).all()
     assert (before["pixel_spread"] != 1).all()
