@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from anomalib.data import ImageBatch, PredictDataset
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_hgad.common.processes import gather_objects
@@ -74,7 +75,8 @@ class MeaningfulLabels(Callback):
 class PredictedTable(Callback):
     """Writes what a prediction says of every image as a test does: ``predicted.csv``, in the place of an earlier one.
 
-    Nothing of a batch is kept but the rows. A prediction that does not come to its end writes nothing.
+    Nothing of a batch is kept but the rows; the command keeps no batch either, which Lightning does unless it is told
+    not to. A prediction that does not come to its end writes nothing.
     """
 
     def __init__(self) -> None:
@@ -82,8 +84,10 @@ class PredictedTable(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Forget the rows of a prediction that was broken off."""
-        del trainer, pl_module
+        del pl_module
         self._rows = []
+        if any(isinstance(callback, SaveConfigCallback) for callback in cast("Any", trainer).callbacks):
+            trainer.predict_loop.return_predictions = False  # this is the command: nobody takes what is returned
 
     def on_predict_batch_end(
         self,

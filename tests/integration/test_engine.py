@@ -19,10 +19,12 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from sklearn.metrics import f1_score, roc_auc_score
 
-from anomalib_hgad import Hgad, MultiClass
+from anomalib_hgad import Hgad, MultiClass, UniAd
+from anomalib_hgad.evaluation.evaluator import RETURNED
+from anomalib_hgad.evaluation.predictions import read_predictions
 from tests.helpers import trees
 from tests.helpers.engines import all_figures, engine
-from tests.helpers.light import LIGHT
+from tests.helpers.light import LIGHT, LIGHT_UNIAD
 
 
 def light_model(**settings: Any) -> Hgad:
@@ -328,9 +330,51 @@ def test_calibration_keeps_the_order_within_a_class(trained: Any, data_root: Pat
 
 
 @pytest.mark.slow
-def test_training_without_validation_warns(data_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    engine(tmp_path, check_val_every_n_epoch=2).fit(light_model(), datamodule=multi_class(data_root))
-    assert "No validation was run, so anomalib's post-processor has no scale" in caplog.text
+@pytest.mark.parametrize(
+    ("build", "trainer", "data"),
+    [
+        (light_model, {"limit_val_batches": 0}, {}),
+        (light_model, {"check_val_every_n_epoch": 2}, {}),
+        (lambda: UniAd(**LIGHT_UNIAD), {}, {"val_split_mode": "none"}),
+    ],
+    ids=["limit_val_batches", "check_val_every_n_epoch", "val_split_mode"],
+)
+def test_without_validation_figures_are_those_of_raw_scores_and_labels_absent(
+    build: Any,
+    trainer: dict[str, Any],
+    data: dict[str, Any],
+    data_root: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, datamodule = build(), multi_class(data_root, categories=["bolt"], **data)
+    run = engine(tmp_path, **trainer)
+    run.fit(model, datamodule=datamodule)
+    said = "no threshold on the scale of the scores, as no validation was run"
+    assert said in caplog.text
+    caplog.clear()
+    (figures,) = run.test(model, datamodule=datamodule)
+    assert said in caplog.text
+    rows = read_predictions(Path(run.trainer.default_root_dir))
+    assert {row.pred_label for row in rows} == {None}
+    auroc = roc_auc_score([row.gt_label for row in rows], [row.raw_score for row in rows])
+    assert figures["image_AUROC"] == pytest.approx(auroc)
+    assert np.isnan(figures["image_F1Score"])
+    caplog.clear()
+    batches = run.predict(model, datamodule=datamodule)
+    assert said in caplog.text
+    assert {(batch.pred_label, batch.pred_mask) for batch in batches} == {(None, None)}
+
+
+@pytest.mark.slow
+def test_bare_engine_gives_figures(trained: Any, data_root: Path, tmp_path: Path) -> None:
+    """Lightning logs nothing then."""
+    _, model, figures, _ = trained
+    bare = Engine(accelerator="cpu", barebones=True, default_root_dir=tmp_path)
+    (given,) = bare.test(model, datamodule=multi_class(data_root))
+    assert given == {name: pytest.approx(figures[0][name], abs=1e-5) for name in RETURNED}
+    bare.validate(model, datamodule=multi_class(data_root))
+    assert "val_image_AUROC" in bare.trainer.callback_metrics
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,13 @@ class Run:
         evaluator.log = self.logged.__setitem__
         self.module = SimpleNamespace(post_processor=processor)
         self.trainer = SimpleNamespace(
-            **{"test_dataloaders": [], "val_dataloaders": [], "num_devices": 1, "barebones": False, "loggers": []},
-            **{"callback_metrics": {}, "callbacks": [*([processor] if processor else []), evaluator]},
+            test_dataloaders=[],
+            val_dataloaders=[],
+            num_devices=1,
+            barebones=False,
+            loggers=[],
+            callback_metrics={},
+            callbacks=[*([processor] if processor else []), evaluator],
         )
 
     def figures(self, stage: str, size: int = 2) -> dict[str, float]:
@@ -88,7 +93,7 @@ METRICS: dict[str, tuple[AnomalibMetric, float]] = {
     "AUROC": (AUROC(IMAGE), roc_auc_score(LABELS, SCORES)),
     "AUPR": (AUPR(IMAGE), average_precision_score(LABELS, SCORES)),
     "torchmetrics' own": (AveragePrecision(IMAGE), average_precision_score(LABELS, SCORES)),
-    "F1Max": (F1Max(IMAGE), max(f1_score(LABELS, SCORES >= score) for score in SCORES)),
+    "F1Max": (F1Max(IMAGE), max(f1_score(LABELS, score <= SCORES) for score in SCORES)),
     "PGn": (PGn(IMAGE, fnr=0.4), float((SCORES[LABELS == 0] < np.quantile(SCORES[LABELS == 1], 0.4)).mean())),
     "pixel AUROC": (AUROC(PIXEL), roc_auc_score(MASKS.ravel(), MAPS.ravel())),
     "AUPRO": (AUPRO(PIXEL), region_overlap()),
