@@ -131,7 +131,7 @@ def test_table_is_read_as_it_was_written(content: bytes, tmp_path: Path) -> None
 )
 def test_table_that_says_something_else_is_refused(content: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / PREDICTIONS_FILE
-    path.write_text(content, newline="")
+    path.write_bytes(content.encode())
     with pytest.raises(ValueError, match=f"{PREDICTIONS_FILE} is no table of predictions: .*{message}"):
         read_table(path)
 
@@ -139,4 +139,4 @@ def test_table_that_says_something_else_is_refused(content: str, message: str, t
 def test_rows_are_those_that_are_written(tmp_path: Path) -> None:
     """The examples above begin with what the plugin writes."""
     write_predictions(ROWS, tmp_path)
-    assert (tmp_path / PREDICTIONS_FILE).read_text(newline="") == saved(as_it_is)
+    assert (tmp_path / PREDICTIONS_FILE).read_bytes() == saved(as_it_is).encode()
