@@ -131,6 +131,7 @@ class ClassEvaluator(Evaluator):
         self._pooled: list[ClassMetric] = []
         self._metrics: Sequence[AnomalibMetric] = []
         self._normalized = False
+        self._others: dict[str, float] = {}
         self._seen: Counter[int] = Counter()
         self._predictions: list[Prediction] = []
         self._raw_scores = RawScores()
@@ -216,17 +217,18 @@ class ClassEvaluator(Evaluator):
                 value = self.results.pooled[name] if figures[name] is None else figures[name]
                 returned[name] = math.nan if value is None else value
         self._log(trainer, returned)
-        others = {name: value for name, value in figures.items() if value is not None and name not in returned}
-        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in others.items()})
-        for logger_of_run in trainer.loggers if others else []:
-            logger_of_run.log_metrics(others, step=trainer.global_step)
+        self._others = {name: value for name, value in figures.items() if value is not None and name not in returned}
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._others.items()})
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the metrics on the terminal, and write them to files."""
+        """Show the metrics on the terminal, write them to files, and give the loggers what a test does not return."""
         if self.results is not None and trainer.is_global_zero:
             Console().print(results_table(self.results, title=type(pl_module).__name__))
             write_results(self.results, Path(trainer.default_root_dir))
             write_predictions(self._predictions, Path(trainer.default_root_dir))
+            for logger_of_run in trainer.loggers if self._others else []:
+                logger_of_run.log_metrics(self._others, step=trainer.global_step)
+                logger_of_run.save()
 
     def _start(self, trainer: Trainer, metrics: Sequence[AnomalibMetric], normalized: bool) -> None:
         self._seen.clear()

@@ -367,6 +367,17 @@ def test_without_validation_figures_are_those_of_raw_scores_and_labels_absent(
 
 
 @pytest.mark.slow
+def test_loggers_get_the_figures_that_a_test_does_not_return(trained: Any, data_root: Path, tmp_path: Path) -> None:
+    _, model, *_ = trained
+    logger = CSVLogger(tmp_path)
+    (run := engine(tmp_path, logger=logger)).test(model, datamodule=multi_class(data_root))
+    with (Path(logger.log_dir) / "metrics.csv").open() as file:
+        logged = {name: float(value) for row in csv.DictReader(file) for name, value in row.items() if value}
+    assert {"image_AUROC", "image_AUROC_bolt", "image_AUROC_pooled", "pixel_AUPRO_nut"} <= set(logged)
+    assert {name: logged[name] for name in all_figures(run)} == pytest.approx(all_figures(run), abs=1e-6)
+
+
+@pytest.mark.slow
 def test_bare_engine_gives_figures(trained: Any, data_root: Path, tmp_path: Path) -> None:
     """Lightning logs nothing then."""
     _, model, figures, _ = trained
