@@ -67,8 +67,8 @@ def _register_class(module: ModuleType, name: str, home: str) -> None:
 class _RegisteringLoader:
     """Loads a module as its own loader does, and then registers what waits for it.
 
-    A module of ours may be the one that imports anomalib, and anomalib.models imports anomalib.data. The outermost of
-    these imports has to end first: registering imports all of them.
+    A module of ours may be the one that imports anomalib, and anomalib.metrics and anomalib.models import
+    anomalib.data. The outermost of these imports has to end first: registering imports all of them.
     """
 
     imports_under_way = 0
@@ -99,7 +99,7 @@ class _RegisteringLoader:
 
 
 class _AnomalibFinder:
-    """Finds the modules of :data:`ADDITIONS` and our own, and leaves all others to the other finders."""
+    """Finds the packages within anomalib and our own modules, and leaves all others to the other finders."""
 
     def find_spec(
         self,
@@ -107,7 +107,8 @@ class _AnomalibFinder:
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        if fullname not in ADDITIONS and not fullname.startswith("anomalib_hgad."):
+        outermost = fullname.startswith("anomalib.") and fullname.count(".") == 1
+        if not outermost and not fullname.startswith("anomalib_hgad."):
             return None
         for finder in sys.meta_path:
             if finder is self:

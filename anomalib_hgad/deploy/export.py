@@ -22,6 +22,7 @@ from torch import nn
 from anomalib_hgad.common.files import move_whole
 from anomalib_hgad.common.versions import installed_versions
 from anomalib_hgad.deploy.transforms import exportable, last_size
+from anomalib_hgad.evaluation.post_processing import LABELS, labels_without_meaning, warn_of_missing_labels
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -148,9 +149,12 @@ class DescribedExport(ExportMixin):
 
     def description(self) -> dict[str, str]:
         """What an exported model says of itself: its name, thresholds, image size and versions, in JSON each."""
+        without_meaning = labels_without_meaning(self.post_processor)
         thresholds = {
-            f"{kind}_threshold": getattr(self.post_processor, f"normalized_{kind}_threshold", None)
-            for kind in ("image", "pixel")
+            f"{kind}_threshold": None
+            if label in without_meaning
+            else getattr(self.post_processor, f"normalized_{kind}_threshold", None)
+            for label, kind in LABELS.items()
         }
         entries = {
             "model": f"anomalib_hgad.{type(self).__name__}",
@@ -175,6 +179,7 @@ class DescribedExport(ExportMixin):
     @contextmanager
     def _for_inference(self, image_size: tuple[int, int] | None) -> Iterator[None]:
         """With the model as it is exported, and the transform in its exportable form."""
+        warn_of_missing_labels(self.post_processor)
         model, pre_processor = self.model, self.pre_processor
         transform = getattr(pre_processor, "export_transform", None)
         self.model = self._model_for_inference(image_size)

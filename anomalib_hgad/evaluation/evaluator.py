@@ -8,16 +8,18 @@ Works with any anomalib model on :class:`~anomalib_hgad.MultiClass` or on a data
 
 from __future__ import annotations
 
+import logging
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from anomalib.data import ImageBatch
-from anomalib.metrics import AUPRO, AUROC, AnomalibMetric, Evaluator, F1Score, MinMax
+from anomalib.metrics import AUPRO, AUROC, AnomalibMetric, Evaluator, F1Score
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from torch import distributed
 from torchmetrics import MeanMetric
@@ -25,16 +27,21 @@ from torchmetrics import MeanMetric
 from anomalib_hgad.common.processes import are_repeated, gather_objects
 from anomalib_hgad.data.batch import NO_CLASS
 from anomalib_hgad.data.class_names import datamodule_class_names
+from anomalib_hgad.evaluation.class_metric import ClassMetric, FalseAlarmRate, Source, needs_threshold, values_of
+from anomalib_hgad.evaluation.post_processing import (
+    LABELS,
+    RawScores,
+    is_normalized,
+    remove_labels_without_meaning,
+)
 from anomalib_hgad.evaluation.predictions import Prediction, predictions_of_batch, write_predictions
 from anomalib_hgad.evaluation.results import Results, results_table, write_results
-from anomalib_hgad.evaluation.values import between_0_and_1, rows_of, scaled_down
+from anomalib_hgad.evaluation.values import rows_of
 
-RAW_FIELDS = frozenset(f"class_{source}_{field}" for source in ("given", "inferred") for field in ("score", "map"))
-"""Fields that no post-processor has brought between 0 and 1."""
+logger = logging.getLogger(__name__)
 
-
-NEEDS_CLASS = frozenset({"class_index", "class_given_score", "class_given_map"})
-"""Fields that say nothing of an image of none of the classes."""
+RETURNED = frozenset({"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score"})
+"""Default metrics that a test returns: those of anomalib's own models, so that its tools can lay all side by side."""
 
 
 class _ClassAccuracy(MeanMetric):
@@ -46,17 +53,6 @@ class ClassAccuracy(AnomalibMetric, _ClassAccuracy):
     """Share of the images whose class was inferred right."""
 
     default_fields = ("pred_class_index", "class_index")
-
-
-class _FalseAlarmRate(MeanMetric):
-    def update(self, pred_label: torch.Tensor, gt_label: torch.Tensor) -> None:
-        super().update(pred_label[~gt_label.bool()].float())
-
-
-class FalseAlarmRate(AnomalibMetric, _FalseAlarmRate):
-    """Share of the normal images that are found anomalous."""
-
-    default_fields = ("pred_label", "gt_label")
 
 
 def default_test_metrics() -> list[AnomalibMetric]:
@@ -91,58 +87,19 @@ def default_val_metrics() -> list[AnomalibMetric]:
     ]
 
 
-def _never() -> bool:
-    return False
-
-
-class ClassMetric:
-    """A metric on the images of one class.
-
-    Args:
-        metric: The metric to copy.
-    """
-
-    def __init__(self, metric: AnomalibMetric) -> None:
-        self.fields = metric.fields
-        self.needs_class = not NEEDS_CLASS.isdisjoint(metric.fields)
-        self.metric = metric.clone()
-        self.metric.reset()
-        # All processes see all images, see ClassEvaluator._update: there is nothing to exchange in the end.
-        self.metric.distributed_available_fn = _never
-        self.truth_range = MinMax(fields=[metric.fields[-1]]).to(metric.device)
-        self.truth_range.distributed_available_fn = _never
-
-    def update(self, values: dict[str, torch.Tensor]) -> None:
-        """Add the fields of a batch; a batch that lacks one of the metric's is left out."""
-        if all(field in values for field in self.fields):
-            batch = SimpleNamespace(**values)
-            self.metric.update(batch)
-            self.truth_range.update(batch)
-
-    def compute(self) -> float | None:
-        """The value; ``None`` if it is not defined.
-
-        Against a ground truth of normal and anomalous it needs both, and the rate of false alarms normal images alone.
-        """
-        if not self.truth_range.update_called:
-            return None
-        lowest, highest = self.truth_range.compute()
-        missing = lowest > 0 if isinstance(self.metric, FalseAlarmRate) else lowest == highest
-        if self.fields[-1].startswith("gt_") and missing:
-            return None
-        return float(self.metric.compute())
-
-
 class ClassEvaluator(Evaluator):
     """Evaluator of one model on many classes.
 
-    Every metric is computed for each class, and for all images pooled. Logged are ``image_AUROC`` (the mean over the
-    classes), ``image_AUROC_pooled`` and ``image_AUROC_CLASS``, and so on for the others. After the test a table goes to
-    the terminal; ``results.csv`` and ``results.json`` go into the results folder, and ``predictions.csv`` with the
-    decision on every image. A class without anomalous images or without masks has no value where none is defined; the
-    means are over those that have one. An image of none of the classes counts for all images pooled alone, and there
-    not for metrics that need a class. Of several processes all have the same values, over all images, each of which
-    counts once.
+    Every metric is computed for each class, and for all images pooled; AUROC, AUPRO and what else depends on the order
+    of the scores from raw ones. A test returns ``image_AUROC`` (the mean over the classes) and so on, of the default
+    metrics those that anomalib's own models return, and nan for one that is not defined. Loggers and the trainer's
+    ``callback_metrics`` get all of them, and where there are several classes ``image_AUROC_pooled`` and
+    ``image_AUROC_CLASS``. After the test a table goes to the terminal; ``results.csv`` and ``results.json`` go into the
+    results folder, and ``predictions.csv`` with the decision on every image. A class without anomalous images or
+    without masks has no value where none is defined; the means are over those that have one. An image of none of the
+    classes counts for all images pooled alone, and there not for metrics that need a class; where no class has a
+    value, a test returns that of all images pooled. Of several processes all have the same values, over all images,
+    each of which counts once.
 
     Args:
         val_metrics: Metrics of the validation. Defaults to ``None``, AUROC of images and pixels.
@@ -150,6 +107,10 @@ class ClassEvaluator(Evaluator):
             normal images that raise an alarm and of classes inferred right, and the AUROCs of the raw scores with the
             class given and with it inferred.
         compute_on_cpu: Keep what the metrics collect in main memory. Defaults to ``True``.
+
+    Raises:
+        ValueError: Before a training, if a metric of its validation needs a threshold, which is chosen at the end of
+            the validation.
 
     Attributes:
         results: Metrics of the last test; ``None`` before one.
@@ -168,18 +129,46 @@ class ClassEvaluator(Evaluator):
         )
         self._by_class: dict[str, list[ClassMetric]] = {}
         self._pooled: list[ClassMetric] = []
+        self._metrics: Sequence[AnomalibMetric] = []
+        self._normalized = False
+        self._others: dict[str, float] = {}
         self._seen: Counter[int] = Counter()
         self._predictions: list[Prediction] = []
-        self._raw: frozenset[str] = RAW_FIELDS
+        self._raw_scores = RawScores()
+        self._returned = RETURNED if test_metrics is None else frozenset(metric.name for metric in self.test_metrics)
         self.results: Results | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse metrics that a validation cannot have, and come to see scores before they are post-processed.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The model.
+            stage: What the trainer is about to do.
+
+        Raises:
+            ValueError: If a metric of the validation of a training needs a threshold.
+        """
+        super().setup(trainer, pl_module, stage)
+        for metric in self.val_metrics:
+            if stage == TrainerFn.FITTING and needs_threshold(metric):
+                msg = f"val_metrics: {metric.name} of {' and '.join(metric.fields)} compares scores with a threshold, "
+                msg += "which is chosen at the end of a validation. Expected a metric of the scores alone, such as "
+                msg += "F1Max(fields=['pred_score', 'gt_label']), the largest F1 of all thresholds, or AUROC."
+                raise ValueError(msg)
+        # A list of its own: Lightning goes through the present one.
+        lightning = cast("Any", trainer)  # Lightning does not declare the list
+        others = [callback for callback in lightning.callbacks if not isinstance(callback, RawScores)]
+        lightning.callbacks = [self._raw_scores, *others]
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the metrics of a validation."""
-        self._start(trainer, pl_module, self.val_metrics)
+        del pl_module
+        self._start(trainer, self.val_metrics, normalized=False)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the metrics of a test."""
-        self._start(trainer, pl_module, self.test_metrics)
+        self._start(trainer, self.test_metrics, is_normalized(getattr(pl_module, "post_processor", None)))
 
     def on_validation_batch_end(
         self,
@@ -192,7 +181,7 @@ class ClassEvaluator(Evaluator):
     ) -> None:
         """Add a batch of the validation."""
         del pl_module, outputs, batch_idx
-        self._update(self.val_metrics, batch, [], trainer.val_dataloaders, dataloader_idx)
+        self._update(batch, self._raw_scores.take(batch), [], trainer.val_dataloaders, dataloader_idx)
 
     def on_test_batch_end(
         self,
@@ -204,66 +193,80 @@ class ClassEvaluator(Evaluator):
         dataloader_idx: int = 0,
     ) -> None:
         """Add a batch of the test."""
-        del pl_module, outputs, batch_idx
-        predictions = predictions_of_batch(batch)
-        self._update(self.test_metrics, batch, predictions, trainer.test_dataloaders, dataloader_idx)
+        del outputs, batch_idx
+        raw = self._raw_scores.take(batch)
+        own = [field for field in LABELS if raw[field] is not None]
+        remove_labels_without_meaning(batch, getattr(pl_module, "post_processor", None), own)
+        predictions = predictions_of_batch(batch, raw["pred_score"])
+        self._update(batch, raw, predictions, trainer.test_dataloaders, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute and log the metrics of a validation."""
-        del trainer, pl_module
-        self._log(self.val_metrics)
+        del pl_module
+        results = self._compute(self.val_metrics)
+        self._log(trainer, {name: value for name, value in self._figures(results).items() if value is not None})
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute and log the metrics of a test, and keep them for :meth:`on_test_end`."""
-        del trainer, pl_module
-        self.results = self._log(self.test_metrics)
+        del pl_module
+        self.results = self._compute(self.test_metrics)
+        figures = self._figures(self.results)
+        returned: dict[str, float] = {}
+        for name, pooled in zip(self.results.pooled, self._pooled, strict=True):
+            if name in self._returned and pooled.concerned:
+                value = self.results.pooled[name] if figures[name] is None else figures[name]
+                returned[name] = math.nan if value is None else value
+        self._log(trainer, returned)
+        self._others = {name: value for name, value in figures.items() if value is not None and name not in returned}
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._others.items()})
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the metrics on the terminal, and write them to files."""
+        """Show the metrics on the terminal, write them to files, and give the loggers what a test does not return."""
         if self.results is not None and trainer.is_global_zero:
             Console().print(results_table(self.results, title=type(pl_module).__name__))
             write_results(self.results, Path(trainer.default_root_dir))
             write_predictions(self._predictions, Path(trainer.default_root_dir))
+            for logger_of_run in trainer.loggers if self._others else []:
+                logger_of_run.log_metrics(self._others, step=trainer.global_step)
+                logger_of_run.save()
 
-    def _start(self, trainer: Trainer, pl_module: LightningModule, metrics: Sequence[AnomalibMetric]) -> None:
+    def _start(self, trainer: Trainer, metrics: Sequence[AnomalibMetric], normalized: bool) -> None:
         self._seen.clear()
         self._predictions = []
+        self._metrics, self._normalized = metrics, normalized
         datamodule = getattr(trainer, "datamodule", None)
         names = datamodule_class_names(datamodule) if datamodule is not None else []
-        self._by_class = {name: [ClassMetric(metric) for metric in metrics] for name in names}
-        self._pooled = [ClassMetric(metric) for metric in metrics]
-        post_processor = getattr(pl_module, "post_processor", None)
-        normalized = post_processor is not None and getattr(post_processor, "enable_normalization", False)
-        self._raw = RAW_FIELDS if normalized else RAW_FIELDS | {"pred_score", "anomaly_map"}
+        self._by_class = {name: self._new_metrics() for name in names}
+        self._pooled = self._new_metrics()
+
+    def _new_metrics(self) -> list[ClassMetric]:
+        return [ClassMetric(metric, self._normalized) for metric in self._metrics]
 
     def _update(
         self,
-        metrics: Sequence[AnomalibMetric],
         batch: ImageBatch,
+        raw: Mapping[str, torch.Tensor | None],
         predictions: Sequence[Prediction],
         loaders: Any,  # noqa: ANN401
         loader_index: int,
     ) -> None:
-        fields = {field for metric in metrics for field in metric.fields}
-        values = {field: value for field in fields if (value := getattr(batch, field, None)) is not None}
-        values = {field: between_0_and_1(value) if field in self._raw else value for field, value in values.items()}
-        values = {field: scaled_down(value) for field, value in values.items()}
+        values = values_of(batch, raw, [source for metric in self._pooled for source in metric.sources])
         names = self._class_names(batch)
         if distributed.is_available() and distributed.is_initialized():
             loader = loaders[loader_index] if isinstance(loaders, Sequence) else loaders
             new = [not repeated for repeated in are_repeated(loader, self._seen[loader_index], len(names))]
             self._seen[loader_index] += len(names)
-            own = {field: value.cpu()[torch.tensor(new)] for field, value in values.items()}
+            own = {source: value.cpu()[torch.tensor(new)] for source, value in values.items()}
             # Batch by batch, and not the metrics in the end: a process may have no images of a class, and torchmetrics'
             # metrics wait for each other.
             own_names = [name for name, is_new in zip(names, new, strict=True) if is_new]
             own_predictions = [row for row, is_new in zip(predictions, new, strict=False) if is_new]
             for its_values, its_names, its_predictions in gather_objects((own, own_names, own_predictions)):
-                on_device = {field: value.to(batch.image.device) for field, value in its_values.items()}
-                self._add(metrics, on_device, its_names)
+                on_device = {source: value.to(batch.image.device) for source, value in its_values.items()}
+                self._add(on_device, its_names)
                 self._predictions.extend(its_predictions)
         else:
-            self._add(metrics, values, names)
+            self._add(values, names)
             self._predictions.extend(predictions)
 
     def _class_names(self, batch: ImageBatch) -> Sequence[str | None]:
@@ -276,9 +279,7 @@ class ClassEvaluator(Evaluator):
             return list(names)
         return [None if index == NO_CLASS else name for name, index in zip(names, class_index.tolist(), strict=True)]
 
-    def _add(
-        self, metrics: Sequence[AnomalibMetric], values: dict[str, torch.Tensor], names: Sequence[str | None]
-    ) -> None:
+    def _add(self, values: dict[Source, torch.Tensor], names: Sequence[str | None]) -> None:
         """Add the values of some images and their classes."""
         if not names:
             return
@@ -289,22 +290,38 @@ class ClassEvaluator(Evaluator):
             if name is None:
                 continue
             of_class = rows_of(values, [other == name for other in names])
-            for metric in self._by_class.setdefault(name, [ClassMetric(metric) for metric in metrics]):
+            for metric in self._by_class.setdefault(name, self._new_metrics()):
                 metric.update(of_class)
 
-    def _log(self, metrics: Sequence[AnomalibMetric]) -> Results:
+    def _compute(self, metrics: Sequence[AnomalibMetric]) -> Results:
         names = [metric.name for metric in metrics]
-        results = Results(
+        for metric, pooled in zip(metrics, self._pooled, strict=True):
+            if metric.strict and pooled.missing and not pooled.metric.update_called:
+                logger.warning("%s has no value: no image has %s.", metric.name, " and ".join(pooled.missing))
+        return Results(
             classes={
                 class_name: dict(zip(names, (metric.compute() for metric in class_metrics), strict=True))
                 for class_name, class_metrics in self._by_class.items()
             },
             pooled=dict(zip(names, (metric.compute() for metric in self._pooled), strict=True)),
         )
-        suffixes = {"": results.mean, "_pooled": results.pooled}
-        suffixes |= {f"_{class_name}": values for class_name, values in results.classes.items()}
-        for suffix, values in suffixes.items():
-            for name, value in values.items():
-                if value is not None:
-                    self.log(name + suffix, value)
-        return results
+
+    @staticmethod
+    def _figures(results: Results) -> dict[str, float | None]:
+        """All figures by the names that they are logged by: of one class each is there once."""
+        suffixes = {"": results.mean}
+        if len(results.classes) != 1 or results.pooled != results.mean:
+            suffixes |= {"_pooled": results.pooled}
+        if len(results.classes) > 1:
+            suffixes |= {f"_{class_name}": values for class_name, values in results.classes.items()}
+        return {name + suffix: value for suffix, values in suffixes.items() for name, value in values.items()}
+
+    def _log(self, trainer: Trainer, figures: Mapping[str, float]) -> None:
+        if trainer.barebones:
+            # Lightning logs nothing then; anomalib's engine looks here.
+            tensors = {name: torch.tensor(value) for name, value in figures.items()}
+            trainer.callback_metrics.update(tensors)
+            trainer.logged_metrics.update(tensors)
+            return
+        for name, value in figures.items():
+            self.log(name, value)

@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import csv
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from anomalib.data import ImageBatch
 
 from anomalib_hgad.common.files import write_text
 from anomalib_hgad.data.batch import UNKNOWN
+from anomalib_hgad.evaluation.spreadsheets import as_number, as_truth, read_rows
 
 PREDICTIONS_FILE = "predictions.csv"
 """What a test writes."""
@@ -64,21 +67,26 @@ class Prediction:
         return bool(self.pred_label) and not self.called_unknown
 
 
-COLUMNS = {field.name: object for field in fields(Prediction)} | {
-    "gt_label": "boolean",
-    "pred_label": "boolean",
-    "pred_score": float,
-    "raw_score": float,
-    "novelty": float,
+COLUMNS = [field.name for field in fields(Prediction)]
+"""Columns of the file."""
+
+KINDS: dict[str, Callable[[str], bool | float | None]] = {
+    "gt_label": as_truth,
+    "pred_label": as_truth,
+    "pred_score": as_number,
+    "raw_score": as_number,
+    "novelty": as_number,
 }
-"""Columns of the file and their types in pandas."""
+"""What the columns hold that are no text."""
 
 
-def predictions_of_batch(batch: ImageBatch) -> list[Prediction]:
+def predictions_of_batch(batch: ImageBatch, raw_score: torch.Tensor | None = None) -> list[Prediction]:
     """What a model said of a batch of images whose files are known.
 
     Args:
         batch: Batch with predictions.
+        raw_score: Scores before the post-processing, shape (B,), of a batch without a field for them.
+            Defaults to ``None``, not known.
 
     Returns:
         One for each image; none if the files are not known.
@@ -92,7 +100,7 @@ def predictions_of_batch(batch: ImageBatch) -> list[Prediction]:
         "gt_label": _column(batch, "gt_label", len(paths)),
         "pred_label": _column(batch, "pred_label", len(paths)),
         "pred_score": _column(batch, "pred_score", len(paths)),
-        "raw_score": _column(batch, "raw_score", len(paths)),
+        "raw_score": _column(batch, "raw_score", len(paths), raw_score),
         "novelty": _column(batch, "novelty", len(paths)),
         "scored_class_name": _column(batch, "scored_class_name", len(paths)),
         "defect_kind": _column(batch, "defect_kind", len(paths)),
@@ -104,8 +112,9 @@ def predictions_of_batch(batch: ImageBatch) -> list[Prediction]:
     return [row if row.defect_kind and row.raises_alarm else replace(row, defect_kind=None) for row in rows]
 
 
-def _column(batch: ImageBatch, name: str, length: int) -> list[Any]:
-    values = getattr(batch, name, None)
+def _column(batch: ImageBatch, name: str, length: int, otherwise: torch.Tensor | None = None) -> list[Any]:
+    if (values := getattr(batch, name, None)) is None:
+        values = otherwise
     return [None] * length if values is None else list(values if isinstance(values, list) else values.tolist())
 
 
@@ -117,7 +126,7 @@ def write_predictions(predictions: Iterable[Prediction], folder: Path, name: str
         folder: Folder of the run.
         name: Name of the file.
     """
-    table = pd.DataFrame(map(asdict, predictions), columns=list(COLUMNS), dtype=object)
+    table = pd.DataFrame(map(asdict, predictions), columns=COLUMNS, dtype=object)
     # Where lines end otherwise, a carriage return in the name of a file is written without quotes.
     write_text(folder / name, lambda file: table.to_csv(file, index=False, lineterminator="\r\n"))
 
@@ -144,7 +153,7 @@ def read_predictions(folder: Path) -> list[Prediction]:
 
 
 def read_table(path: Path) -> list[Prediction]:
-    """Read a table of predictions, of a test or of a prediction.
+    """Read a table of predictions, of a test or of a prediction, also one that a spreadsheet has saved anew.
 
     Args:
         path: The file.
@@ -153,24 +162,25 @@ def read_table(path: Path) -> list[Prediction]:
         The rows.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no such table, or has other columns.
+        OSError: If it cannot be read.
+        ValueError: If it is no such table, has other columns, or cells that say nothing.
     """
     try:
-        table = pd.read_csv(
-            path,
-            dtype=COLUMNS,
-            # A class may be called NA.
-            keep_default_na=False,
-            na_values=[""],
-            float_precision="round_trip",
-            encoding_errors="surrogateescape",
-        )
-    except ValueError as error:
+        return [_prediction(number, row) for number, row in enumerate(read_rows(path, COLUMNS, list(KINDS)), start=1)]
+    except (ValueError, csv.Error) as error:
         msg = f"{path} is no table of predictions: {error}"
         raise ValueError(msg) from error
-    if list(table) != list(COLUMNS):
-        msg = f"{path}: expected the columns {', '.join(COLUMNS)}, got {', '.join(map(ascii, table))}."
+
+
+def _prediction(number: int, row: dict[str, str]) -> Prediction:
+    values: dict[str, Any] = {name: cell or None for name, cell in row.items()}
+    for name, kind in KINDS.items():
+        try:
+            values[name] = kind(row[name])
+        except ValueError as error:
+            msg = f"row {number}, {name}: {error}."
+            raise ValueError(msg) from error
+    if values["image_path"] is None:
+        msg = f"row {number} has no image_path."
         raise ValueError(msg)
-    table = table.astype(object)
-    return [Prediction(**row) for row in table.where(table.notna(), None).to_dict("records")]
+    return Prediction(**values)

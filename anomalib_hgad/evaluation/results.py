@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import csv
+import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -94,3 +96,27 @@ def write_results(results: Results, folder: Path) -> None:
 
     write_text(folder / "results.csv", write_csv)
     write_json({"mean": results.mean, **asdict(results)}, folder / "results.json")
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read ``results.json`` that :func:`write_results` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Metrics under ``mean`` and ``pooled``, and under ``classes`` those of each class.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is broken, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        tables = [content["mean"], content["pooled"], *content["classes"].values()]
+        figures = [value for table in tables for value in table.values()]
+        [math.isnan(value) for value in figures if value is not None]  # what is no number is an error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        msg = f"{path} is not what a test writes ({type(error).__name__}: {error}). Test the model again."
+        raise ValueError(msg) from error
+    return content

@@ -29,6 +29,13 @@ SCALE_REACH = 8.0
 Normal images do not say how large scores become; without room for larger ones all anomalies would have the score 1.
 """
 
+LEAST_WIDTH = 0.01
+"""Least width of the scale of the scores, relative to the threshold.
+
+One validation image, or many that are nearly equal, do not say how much normal scores vary. The scale is then as wide
+as if they varied by the size of the threshold or by what the pixels of their maps do.
+"""
+
 
 def normal_threshold(scores: torch.Tensor, false_positive_rate: float) -> torch.Tensor:
     """Threshold that a normal image exceeds with at most a given probability.
@@ -263,11 +270,15 @@ class NormalPostProcessor(PostProcessor):
         if self._class_scores_metric.update_called and isinstance(pl_module, ModelOfClassThresholds):
             self._set_class_thresholds(pl_module)
         self._class_scores_metric.reset()
+        spread = (self.pixel_max - self.pixel_min).nan_to_num()
         for least, most, threshold in (
             (self.image_min, self.image_max, self.image_threshold),
             (self.pixel_min, self.pixel_max, self.pixel_threshold),
         ):
             most.copy_(torch.maximum(most, threshold + SCALE_REACH * (threshold - least)))
+            if most - least <= LEAST_WIDTH * threshold.abs():
+                width = torch.maximum(threshold.abs(), spread)
+                most.copy_(least + SCALE_REACH * torch.where(width > 0, width, 1.0))
 
     def _set_class_thresholds(self, model: ModelOfClassThresholds) -> None:
         """Let the model know the thresholds of the classes, all of them the same unless each has one of its own."""

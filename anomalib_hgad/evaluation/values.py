@@ -8,7 +8,8 @@ Dimensions: B images, height x width pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch.nn import functional as F
@@ -17,10 +18,13 @@ PIXEL_METRIC_SIZE = 256
 """Maps and masks of larger images are scaled down to this side for pixel metrics, which keep all pixels in memory."""
 
 
-def rows_of(values: dict[str, torch.Tensor], chosen: Sequence[bool]) -> dict[str, torch.Tensor]:
+KeyT = TypeVar("KeyT")
+
+
+def rows_of(values: Mapping[KeyT, torch.Tensor], chosen: Sequence[bool]) -> dict[KeyT, torch.Tensor]:
     """Values of the chosen images; none at all if no image is."""
     rows = torch.tensor(chosen)
-    return {field: value[rows.to(value.device)] for field, value in values.items()} if any(chosen) else {}
+    return {key: value[rows.to(value.device)] for key, value in values.items()} if any(chosen) else {}
 
 
 def between_0_and_1(values: torch.Tensor) -> torch.Tensor:

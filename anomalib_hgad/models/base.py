@@ -14,6 +14,7 @@ import torch
 from anomalib import LearningType
 from anomalib.data import ImageBatch
 from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Timer
@@ -25,7 +26,7 @@ from anomalib_hgad.data.images import check_finite
 from anomalib_hgad.deploy.export import DescribedExport
 from anomalib_hgad.evaluation.evaluator import ClassEvaluator
 from anomalib_hgad.evaluation.pictures import SeparatePictures
-from anomalib_hgad.models.callbacks import NamedImages, PredictedTable, RandomState
+from anomalib_hgad.models.callbacks import MeaningfulLabels, NamedImages, PredictedTable, RandomState
 from anomalib_hgad.models.checkpoint import check_versions, check_weights, describe_versions, with_metrics_of
 from anomalib_hgad.models.checkpoint_io import WholeCheckpoints, explain_checkpoint_errors
 
@@ -65,6 +66,9 @@ class PluginModel(DescribedExport):
         components = super().configure_callbacks()
         for component in components:
             SeparatePictures.take_over(component)
+        # Right after the post-processor: what comes then reads the labels.
+        place = 1 + max((at for at, one in enumerate(components) if isinstance(one, PostProcessor)), default=-1)
+        components.insert(place, MeaningfulLabels())
         return [*components, WholeCheckpoints(), NamedImages(), PredictedTable(), RandomState()]
 
     @staticmethod

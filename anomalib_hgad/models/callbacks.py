@@ -6,16 +6,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from anomalib.data import ImageBatch, PredictDataset
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_hgad.common.processes import gather_objects
 from anomalib_hgad.data.images import NamingPredictDataset
+from anomalib_hgad.evaluation.post_processing import remove_labels_without_meaning, warn_of_missing_labels
 from anomalib_hgad.evaluation.predictions import PREDICTED_FILE, Prediction, predictions_of_batch, write_predictions
 
 
@@ -32,10 +34,49 @@ class NamedImages(Callback):
                 NamingPredictDataset.take_over(dataset)
 
 
+class MeaningfulLabels(Callback):
+    """Takes out labels that anomalib gives where there was no validation, and says so; right after the post-processor.
+
+    Without a threshold it compares raw scores with 0.5.
+    """
+
+    def on_train_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Say that a training without a validation leaves no threshold."""
+        del trainer
+        warn_of_missing_labels(pl_module.post_processor)
+
+    def on_test_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Say that a test has no labels."""
+        del trainer
+        warn_of_missing_labels(pl_module.post_processor)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Say that a prediction has no labels."""
+        del trainer
+        warn_of_missing_labels(pl_module.post_processor)
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: AnomalibModule, outputs: ImageBatch, *args: Any) -> None:  # noqa: ANN401
+        """Take labels out of a batch of a test."""
+        del trainer, args
+        remove_labels_without_meaning(outputs, pl_module.post_processor)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: AnomalibModule,
+        outputs: ImageBatch,
+        *args: Any,  # noqa: ANN401
+    ) -> None:
+        """Take labels out of a batch of a prediction."""
+        del trainer, args
+        remove_labels_without_meaning(outputs, pl_module.post_processor)
+
+
 class PredictedTable(Callback):
     """Writes what a prediction says of every image as a test does: ``predicted.csv``, in the place of an earlier one.
 
-    Nothing of a batch is kept but the rows. A prediction that does not come to its end writes nothing.
+    Nothing of a batch is kept but the rows; the command keeps no batch either, which Lightning does unless it is told
+    not to. A prediction that does not come to its end writes nothing.
     """
 
     def __init__(self) -> None:
@@ -43,8 +84,10 @@ class PredictedTable(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Forget the rows of a prediction that was broken off."""
-        del trainer, pl_module
+        del pl_module
         self._rows = []
+        if any(isinstance(callback, SaveConfigCallback) for callback in cast("Any", trainer).callbacks):
+            trainer.predict_loop.return_predictions = False  # this is the command: nobody takes what is returned
 
     def on_predict_batch_end(
         self,

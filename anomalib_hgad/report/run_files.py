@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from anomalib_hgad.evaluation.predictions import Prediction, read_predictions
+from anomalib_hgad.evaluation.results import read_results
 from anomalib_hgad.models.checkpoint import VERSIONS_KEY
 from anomalib_hgad.models.hgad.lightning_model import Hgad
 
@@ -72,7 +72,7 @@ def read_run(folder: Path) -> RunFiles:
 
     Raises:
         FileNotFoundError: If a file of it, or a tested image, is missing.
-        ValueError: If it is not of Hgad, or its test knew of no file or no ground truth.
+        ValueError: If a file of it is broken, if it is not of Hgad, or its test knew of no file or no ground truth.
     """
     predictions = read_predictions(folder)
     checkpoint = folder / CHECKPOINT
@@ -88,11 +88,12 @@ def read_run(folder: Path) -> RunFiles:
         msg = f"{len(gone)} of {len(predictions)} tested images are gone, such as {gone[0]}. Paths are relative to the "
         msg += "folder that the test ran in: start the report there."
         raise FileNotFoundError(msg)
+    figures = read_results(results)
     model = Hgad.load_from_checkpoint(checkpoint, map_location="cpu")
     return RunFiles(
         folder=folder,
         model=model.eval(),
         predictions=predictions,
-        results=json.loads(results.read_text(encoding="utf-8")),
+        results=figures,
         versions=torch.load(checkpoint, map_location="cpu", weights_only=True)[VERSIONS_KEY],
     )

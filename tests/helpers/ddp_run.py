@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.common.encoder import PyramidEncoder
 from anomalib_hgad.models.hgad.feature_cache import cache as feature_cache
-from tests.helpers.engines import engine
+from tests.helpers.engines import all_figures, engine
 from tests.helpers.light import LIGHT
 
 GLOBAL_BATCH = 4
@@ -121,7 +121,8 @@ def run(folder: Path, devices: int, killed: int | None = None) -> None:
         mock.patch.object(feature_cache, "available_memory", return_value=0),
     ):
         training.fit(model, datamodule=datamodule)
-        figures = training.test(model, datamodule=datamodule)[0]
+        training.test(model, datamodule=datamodule)
+        figures = all_figures(training)
         training.predict(model, datamodule=datamodule, return_predictions=False)
     if training.trainer.is_global_zero:
         (folder / "figures.json").write_text(json.dumps(figures))

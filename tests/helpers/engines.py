@@ -35,6 +35,11 @@ def engine(folder: Path, *callbacks: Callback, **settings: Any) -> Engine:
     return Engine(**QUIET | settings, callbacks=list(callbacks), default_root_dir=folder)
 
 
+def all_figures(run: Engine) -> dict[str, float]:
+    """Figures of the last test of an engine, those of the classes too: the test itself returns a few."""
+    return {name: float(value) for name, value in run.trainer.callback_metrics.items()}
+
+
 def train_and_test(datamodule: AnomalibDataModule, folder: Path, **settings: Any) -> Path:
     """Train and test a light Hgad without pictures.
 

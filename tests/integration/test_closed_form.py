@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from anomalib_hgad import Hgad, MultiClass
 from tests.helpers import trees
-from tests.helpers.engines import engine
+from tests.helpers.engines import all_figures, engine
 from tests.helpers.light import LIGHT
 
 pytestmark = pytest.mark.slow
@@ -49,8 +49,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Hgad, Any, dict[str, float]]:
     model, run = closed_form(), engine(tmp_path_factory.mktemp("run"), max_epochs=5, check_val_every_n_epoch=5)
-    metrics = run.train(model, datamodule=MultiClass(root=data, train_batch_size=4, num_workers=0))[0]
-    return model, run, metrics
+    run.train(model, datamodule=MultiClass(root=data, train_batch_size=4, num_workers=0))
+    return model, run, all_figures(run)
 
 
 def numpy_gaussian(model: Hgad, data: Path, name: str) -> list[tuple[np.ndarray, np.ndarray]]:

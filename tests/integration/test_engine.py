@@ -19,10 +19,12 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from sklearn.metrics import f1_score, roc_auc_score
 
-from anomalib_hgad import Hgad, MultiClass
+from anomalib_hgad import Hgad, MultiClass, UniAd
+from anomalib_hgad.evaluation.evaluator import RETURNED
+from anomalib_hgad.evaluation.predictions import read_predictions
 from tests.helpers import trees
-from tests.helpers.engines import engine
-from tests.helpers.light import LIGHT
+from tests.helpers.engines import all_figures, engine
+from tests.helpers.light import LIGHT, LIGHT_UNIAD
 
 
 def light_model(**settings: Any) -> Hgad:
@@ -69,15 +71,15 @@ def trained(
     collect = Collect()
     run = engine(tmp_path_factory.mktemp("run"), collect, max_epochs=3, logger=True)
     model = light_model(lr=1e-3)
-    figures = run.train(model, datamodule=multi_class(data_root))
-    return run, model, figures, collect.batches
+    run.train(model, datamodule=multi_class(data_root))
+    return run, model, [all_figures(run)], collect.batches
 
 
 @pytest.mark.slow
 def test_figures_are_those_of_scikit_learn(trained: Any) -> None:
     _, _, figures, batches = trained
     names = [name for batch in batches for name in batch.class_name]
-    scores, labels = (torch.cat([getattr(batch, field) for batch in batches]) for field in ("pred_score", "gt_label"))
+    scores, labels = (torch.cat([getattr(batch, field) for batch in batches]) for field in ("raw_score", "gt_label"))
     of_class = {}
     for name in ("bolt", "nut", "washer"):
         rows = [index for index, other in enumerate(names) if other == name]
@@ -96,7 +98,7 @@ def test_pixel_figures_are_over_the_classes_with_masks(trained: Any) -> None:
         for batch in batches:
             rows = [index for index, other in enumerate(batch.class_name) if other == name]
             if rows:
-                maps.append(batch.anomaly_map[rows].flatten())
+                maps.append(batch.class_inferred_map[rows].flatten())
                 masks.append(batch.gt_mask[rows].flatten())
         of_class.append(roc_auc_score(torch.cat(masks).int(), torch.cat(maps)))
         assert figures[0][f"pixel_AUROC_{name}"] == pytest.approx(of_class[-1], abs=1e-5)
@@ -135,7 +137,8 @@ def test_both_sources_of_the_class_are_reported(trained: Any) -> None:
 def test_given_class_is_used_on_request(trained: Any, data_root: Path, tmp_path: Path) -> None:
     _, model, figures, _ = trained
     model.class_source, model.post_processor.enable_normalization = "given", False
-    given = engine(tmp_path).test(model, datamodule=multi_class(data_root))[0]
+    (run := engine(tmp_path)).test(model, datamodule=multi_class(data_root))
+    given = all_figures(run)
     model.class_source, model.post_processor.enable_normalization = "inferred", True
     assert given["class_inferred_image_AUROC"] == pytest.approx(figures[0]["class_inferred_image_AUROC"], abs=1e-6)
     assert given["image_AUROC"] == pytest.approx(figures[0]["class_given_image_AUROC"], abs=1e-6)
@@ -178,19 +181,22 @@ def test_checkpoint_and_early_stopping_on_validation_figures(data_root: Path, tm
 
 @pytest.mark.slow
 def test_plain_datamodule_is_one_class(data_root: Path, tmp_path: Path) -> None:
+    """No figure is there twice, by the name of the class or as that of all images."""
     model = light_model()
     datamodule = MVTecAD(data_root, "bolt", train_batch_size=4, eval_batch_size=4, num_workers=0)
-    figures = engine(tmp_path).train(model, datamodule=datamodule)[0]
+    (run := engine(tmp_path)).train(model, datamodule=datamodule)
     assert model.class_names == ["bolt"]
-    assert {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_AUPRO", "pixel_F1Score"} <= set(figures)
-    assert "normal_limit_pixel_F1Score" in figures
+    figures = {name for name in all_figures(run) if not name.startswith(("train_", "val_", "stage"))}
+    assert figures == set(run.model.evaluator.results.pooled)
+    assert {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_AUPRO", "normal_limit_pixel_F1Score"} <= figures
 
 
 @pytest.mark.slow
 def test_checkpoint_tests_a_choice_of_its_classes(trained: Any, data_root: Path, tmp_path: Path) -> None:
     run, _, figures, _ = trained
     datamodule = MultiClass([multi_class(data_root, categories=[name]) for name in ("nut", "bolt")], num_workers=0)
-    again = engine(tmp_path).test(light_model(), datamodule=datamodule, ckpt_path=run.best_model_path)[0]
+    (other := engine(tmp_path)).test(light_model(), datamodule=datamodule, ckpt_path=run.best_model_path)
+    again = all_figures(other)
     for name in ("bolt", "nut"):
         key = f"class_given_image_AUROC_{name}"
         assert again[key] == pytest.approx(figures[0][key], abs=1e-6)
@@ -262,15 +268,16 @@ def test_default_number_of_epochs_yields_to_the_users(given: dict[str, int], epo
     ids=["fixed centres", "single Gaussian", "literal features", "stages of one image"],
 )
 def test_settings_of_the_ablation_train(settings: dict[str, Any], data_root: Path, tmp_path: Path) -> None:
-    figures = engine(tmp_path).train(light_model(**settings), datamodule=multi_class(data_root))[0]
-    assert {"image_AUROC_bolt", "image_AUROC_nut", "image_AUROC_washer"} <= set(figures)
+    (run := engine(tmp_path)).train(light_model(**settings), datamodule=multi_class(data_root))
+    assert {"image_AUROC_bolt", "image_AUROC_nut", "image_AUROC_washer"} <= set(all_figures(run))
 
 
 @pytest.mark.slow
 def test_maps_without_a_scale_have_no_masks_of_their_own(data_root: Path, tmp_path: Path) -> None:
     """A limit on the scale of calibrated maps would mark any number of pixels."""
     model = light_model(calibration_share=None)
-    figures = engine(tmp_path).train(model, datamodule=multi_class(data_root))[0]
+    (run := engine(tmp_path)).train(model, datamodule=multi_class(data_root))
+    figures = all_figures(run)
     assert model.pixel_limit is None
     assert "pixel_F1Score" in figures
     assert not [name for name in figures if name.startswith("normal_limit")]
@@ -311,7 +318,8 @@ def test_calibration_keeps_the_order_within_a_class(trained: Any, data_root: Pat
     before = {name: constant.clone() for name, constant in constants.state_dict().items()}
     constants.clear_scale()
     model.post_processor.enable_normalization, normalization = False, model.post_processor.enable_normalization
-    plain = engine(tmp_path).test(model, datamodule=multi_class(data_root))[0]
+    (run := engine(tmp_path)).test(model, datamodule=multi_class(data_root))
+    plain = all_figures(run)
     model.post_processor.enable_normalization = normalization
     assert (before["spread"] != 1).all()
     assert (before["pixel_spread"] != 1).all()
@@ -322,9 +330,62 @@ def test_calibration_keeps_the_order_within_a_class(trained: Any, data_root: Pat
 
 
 @pytest.mark.slow
-def test_training_without_validation_warns(data_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    engine(tmp_path, check_val_every_n_epoch=2).fit(light_model(), datamodule=multi_class(data_root))
-    assert "No validation was run, so anomalib's post-processor has no scale" in caplog.text
+@pytest.mark.parametrize(
+    ("build", "trainer", "data"),
+    [
+        (light_model, {"limit_val_batches": 0}, {}),
+        (light_model, {"check_val_every_n_epoch": 2}, {}),
+        (lambda: UniAd(**LIGHT_UNIAD), {}, {"val_split_mode": "none"}),
+    ],
+    ids=["limit_val_batches", "check_val_every_n_epoch", "val_split_mode"],
+)
+def test_without_validation_figures_are_those_of_raw_scores_and_labels_absent(
+    build: Any,
+    trainer: dict[str, Any],
+    data: dict[str, Any],
+    data_root: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, datamodule = build(), multi_class(data_root, categories=["bolt"], **data)
+    run = engine(tmp_path, **trainer)
+    run.fit(model, datamodule=datamodule)
+    said = "no threshold on the scale of the scores, as no validation was run"
+    assert said in caplog.text
+    caplog.clear()
+    (figures,) = run.test(model, datamodule=datamodule)
+    assert said in caplog.text
+    rows = read_predictions(Path(run.trainer.default_root_dir))
+    assert {row.pred_label for row in rows} == {None}
+    auroc = roc_auc_score([row.gt_label for row in rows], [row.raw_score for row in rows])
+    assert figures["image_AUROC"] == pytest.approx(auroc)
+    assert np.isnan(figures["image_F1Score"])
+    caplog.clear()
+    batches = run.predict(model, datamodule=datamodule)
+    assert said in caplog.text
+    assert {(batch.pred_label, batch.pred_mask) for batch in batches} == {(None, None)}
+
+
+@pytest.mark.slow
+def test_loggers_get_the_figures_that_a_test_does_not_return(trained: Any, data_root: Path, tmp_path: Path) -> None:
+    _, model, *_ = trained
+    logger = CSVLogger(tmp_path)
+    (run := engine(tmp_path, logger=logger)).test(model, datamodule=multi_class(data_root))
+    with (Path(logger.log_dir) / "metrics.csv").open() as file:
+        logged = {name: float(value) for row in csv.DictReader(file) for name, value in row.items() if value}
+    assert {"image_AUROC", "image_AUROC_bolt", "image_AUROC_pooled", "pixel_AUPRO_nut"} <= set(logged)
+    assert {name: logged[name] for name in all_figures(run)} == pytest.approx(all_figures(run), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_bare_engine_gives_figures(trained: Any, data_root: Path, tmp_path: Path) -> None:
+    """Lightning logs nothing then."""
+    _, model, figures, _ = trained
+    bare = Engine(accelerator="cpu", barebones=True, default_root_dir=tmp_path)
+    (given,) = bare.test(model, datamodule=multi_class(data_root))
+    assert given == {name: pytest.approx(figures[0][name], abs=1e-5) for name in RETURNED}
+    bare.validate(model, datamodule=multi_class(data_root))
+    assert "val_image_AUROC" in bare.trainer.callback_metrics
 
 
 @pytest.mark.parametrize(

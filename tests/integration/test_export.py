@@ -210,3 +210,9 @@ def test_without_resizing_the_size_must_be_given(tmp_path: Path) -> None:
     outputs = openvino.compile_model(openvino.Core().read_model(path), "CPU", IN_FLOAT32)(images[:1].numpy())
     with torch.no_grad():
         np.testing.assert_allclose(outputs["anomaly_map"], module(images[:1]).anomaly_map, rtol=1e-3, atol=1e-4)
+
+
+def test_file_of_a_model_without_a_validation_has_no_threshold() -> None:
+    """anomalib's graph compares raw scores with 0.5 then."""
+    described = Hgad(**ONE_LEVEL).description()
+    assert described["image_threshold"] == described["pixel_threshold"] == "null"

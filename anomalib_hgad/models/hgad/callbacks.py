@@ -5,15 +5,11 @@
 
 from __future__ import annotations
 
-import logging
-
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_hgad.models.hgad.normal_pass import fit_mixtures, fit_whitening, inference, set_constants
-
-logger = logging.getLogger(__name__)
 
 
 class ClassCheck(Callback):
@@ -105,17 +101,7 @@ class NormalConstants(Callback):
             self._calibrate(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Set the constants of the scores where the training went on after the last validation.
-
-        Warns if there was no validation at all: anomalib's post-processor takes its constants from it.
-        """
-        post_processor = pl_module.post_processor
-        if getattr(post_processor, "enable_normalization", False) and post_processor.image_max.isnan():
-            logger.warning(
-                "No validation was run, so anomalib's post-processor has no scale and all its scores will be nan. Give "
-                "the data a validation set, and set trainer.check_val_every_n_epoch to at most trainer.max_epochs; or "
-                "turn post_processor off.",
-            )
+        """Set the constants of the scores where the training went on after the last validation."""
         if self._step_of_constants != trainer.global_step:
             self._calibrate(trainer, pl_module)
 

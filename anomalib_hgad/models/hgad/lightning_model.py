@@ -555,7 +555,7 @@ class Hgad(PluginModel, AnomalibModule):
         return loss
 
     def validation_step(self, batch: ClassImageBatch, *args: Any, **kwargs: Any) -> ClassImageBatch:  # noqa: ANN401
-        """Predict a batch; the same in validation, test and prediction.
+        """Predict a batch; the same in validation and test.
 
         Args:
             batch: Batch of images.
@@ -578,7 +578,21 @@ class Hgad(PluginModel, AnomalibModule):
         return batch
 
     test_step = validation_step
-    predict_step = validation_step
+
+    def predict_step(self, batch: ClassImageBatch, *args: Any, **kwargs: Any) -> ClassImageBatch:  # noqa: ANN401
+        """Predict a batch, without the maps that are for figures alone: a second one of every image would be kept.
+
+        Args:
+            batch: Batch of images.
+            *args: Unused.
+            **kwargs: Unused.
+
+        Returns:
+            The same batch with predictions.
+        """
+        batch = self.validation_step(batch, *args, **kwargs)
+        batch.class_inferred_map = batch.class_given_map = None
+        return batch
 
     def on_validation_start(self) -> None:
         """Forget thresholds of the classes: those that a validation chooses are of scores that are not shifted."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 from anomalib.metrics import AUROC
+from anomalib.models.components import AnomalibModule
 
 from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch
-from anomalib_hgad.evaluation.evaluator import ClassAccuracy, ClassEvaluator, FalseAlarmRate, default_test_metrics
+from anomalib_hgad.evaluation.class_metric import FalseAlarmRate
+from anomalib_hgad.evaluation.evaluator import RETURNED, ClassAccuracy, ClassEvaluator, default_test_metrics
 
 NAMES = ["bolt", "nut", "bolt", "gear", "nut", "bolt", "gear", "bolt"]
 LABELS = [False, False, True, True, False, True, True, False]
@@ -43,23 +46,28 @@ def batch_of(rows: list[int], **fields: Any) -> ClassImageBatch:
     )
 
 
-def evaluate(*batches: ClassImageBatch) -> tuple[ClassEvaluator, dict[str, float]]:
-    """Test with two metrics; gives the evaluator and what it logged."""
-    metrics = [AUROC(fields=["pred_score", "gt_label"], prefix="image_"), ClassAccuracy(strict=False)]
-    evaluator = ClassEvaluator(test_metrics=metrics)
-    logged: dict[str, float] = {}
-    evaluator.log = logged.__setitem__
-    trainer = SimpleNamespace(test_dataloaders=[])
+def run_test(evaluator: ClassEvaluator, *batches: ClassImageBatch) -> tuple[dict[str, float], dict[str, float]]:
+    """Test without a model; gives what a test would return, and the other figures that a trainer keeps."""
+    returned: dict[str, float] = {}
+    evaluator.log = returned.__setitem__
+    trainer = SimpleNamespace(test_dataloaders=[], barebones=False, callback_metrics={}, loggers=[])
     evaluator.on_test_epoch_start(trainer, None)
     for number, batch in enumerate(batches):
         evaluator.on_test_batch_end(trainer, None, None, batch, number)
     evaluator.on_test_epoch_end(trainer, None)
-    return evaluator, logged
+    return returned, {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def evaluate(*batches: ClassImageBatch) -> tuple[ClassEvaluator, dict[str, float], dict[str, float]]:
+    """Test with two metrics."""
+    metrics = [AUROC(fields=["pred_score", "gt_label"], prefix="image_"), ClassAccuracy(strict=False)]
+    evaluator = ClassEvaluator(test_metrics=metrics)
+    return evaluator, *run_test(evaluator, *batches)
 
 
 def test_figure_is_there_where_it_is_defined() -> None:
     """AUROC needs normal and anomalous images; which classes are inferred right can be said of one class alone."""
-    evaluator, logged = evaluate(batch_of([0, 1, 2, 3]), batch_of([4, 5, 6, 7]))
+    evaluator, returned, others = evaluate(batch_of([0, 1, 2, 3]), batch_of([4, 5, 6, 7]))
     bolts = [0, 2, 5, 7]
     assert evaluator.results.classes == {
         "bolt": {"image_AUROC": pytest.approx(counted_auroc(bolts)), "ClassAccuracy": 0.75},
@@ -67,9 +75,11 @@ def test_figure_is_there_where_it_is_defined() -> None:
         "nut": {"image_AUROC": None, "ClassAccuracy": 0.5},
     }
     assert counted_auroc(bolts) == 0.75
-    assert logged == {
+    assert returned == {
         "image_AUROC": pytest.approx(0.75),
         "ClassAccuracy": pytest.approx((0.75 + 1.0 + 0.5) / 3),
+    }
+    assert others == {
         "image_AUROC_pooled": pytest.approx(counted_auroc([*range(8)])),
         "ClassAccuracy_pooled": 0.75,
         "image_AUROC_bolt": pytest.approx(0.75),
@@ -81,16 +91,18 @@ def test_figure_is_there_where_it_is_defined() -> None:
 
 @pytest.mark.parametrize("rows", [[0, 1, 4, 7], [2, 3, 5, 6]], ids=["normal", "anomalous"])
 def test_images_of_one_kind_have_no_auroc(rows: list[int]) -> None:
-    evaluator, logged = evaluate(batch_of(rows))
+    """A test returns nan all the same: its keys are those of any other."""
+    evaluator, returned, others = evaluate(batch_of(rows))
     assert evaluator.results.pooled["image_AUROC"] is None
     assert evaluator.results.pooled["ClassAccuracy"] is not None
-    assert not [name for name in logged if name.startswith("image_AUROC")]
+    assert math.isnan(returned["image_AUROC"])
+    assert not [name for name in others if name.startswith("image_AUROC")]
 
 
 def test_image_of_none_of_the_classes_counts_where_no_class_is_needed() -> None:
     batch = batch_of([0, 1, 2, 3])
     batch.class_index[1] = NO_CLASS
-    evaluator, _ = evaluate(batch)
+    evaluator, *_ = evaluate(batch)
     assert evaluator.results.classes.keys() == {"bolt", "gear"}
     assert evaluator.results.pooled == {"image_AUROC": pytest.approx(counted_auroc([0, 1, 2, 3])), "ClassAccuracy": 1}
 
@@ -98,7 +110,7 @@ def test_image_of_none_of_the_classes_counts_where_no_class_is_needed() -> None:
 def test_images_without_class_names_are_one_class() -> None:
     batch = batch_of([*range(8)], class_index=None, pred_class_index=None)
     batch.class_name = None
-    evaluator, _ = evaluate(batch)
+    evaluator, *_ = evaluate(batch)
     expected = pytest.approx(counted_auroc([*range(8)]))
     assert evaluator.results.classes == {"0": {"image_AUROC": expected, "ClassAccuracy": None}}
 
@@ -115,40 +127,26 @@ def test_f1_of_pixels_at_the_limits_of_the_classes_by_hand() -> None:
         )
     )
     evaluator = ClassEvaluator(test_metrics=[metrics[name] for name in ("normal_limit_pixel_F1Score", "pixel_F1Score")])
-    logged: dict[str, float] = {}
-    evaluator.log = logged.__setitem__
-    trainer = SimpleNamespace(test_dataloaders=[])
-    evaluator.on_test_epoch_start(trainer, None)
     batch = batch_of([0, 2], gt_mask=truth, limit_mask=limit, pred_mask=threshold)
-    evaluator.on_test_batch_end(trainer, None, None, batch, 0)
-    evaluator.on_test_epoch_end(trainer, None)
-    assert logged["normal_limit_pixel_F1Score_bolt"] == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
-    assert logged["pixel_F1Score_bolt"] == pytest.approx(2 * 3 / (2 * 3 + 5))
+    returned, _ = run_test(evaluator, batch)
+    assert returned["normal_limit_pixel_F1Score"] == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+    assert returned["pixel_F1Score"] == pytest.approx(2 * 3 / (2 * 3 + 5))
 
 
 def test_models_without_limits_have_no_figure_of_them() -> None:
-    evaluator, logged = ClassEvaluator(), {}
-    evaluator.log = logged.__setitem__
-    trainer = SimpleNamespace(test_dataloaders=[])
-    evaluator.on_test_epoch_start(trainer, None)
     fields = {"gt_mask": torch.tensor([[[0, 1], [1, 0]]] * 4).bool(), "pred_mask": torch.ones(4, 2, 2).bool()}
     maps = {"anomaly_map": torch.rand(4, 2, 2), "pred_label": torch.tensor([True] * 4)}
-    evaluator.on_test_batch_end(trainer, None, None, batch_of([0, 2, 5, 7], **fields, **maps), 0)
-    evaluator.on_test_epoch_end(trainer, None)
-    assert "pixel_F1Score" in logged
-    assert not [name for name in logged if name.startswith("normal_limit")]
+    returned, others = run_test(ClassEvaluator(), batch_of([0, 2, 5, 7], **fields, **maps))
+    assert "pixel_F1Score" in returned
+    assert not [name for name in returned | others if name.startswith("normal_limit")]
 
 
 def test_rate_of_false_alarms_needs_normal_images_alone() -> None:
     """Rows 0 and 7 are normal bolts, 1 and 4 normal nuts; gears are all anomalous."""
-    evaluator, logged = ClassEvaluator(test_metrics=[FalseAlarmRate(strict=False)]), {}
-    evaluator.log = logged.__setitem__
-    trainer = SimpleNamespace(test_dataloaders=[])
-    evaluator.on_test_epoch_start(trainer, None)
-    for rows, alarms in (([0, 1, 2, 3], [1, 0, 1, 1]), ([4, 5, 6, 7], [0, 1, 1, 0])):
-        batch = batch_of(rows, pred_label=torch.tensor(alarms).bool())
-        evaluator.on_test_batch_end(trainer, None, None, batch, 0)
-    evaluator.on_test_epoch_end(trainer, None)
+    evaluator = ClassEvaluator(test_metrics=[FalseAlarmRate(strict=False)])
+    rows = (([0, 1, 2, 3], [1, 0, 1, 1]), ([4, 5, 6, 7], [0, 1, 1, 0]))
+    batches = [batch_of(images, pred_label=torch.tensor(alarms).bool()) for images, alarms in rows]
+    _, others = run_test(evaluator, *batches)
     assert {name: row["FalseAlarmRate"] for name, row in evaluator.results.classes.items()} == {
         "bolt": 0.5,
         "nut": 0.0,
@@ -156,4 +154,15 @@ def test_rate_of_false_alarms_needs_normal_images_alone() -> None:
     }
     assert evaluator.results.mean == {"FalseAlarmRate": 0.25}
     assert evaluator.results.pooled == {"FalseAlarmRate": 0.25}
-    assert "FalseAlarmRate_gear" not in logged
+    assert "FalseAlarmRate_gear" not in others
+
+
+def test_default_test_returns_the_keys_of_anomalibs_own_models() -> None:
+    """Its benchmark puts runs of any models into one table."""
+    assert {metric.name for metric in AnomalibModule.configure_evaluator().test_metrics} == RETURNED
+    masks = torch.tensor([[[0, 1], [1, 0]]] * 4).bool()
+    fields = {"anomaly_map": torch.rand(4, 2, 2), "pred_label": torch.tensor([True] * 4), "pred_mask": masks}
+    batch = batch_of([0, 1, 2, 3], **fields)
+    assert run_test(ClassEvaluator(), batch)[0].keys() == {"image_AUROC", "image_F1Score"}  # without masks as there
+    batch = batch_of([0, 1, 2, 3], **fields, gt_mask=masks)
+    assert run_test(ClassEvaluator(), batch)[0].keys() == RETURNED

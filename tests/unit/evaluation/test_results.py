@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from anomalib_hgad.data.batch import MEAN, POOLED
-from anomalib_hgad.evaluation.results import Results, heading, results_table, write_results
+from anomalib_hgad.evaluation.results import Results, heading, read_results, results_table, write_results
 
 RESULTS = Results(
     classes={
@@ -118,3 +118,34 @@ def test_table_is_in_percent() -> None:
 )
 def test_metrics_are_named_in_words(metric: str, words: str) -> None:
     assert heading(metric) == words
+
+
+def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
+    write_results(RESULTS, tmp_path)
+    assert read_results(tmp_path / "results.json") == {
+        "mean": RESULTS.mean,
+        "classes": RESULTS.classes,
+        "pooled": RESULTS.pooled,
+    }
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"mean": {"image_AUROC": 1.0}, "classes": {"bolt": {"image_',
+        b"[1, 2]",
+        b"null",
+        b'{"mean": {}, "pooled": {}}',
+        b'{"mean": {}, "pooled": {}, "classes": []}',
+        b'{"mean": {}, "pooled": {"image_AUROC": "high"}, "classes": {}}',
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+    ],
+    ids=["empty", "cut short", "list", "nothing", "a part", "no classes", "words", "no text", "deep"],
+)
+def test_broken_results_are_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"results\.json is not what a test writes .* Test the model again"):
+        read_results(path)

@@ -116,6 +116,24 @@ def test_scores_of_anomalies_are_not_all_one():
     assert batch.pred_score[0] < 0.5 < batch.pred_score[1] < batch.pred_score[2] < 1
 
 
+@pytest.mark.parametrize("score", [20.0, 0.02, -3.0, 0.0])
+@pytest.mark.parametrize("images", [1, 5])
+@pytest.mark.parametrize("jitter", [0.0, 1e-6])
+def test_equal_validation_images_leave_scores_apart(score, images, jitter):
+    """Scores half as large again, or a unit larger where they are 0, are neither all 1 nor all as high as one."""
+    scores = torch.full((images,), score) * (1 + jitter * torch.arange(images))
+    post_processor = NormalPostProcessor(0.1)
+    validate(post_processor, scores, torch.zeros(images, dtype=torch.bool))
+    larger = torch.tensor([0.5, 1.0, 2.0]) * (abs(score) or 1.0)
+    new = torch.cat([scores[-1:] - larger.flip(0), scores[-1:], scores[-1:] + larger])
+    batch = SimpleNamespace(pred_score=new, anomaly_map=new.view(-1, 1, 1), pred_label=None, pred_mask=None)
+    post_processor.post_process_batch(batch)
+    for normalized in (batch.pred_score, batch.anomaly_map.flatten()):
+        assert ((normalized > 0) & (normalized < 1)).all()
+        assert (normalized.diff() > 0.05).all()
+    assert batch.pred_label.tolist() == [False] * 4 + [True] * 3
+
+
 @pytest.mark.parametrize("limit", [1.0, -2.0, 1000.0])
 def test_a_models_own_limit_of_pixels_is_the_threshold_of_the_maps(limit):
     """Whatever the normal maps reach; the threshold of the images stays theirs."""

@@ -17,12 +17,16 @@ from anomalib.data import MVTecAD
 
 from anomalib_hgad import MultiClass, cli
 from anomalib_hgad.data.batch import UNKNOWN
+from anomalib_hgad.evaluation.predictions import write_predictions
+from anomalib_hgad.evaluation.results import Results, write_results
 from anomalib_hgad.models.hgad.criterion import StateFigures
 from anomalib_hgad.report import examples
 from anomalib_hgad.report.command import render
-from anomalib_hgad.report.run_files import read_run
+from anomalib_hgad.report.run_files import CHECKPOINT, read_run
+from tests.helpers import trees
 from tests.helpers.engines import train_and_test
 from tests.helpers.html_pages import Elements, assert_whole_and_alone
+from tests.helpers.predictions import prediction
 
 PHONE, DESKTOP = 500, 1280
 """Widths in pixels; a headless Chromium has no narrower window than that of a large phone."""
@@ -137,6 +141,26 @@ def test_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["report", str(tmp_path)])
     assert "predictions.csv is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("broken", "message"), [("predictions.csv", "cut short"), ("results.json", "Test the model")])
+def test_broken_file_of_a_run_is_named(
+    broken: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = trees.write_image(tmp_path / "1.png")
+    write_predictions([prediction(str(image), "bolt", anomalous=True, score=0.9)], tmp_path)
+    write_results(Results({"bolt": {"image_AUROC": None}}, {"image_AUROC": None}), tmp_path)
+    (tmp_path / CHECKPOINT).parent.mkdir(parents=True)
+    (tmp_path / CHECKPOINT).touch()
+    content = (tmp_path / broken).read_text()
+    (tmp_path / broken).write_text(content[:-30])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["report", str(tmp_path)])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert str(tmp_path / broken) in said
+    assert message in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.slow

@@ -1,0 +1,160 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A metric of one class, on the values of a batch that it is meant for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+from anomalib.data import ImageBatch
+from anomalib.metrics import AUPIMO, AUPRO, PIMO, PRO, AnomalibMetric, F1Max, MinMax, PBn, PGn
+from anomalib.metrics.threshold import Threshold
+from torchmetrics import MeanMetric
+from torchmetrics.classification import BinaryConfusionMatrix, BinaryPrecisionRecallCurve, BinaryStatScores
+
+from anomalib_hgad.evaluation.values import between_0_and_1, scaled_down
+
+POST_PROCESSED = frozenset({"pred_score", "anomaly_map"})
+"""Fields that a post-processor of a test brings between 0 and 1, where it cuts them off."""
+
+ALWAYS_RAW = frozenset(f"class_{source}_{field}" for source in ("given", "inferred") for field in ("score", "map"))
+"""Fields that no post-processor changes."""
+
+NEEDS_CLASS = frozenset({"class_index", "class_given_score", "class_given_map"})
+"""Fields that say nothing of an image of none of the classes."""
+
+LABELS = frozenset({"pred_label", "pred_mask"})
+"""Fields that need a threshold."""
+
+OF_ORDER = (BinaryPrecisionRecallCurve, AUPRO, AUPIMO, PIMO, F1Max, PGn, PBn)
+"""Metrics that depend on the order of the scores alone, unless they compare them with thresholds that were given."""
+
+OF_THRESHOLD = (BinaryStatScores, BinaryConfusionMatrix, PRO)
+"""Metrics that compare scores with one threshold."""
+
+
+class _FalseAlarmRate(MeanMetric):
+    def update(self, pred_label: torch.Tensor, gt_label: torch.Tensor) -> None:
+        super().update(pred_label[~gt_label.bool()].float())
+
+
+class FalseAlarmRate(AnomalibMetric, _FalseAlarmRate):
+    """Share of the normal images that are found anomalous."""
+
+    default_fields = ("pred_label", "gt_label")
+
+
+class Source(NamedTuple):
+    """Where a metric takes the values of a field from.
+
+    Attributes:
+        field: The field.
+        raw: Whether from before the post-processing.
+        squeezed: Whether they have to be brought between 0 and 1.
+    """
+
+    field: str
+    raw: bool
+    squeezed: bool
+
+    def of(self, batch: ImageBatch, raw: Mapping[str, torch.Tensor | None]) -> torch.Tensor | None:
+        """Values of a batch, maps and masks at most as large as pixel metrics take them; ``None`` if it has none.
+
+        Args:
+            batch: The batch after the post-processing.
+            raw: Scores and maps from before it.
+        """
+        values = raw[self.field] if self.raw else getattr(batch, self.field, None)
+        if values is None:
+            return None
+        values = scaled_down(values)
+        return between_0_and_1(values) if self.squeezed else values
+
+
+def values_of(
+    batch: ImageBatch, raw: Mapping[str, torch.Tensor | None], sources: Iterable[Source]
+) -> dict[Source, torch.Tensor]:
+    """Values of a batch by where they come from, without those that it lacks; arguments as of :meth:`Source.of`."""
+    found = {source: source.of(batch, raw) for source in dict.fromkeys(sources)}
+    return {source: values for source, values in found.items() if values is not None}
+
+
+def needs_threshold(metric: AnomalibMetric) -> bool:
+    """Whether a metric has no value where nothing says which scores are anomalous, as in a validation."""
+    fields = set(metric.fields)
+    return bool(fields & LABELS or (fields & POST_PROCESSED and isinstance(metric, OF_THRESHOLD)))
+
+
+def _never() -> bool:
+    return False
+
+
+class ClassMetric:
+    """A metric on the images of one class.
+
+    Scores and maps are raw where their order alone counts: anomalib's post-processor cuts them off at 0 and 1, which
+    makes ties.
+
+    Args:
+        metric: The metric to copy.
+        normalized: Whether the post-processor brings scores and maps between 0 and 1 before the metric sees them.
+
+    Attributes:
+        sources: What the metric reads, in the order of its fields.
+    """
+
+    def __init__(self, metric: AnomalibMetric, normalized: bool) -> None:
+        self.sources = [self._source(metric, field, normalized) for field in metric.fields]
+        self.needs_class = not NEEDS_CLASS.isdisjoint(metric.fields)
+        self.metric = metric.clone()
+        self.metric.reset()
+        # All processes see all images, see ClassEvaluator._update: there is nothing to exchange in the end.
+        self.metric.distributed_available_fn = _never
+        self.truth_range = MinMax(fields=[metric.fields[-1]]).to(metric.device)
+        self.truth_range.distributed_available_fn = _never
+        self.missing: list[str] = []
+
+    @staticmethod
+    def _source(metric: AnomalibMetric, field: str, normalized: bool) -> Source:
+        if field not in POST_PROCESSED | ALWAYS_RAW:
+            return Source(field, raw=False, squeezed=False)
+        # Thresholds that were given are those of post-processed scores.
+        given = isinstance(metric, Threshold) or getattr(metric, "thresholds", None) is not None
+        raw = field in POST_PROCESSED and isinstance(metric, OF_ORDER) and not given
+        outside = raw or field in ALWAYS_RAW or not normalized
+        return Source(field, raw, squeezed=outside and isinstance(metric, BinaryPrecisionRecallCurve))
+
+    def update(self, values: Mapping[Source, torch.Tensor]) -> None:
+        """Add the values of a batch; one that lacks some of the metric's is left out."""
+        lacking = [source.field for source in self.sources if source not in values]
+        if not set(lacking) <= LABELS:
+            self.missing = self.missing or lacking
+            return
+        batch: Any = SimpleNamespace(**{source.field: values.get(source) for source in self.sources})
+        self.truth_range.update(batch)
+        if lacking:
+            self.missing = self.missing or lacking
+        else:
+            self.metric.update(batch)
+
+    @property
+    def concerned(self) -> bool:
+        """Whether there were images that the metric is about, be they with labels or without."""
+        return self.truth_range.update_called
+
+    def compute(self) -> float | None:
+        """The value; ``None`` if it is not defined.
+
+        Against a ground truth of normal and anomalous it needs both, and the rate of false alarms normal images alone.
+        """
+        if not self.metric.update_called:
+            return None
+        lowest, highest = self.truth_range.compute()
+        missing = lowest > 0 if isinstance(self.metric, FalseAlarmRate) else lowest == highest
+        if self.sources[-1].field.startswith("gt_") and missing:
+            return None
+        return float(self.metric.compute())

@@ -1,0 +1,122 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What anomalib's post-processing does to a batch of a test: it cuts scores off, and labels whatever it gets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Container
+from typing import Any
+
+import torch
+from anomalib.data import ImageBatch
+from anomalib.post_processing import PostProcessor
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from anomalib_hgad.data.batch import ClassImageBatch
+
+logger = logging.getLogger(__name__)
+
+LABELS = {"pred_label": "image", "pred_mask": "pixel"}
+"""Labels of a batch, and what they are of."""
+
+
+class RawScores(Callback):
+    """Keeps scores and maps of a batch as they were before the post-processing: it has to be a callback before that.
+
+    Of batches with a field for it, the raw score of an image is set there.
+    """
+
+    def __init__(self) -> None:
+        self._batch: ImageBatch | None = None
+        self._values: dict[str, torch.Tensor | None] = {}
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: ImageBatch,
+        *args: Any,  # noqa: ANN401
+    ) -> None:
+        """Keep the values of a batch."""
+        del trainer, pl_module, outputs, args
+        self._batch, self._values = batch, _fields(batch)
+        if isinstance(batch, ClassImageBatch) and batch.raw_score is None and batch.pred_score is not None:
+            batch.update(raw_score=batch.pred_score)
+
+    def take(self, batch: ImageBatch) -> dict[str, torch.Tensor | None]:
+        """What a batch had before the post-processing, which is forgotten then.
+
+        Args:
+            batch: The batch. One that was never post-processed has it still.
+
+        Returns:
+            ``pred_score``, ``anomaly_map``, ``pred_label`` and ``pred_mask``.
+        """
+        values = self._values if batch is self._batch else _fields(batch)
+        self._batch, self._values = None, {}
+        return values
+
+
+def _fields(batch: ImageBatch) -> dict[str, torch.Tensor | None]:
+    return {field: getattr(batch, field) for field in ("pred_score", "anomaly_map", *LABELS)}
+
+
+def is_normalized(post_processor: object) -> bool:
+    """Whether a post-processor brings scores between 0 and 1: without a validation it leaves them as they are."""
+    return (
+        isinstance(post_processor, PostProcessor)
+        and post_processor.enable_normalization
+        and not bool(post_processor.image_min.isnan() and post_processor.pixel_min.isnan())
+    )
+
+
+def labels_without_meaning(post_processor: object) -> list[str]:
+    """Labels that a post-processor gives by no threshold: without one, or without a scale, it cuts raw scores at 0.5.
+
+    Args:
+        post_processor: The post-processor, if it is one of anomalib.
+
+    Returns:
+        Some of ``pred_label`` and ``pred_mask``.
+    """
+    if not isinstance(post_processor, PostProcessor) or not post_processor.enable_thresholding:
+        return []
+    # One that marks pixels in its own way needs no threshold for it.
+    cut = LABELS if type(post_processor).threshold_batch is PostProcessor.threshold_batch else ("pred_label",)
+    return [
+        field
+        for field in cut
+        if not post_processor.enable_normalization
+        or bool(getattr(post_processor, f"{LABELS[field]}_threshold").isnan())
+    ]
+
+
+def remove_labels_without_meaning(batch: ImageBatch, post_processor: object, own: Container[str] = ()) -> None:
+    """Take labels out of a batch that say nothing.
+
+    Args:
+        batch: The batch, post-processed.
+        post_processor: What has post-processed it.
+        own: Labels that the model has given itself.
+    """
+    for field in labels_without_meaning(post_processor):
+        if field not in own:
+            setattr(batch, field, None)
+
+
+def warn_of_missing_labels(post_processor: object) -> None:
+    """Say that a post-processor has nothing to tell normal from anomalous by."""
+    missing = labels_without_meaning(post_processor)
+    if not missing or not isinstance(post_processor, PostProcessor):
+        return
+    reason = "no validation was run" if post_processor.enable_normalization else "enable_normalization is off"
+    logger.warning(
+        "anomalib's post-processor has no threshold on the scale of the scores, as %s: scores stay raw, and %s cannot "
+        "be told. For labels train with validation images, see data.val_split_mode, trainer.limit_val_batches and "
+        "trainer.check_val_every_n_epoch, and with normalization.",
+        reason,
+        " and ".join(missing),
+    )

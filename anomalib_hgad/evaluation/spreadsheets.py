@@ -1,0 +1,122 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tables as spreadsheets save them: with other separators, decimal commas and truth values than they were written."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+SEPARATORS = (",", ";", "\t", "|")
+
+ENCODINGS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+"""Encodings by the marks that files of them begin with."""
+
+BOOK = b"PK\x03\x04"
+"""What .xlsx and .ods begin with."""
+
+TRUE = frozenset({"true", "1", "wahr", "vrai", "vero", "verdadero", "verdadeiro", "waar", "prawda", "sant", "sand"})
+FALSE = frozenset({"false", "0", "falsch", "faux", "falso", "onwaar", "fałsz", "falskt", "falsk"})
+"""Truth values, in small letters, in the languages that spreadsheets write them in."""
+
+
+def read_rows(path: Path, columns: Sequence[str], numbers: Sequence[str]) -> list[dict[str, str]]:
+    """Read the cells of a table.
+
+    Args:
+        path: The file.
+        columns: Names of its columns, in any order.
+        numbers: Those that hold numbers or truth values.
+
+    Returns:
+        The rows, without empty ones. Numbers have decimal points.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is no such table, or broken.
+    """
+    content = path.read_bytes()
+    if content.startswith(BOOK):
+        msg = "it is a book of a spreadsheet. Save the sheet as CSV."
+        raise ValueError(msg)
+    encoding = next((name for mark, name in ENCODINGS.items() if content.startswith(mark)), None)
+    # The name of a file may have bytes that are no text.
+    text = content.decode(encoding) if encoding else content.decode("utf-8", errors="surrogateescape")
+    if text.startswith("sep="):  # what tells Excel the separator
+        text = text.partition("\n")[2]
+    separator = next((one for one in SEPARATORS if set(_header(text, one)) == set(columns)), ",")
+    header = _header(text, separator)
+    if sorted(header) != sorted(columns):
+        msg = f"expected the columns {', '.join(columns)}, got {', '.join(map(ascii, header)) or 'none'}."
+        raise ValueError(msg)
+    rows = [dict(zip(header, cells, strict=True)) for cells in _body(text, separator, len(header))]
+    return rows if separator == "," else _with_decimal_points(rows, numbers)
+
+
+def as_truth(text: str) -> bool | None:
+    """Truth value of a cell; ``None`` if it is empty.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    word = text.strip().casefold()
+    if word in {"1.0", "0.0"}:
+        word = word[0]
+    if word in TRUE | FALSE:
+        return word in TRUE
+    if word:
+        msg = f"expected True, False or nothing, got {text!a}"
+        raise ValueError(msg)
+    return None
+
+
+def as_number(text: str) -> float | None:
+    """Number of a cell; ``None`` if it is empty, or not a number.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        number = float(text) if text.strip() else None
+    except ValueError as error:
+        msg = f"expected a number or nothing, got {text!a}"
+        raise ValueError(msg) from error
+    return None if number != number else number  # noqa: PLR0124 - nan alone is not itself
+
+
+def _header(text: str, separator: str) -> list[str]:
+    names = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
+    while names and not names[-1]:
+        names.pop()
+    return names
+
+
+def _body(text: str, separator: str, width: int) -> Iterator[list[str]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    next(reader)
+    for number, cells in enumerate(reader, start=1):
+        if not any(cells):
+            continue
+        if len(cells) < width or any(cells[width:]):
+            msg = f"row {number} has {len(cells)} of {width} columns: the file is cut short, or its text is not quoted."
+            raise ValueError(msg)
+        yield cells[:width]
+
+
+def _with_decimal_points(rows: list[dict[str, str]], numbers: Sequence[str]) -> list[dict[str, str]]:
+    """Rows of a table whose columns no comma separates, so that one may be a decimal comma.
+
+    Raises:
+        ValueError: If numbers have points too, which separate thousands then.
+    """
+    cells = [row[name] for row in rows for name in numbers]
+    if not any("," in cell for cell in cells):
+        return rows
+    if with_point := next((cell for cell in cells if "." in cell), None):
+        msg = f"some numbers have a decimal comma, and {with_point!a} has a point. Write all of them in one way, "
+        msg += "without separators of thousands."
+        raise ValueError(msg)
+    return [row | {name: row[name].replace(",", ".") for name in numbers} for row in rows]
