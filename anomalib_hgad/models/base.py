@@ -15,6 +15,7 @@ from anomalib import LearningType
 from anomalib.data import ImageBatch
 from anomalib.models.components import AnomalibModule
 from anomalib.pre_processing import PreProcessor
+from anomalib.pre_processing.utils.transform import get_exportable_transform
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -25,7 +26,14 @@ from anomalib_hgad.data.images import check_finite
 from anomalib_hgad.deploy.export import DescribedExport
 from anomalib_hgad.evaluation.evaluator import ClassEvaluator
 from anomalib_hgad.models.callbacks import NamedImages, PredictedTable, RandomState
-from anomalib_hgad.models.checkpoint import check_versions, check_weights, describe_versions, with_metrics_of
+from anomalib_hgad.models.checkpoint import (
+    SETTINGS_KEY,
+    check_settings,
+    check_versions,
+    check_weights,
+    describe,
+    with_metrics_of,
+)
 from anomalib_hgad.models.checkpoint_io import WholeCheckpoints, explain_checkpoint_errors
 
 if TYPE_CHECKING:
@@ -52,12 +60,26 @@ class PluginModel(DescribedExport):
     default_image_size: ClassVar[tuple[int, int]]
     """Height and width of the images in the paper."""
 
+    pre_processor_given: bool
+    """Whether the user has said how images are pre-processed."""
+
     _resumed_step: int | None = None
 
     @property
     def fits_in_one_pass(self) -> bool:
         """Whether a training is one pass over the images without any step, so that a resumed one is made anew."""
         return False
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Settings that scores depend on, as plain data: those of a checkpoint must be the same."""
+        module = cast("AnomalibModule", self)
+        pre_processor = module.pre_processor
+        made = getattr(pre_processor, "transform", pre_processor)
+        return {
+            "pre_processor": pre_processor is not None and " ".join(repr(made).split()),
+            "post_processor": module.post_processor is not None,
+        }
 
     def configure_callbacks(self) -> list[Callback]:
         """anomalib's components, and what happens around the steps of all models."""
@@ -169,7 +191,7 @@ class PluginModel(DescribedExport):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what made the checkpoint."""
         super().on_save_checkpoint(checkpoint)
-        describe_versions(checkpoint)
+        describe(checkpoint, self.settings)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint fits; test what was trained, not what its training was resumed from.
@@ -181,8 +203,14 @@ class PluginModel(DescribedExport):
             ValueError: If it is of another model, of other settings or of other versions.
         """
         check_versions(checkpoint)
-        super().on_load_checkpoint(checkpoint)
         module = cast("AnomalibModule", self)
+        pre_processor = module.pre_processor
+        transform = getattr(pre_processor, "transform", None)
+        check_settings(checkpoint, self.settings | self._restored(checkpoint))
+        super().on_load_checkpoint(checkpoint)
+        if transform is not None and pre_processor.transform is None:
+            # anomalib keeps some transforms alone, and takes away all others. This one is the checkpoint's, too.
+            pre_processor.transform, pre_processor.export_transform = transform, get_exportable_transform(transform)
         if self.stage == TrainerFn.FITTING:
             self._resumed_step = checkpoint["global_step"]
         elif self.has_gone_on_from(checkpoint):
@@ -190,9 +218,22 @@ class PluginModel(DescribedExport):
             logger.warning("Testing the model as trained now, not the checkpoint that its training was resumed from.")
             checkpoint["state_dict"] = module.state_dict()
             checkpoint["callbacks"] = {}  # among them the post-processor, with the thresholds of then
-        check_weights(checkpoint, module, module.hparams)
+        check_weights(checkpoint, module)
         # This model may have other metrics.
         checkpoint["state_dict"] = with_metrics_of(checkpoint["state_dict"], module.state_dict())
+
+    def _restored(self, checkpoint: dict[str, Any]) -> dict[str, object]:
+        """Settings of the components that anomalib sets to the checkpoint's, where the user has not set them."""
+        module = cast("AnomalibModule", self)
+        there = checkpoint[SETTINGS_KEY]
+        restored = []
+        # A trainer keeps the components that it has seen, and only their settings change.
+        if module.pre_processor is not None and not self.pre_processor_given:
+            kept = (checkpoint.get("anomalib_pre_processor_config") or {}).get("transform") is not None
+            restored += ["pre_processor"] if kept or (not there["pre_processor"] and self.stage is None) else []
+        if not there["post_processor"] and self.stage is None:
+            restored.append("post_processor")
+        return {name: there[name] for name in restored}
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401
