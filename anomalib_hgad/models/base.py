@@ -25,7 +25,7 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 from anomalib_hgad.data.images import check_finite
 from anomalib_hgad.deploy.export import DescribedExport
 from anomalib_hgad.evaluation.evaluator import ClassEvaluator
-from anomalib_hgad.models.callbacks import NamedImages, PredictedTable, RandomState
+from anomalib_hgad.models.callbacks import NamedImages, PredictedTable, RandomState, Termination
 from anomalib_hgad.models.checkpoint import (
     SETTINGS_KEY,
     check_settings,
@@ -83,7 +83,8 @@ class PluginModel(DescribedExport):
 
     def configure_callbacks(self) -> list[Callback]:
         """anomalib's components, and what happens around the steps of all models."""
-        return [*super().configure_callbacks(), WholeCheckpoints(), NamedImages(), PredictedTable(), RandomState()]
+        own = [WholeCheckpoints(), NamedImages(), PredictedTable(), RandomState(), Termination()]
+        return [*super().configure_callbacks(), *own]
 
     @staticmethod
     def configure_evaluator() -> ClassEvaluator:

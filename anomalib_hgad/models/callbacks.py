@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ from anomalib.data import ImageBatch, PredictDataset
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anomalib_hgad.common.processes import gather_objects
 from anomalib_hgad.data.images import NamingPredictDataset
 from anomalib_hgad.evaluation.predictions import PREDICTED_FILE, Prediction, predictions_of_batch, write_predictions
+
+TERMINATED = 128 + signal.SIGTERM
+"""Exit status of a program that SIGTERM has ended."""
 
 
 class NamedImages(Callback):
@@ -30,6 +35,26 @@ class NamedImages(Callback):
             dataset = getattr(loader, "dataset", None)
             if type(dataset) is PredictDataset:
                 dataset.__class__ = NamingPredictDataset
+
+
+class Termination(Callback):
+    """Lets a run that is ended by SIGTERM end as any program does: with the exit status 143, and nothing after it.
+
+    Lightning raises a ``SystemExit`` without a status between two batches, which means success, and forgets a signal
+    that comes after the last one.
+    """
+
+    def on_exception(self, trainer: Trainer, pl_module: AnomalibModule, exception: BaseException) -> None:
+        """Give Lightning's exception the status."""
+        del trainer, pl_module
+        if isinstance(exception, SIGTERMException):
+            exception.code = TERMINATED
+
+    def teardown(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:
+        """End the program, where the signal came after the last batch."""
+        del pl_module, stage
+        if trainer.received_sigterm:
+            raise SIGTERMException(TERMINATED)
 
 
 class PredictedTable(Callback):

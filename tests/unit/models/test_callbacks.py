@@ -1,12 +1,15 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a prediction leaves in the folder of its run."""
+"""What a run leaves in its folder, and how it ends."""
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lightning.pytorch import Callback
@@ -35,6 +38,24 @@ def tested(data: MultiClass, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     model = Hgad(**LIGHT, seed=0, visualizer=False)
     engine(folder).train(model, datamodule=data)
     return model, folder
+
+
+class Terminator(Callback):
+    """Sends SIGTERM at a moment of a run."""
+
+    def __init__(self, moment: str) -> None:
+        setattr(self, moment, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+
+
+@pytest.mark.parametrize("moment", ["on_train_batch_start", "on_validation_start", "on_train_end", "on_test_end"])
+@pytest.mark.parametrize(("kind", "settings"), [(Hgad, LIGHT), (UniAd, LIGHT_UNIAD)])
+def test_run_that_is_terminated_says_so(
+    data: MultiClass, tmp_path: Path, moment: str, kind: type[Hgad | UniAd], settings: dict[str, Any]
+) -> None:
+    """128 + 15 is what a shell calls a program that SIGTERM has ended: nothing after ``&&`` is run."""
+    with pytest.raises(SystemExit) as ended:
+        engine(tmp_path, Terminator(moment)).train(kind(**settings, visualizer=False), datamodule=data)
+    assert ended.value.code == 143
 
 
 class Broken(Callback):
