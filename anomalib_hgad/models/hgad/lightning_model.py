@@ -228,6 +228,7 @@ class Hgad(PluginModel, AnomalibModule):
             pre_processor = self.configure_pre_processor(size, *image_statistics(backbone))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         self.pre_processor_given = given
+        self.use_one_transform()
         check_range("0 < {} < inf", num_classes=1 if num_classes is None else num_classes, lr=lr)
         check_range("0 < {} <= 1", position_share=position_share)
         self.loss_weights = checked_loss_weights(loss_weights)
@@ -327,9 +328,11 @@ class Hgad(PluginModel, AnomalibModule):
         """Name the classes; a mixture of another number of classes starts anew.
 
         Args:
-            names: Names of the classes, in the order of ``class_index``.
+            names: Names of the classes, in the order of ``class_index``. A model that has some when no training begins
+                is taken for a trained one.
         """
         self.labels.names = list(names)
+        self.is_trained |= bool(names) and self.stage != TrainerFn.FITTING
         if names and self.model.num_classes != len(names):  # there are none before the first training
             self.model.set_num_classes(len(names))
 

@@ -144,6 +144,7 @@ class UniAd(PluginModel, AnomalibModule):
             pre_processor = self.configure_pre_processor(size, *image_statistics(backbone))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         self.pre_processor_given = given
+        self.use_one_transform()
         check_range("0 < {} < inf", lr=lr, lr_drop_factor=lr_drop_factor)
         check_range("0 <= {} < 1", lr_drop_start=lr_drop_start)
         self.lr = lr

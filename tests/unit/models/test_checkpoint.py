@@ -273,3 +273,38 @@ def test_checkpoint_of_a_gpu_is_read_without_one(tmp_path: Path, monkeypatch: py
     images = torch.rand(1, 3, 32, 32)
     outputs = onnxruntime.InferenceSession(path).run(["pred_score"], {"input": images.numpy()})
     assert outputs[0].item() == pytest.approx(model.eval().cpu()(images).pred_score.item(), abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trees.mvtec_class(tmp_path_factory.mktemp("data") / "bolt").parent
+
+
+def never_trained(kind: type[Hgad | UniAd], how: str, data: MultiClass, folder: Path) -> Hgad | UniAd:
+    model = kind(**LIGHT_SETTINGS[kind], visualizer=False)
+    run = engine(folder, **{"no epoch": {"max_epochs": 0}, "no step": {"limit_train_batches": 0}}.get(how, {}))
+    if how != "as it starts":
+        run.fit(model, datamodule=data)
+    if how == "no epoch":
+        run.trainer.save_checkpoint(folder / "empty.ckpt")
+        model = kind.load_from_checkpoint(folder / "empty.ckpt")
+    return model
+
+
+@pytest.mark.parametrize("how", ["as it starts", "no epoch", "no step"])
+@pytest.mark.parametrize("kind", [Hgad, UniAd])
+def test_model_that_was_never_trained_scores_nothing(
+    kind: type[Hgad | UniAd], how: str, root: Path, tmp_path: Path
+) -> None:
+    data = MultiClass(root=root, num_workers=0)
+    model = never_trained(kind, how, data, tmp_path)
+    for use in (
+        lambda: engine(tmp_path).validate(model, datamodule=data),
+        lambda: engine(tmp_path).test(model, datamodule=data),
+        lambda: engine(tmp_path).predict(model, datamodule=data),
+        lambda: engine(tmp_path).predict(model, data_path=root / "bolt/test/good"),
+        *(lambda form=form: engine(tmp_path).export(model, form, export_root=tmp_path / "made") for form in ExportType),
+    ):
+        with pytest.raises(ValueError, match=r"The model was not trained: .* Give a checkpoint \(--ckpt_path, .*epoch"):
+            use()
+    assert not (tmp_path / "made").exists()
