@@ -43,6 +43,7 @@ from anomalib_hgad.models.checkpoint import (
 )
 from anomalib_hgad.models.checkpoint_io import WholeCheckpoints, explain_checkpoint_errors
 from anomalib_hgad.models.run_folder import prepare_run_folder
+from anomalib_hgad.models.trainer_checks import check_trainer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -135,6 +136,7 @@ class PluginModel(DescribedExport):
     def configure_callbacks(self) -> list[Callback]:
         """anomalib's components, and what happens around the steps of all models."""
         if self.stage is not None:
+            check_trainer(self.trainer)
             prepare_run_folder(self.trainer)
         own = [
             WholeCheckpoints(),
