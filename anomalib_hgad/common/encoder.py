@@ -117,6 +117,7 @@ class PyramidEncoder(nn.Module):
     Attributes:
         backbone: timm model name.
         names_of_scales: Layers and groups that are taken at every scale, in the order of the levels.
+        settings: What features depend on, as plain data.
         out_dims: D of each level.
 
     Raises:
@@ -149,6 +150,15 @@ class PyramidEncoder(nn.Module):
         known = anatomy(backbone)
         self._members = layers_of_levels(backbone, known, list(levels))
         self.names_of_scales = names_of_scales(levels, list(self._members))
+        self.settings: dict[str, object] = {
+            "backbone": backbone,
+            "levels": [
+                ("+".join(self._members[name]), scale)
+                for scale, names in self.names_of_scales.items()
+                for name in names
+            ],
+            "neighborhood": neighborhood,
+        }
         if tokens:
             check_class_token(backbone)
         self.tokens = tokens

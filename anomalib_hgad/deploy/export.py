@@ -21,7 +21,7 @@ from torch import nn
 
 from anomalib_hgad.common.files import move_whole
 from anomalib_hgad.common.versions import installed_versions
-from anomalib_hgad.deploy.transforms import exportable, last_size
+from anomalib_hgad.deploy.transforms import check_antialiasing, exportable, last_size
 from anomalib_hgad.evaluation.post_processing import LABELS, labels_without_meaning, warn_of_missing_labels
 
 if TYPE_CHECKING:
@@ -65,7 +65,11 @@ class DescribedExport(ExportMixin):
 
         Returns:
             The file.
+
+        Raises:
+            ValueError: If the model was not trained.
         """
+        self.check_trained()
         export = super().to_torch
         with self._for_inference(self._fixed_size()):
             return _completed(export_root, lambda folder: export(folder, model_file_name))
@@ -89,15 +93,18 @@ class DescribedExport(ExportMixin):
             The file.
 
         Raises:
-            ValueError: If images of any size are asked for and nothing resizes them to one.
+            ValueError: If the model was not trained, if images of any size are asked for and nothing resizes them, or
+                if the graph could not resize them as the pre-processor does.
         """
         import onnx  # noqa: PLC0415 - half a second, with openvino, that a training need not wait for
 
+        self.check_trained()
         size = self._fixed_size() or input_size
         if size is None:
             msg = "The pre-processor has no Resize, so that the graph can take images of one size only. Expected this "
             msg += "size as input_size=(height, width), got None."
             raise ValueError(msg)
+        check_antialiasing(getattr(self.pre_processor, "transform", None))
         kwargs.setdefault("opset_version", OPSET)
         export = super().to_onnx
 
@@ -146,6 +153,9 @@ class DescribedExport(ExportMixin):
                 return made
 
             return _completed(export_root, described)
+
+    def check_trained(self) -> None:
+        """Check that there is something to export."""
 
     def description(self) -> dict[str, str]:
         """What an exported model says of itself: its name, thresholds, image size and versions, in JSON each."""

@@ -12,6 +12,9 @@ from anomalib.data.transforms import ExportableCenterCrop
 from anomalib.pre_processing.utils.transform import get_exportable_transform
 from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Resize, Transform
 
+SMOOTHED = (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC)
+"""Interpolations that torchvision does with antialiasing."""
+
 
 def steps(transform: Transform | None) -> list[Transform]:
     """The transforms that a transform is made of."""
@@ -24,6 +27,25 @@ def last_size(transform: Transform | None) -> tuple[int, int] | None:
     """Height and width that a transform ends with; ``None`` if it leaves the image's, or one side of it."""
     sizes = [step.size for step in steps(transform) if isinstance(step, CenterCrop | ExportableCenterCrop | Resize)]
     return (sizes[-1][0], sizes[-1][1]) if sizes and sizes[-1] is not None and len(sizes[-1]) == 2 else None
+
+
+def check_antialiasing(transform: Transform | None) -> None:
+    """Check that an exported graph can resize images as a transform does.
+
+    Args:
+        transform: The transform.
+
+    Raises:
+        ValueError: If the graph would resize without the antialiasing.
+    """
+    for step in steps(transform):
+        smoothed = isinstance(step, Resize) and step.antialias and InterpolationMode(step.interpolation) in SMOOTHED
+        if smoothed and not _is_antialiased(step):
+            msg = (
+                "A graph resizes with antialiasing to a height and a width, bilinearly, alone: expected such a Resize, "
+            )
+            msg += f"got {step}. Take one, or antialias=False, and train anew."
+            raise ValueError(msg)
 
 
 def exportable(transform: Transform | None) -> Transform | None:

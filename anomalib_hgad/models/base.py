@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from anomalib import LearningType
-from anomalib.data import ImageBatch
+from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
@@ -26,14 +26,35 @@ from anomalib_hgad.data.images import check_finite
 from anomalib_hgad.deploy.export import DescribedExport
 from anomalib_hgad.evaluation.evaluator import ClassEvaluator
 from anomalib_hgad.evaluation.pictures import SeparatePictures
-from anomalib_hgad.models.callbacks import MeaningfulLabels, NamedImages, PredictedTable, RandomState
-from anomalib_hgad.models.checkpoint import check_versions, check_weights, describe_versions, with_metrics_of
+from anomalib_hgad.models.callbacks import (
+    UNVALIDATED_KEY,
+    LastValidation,
+    MeaningfulLabels,
+    NamedImages,
+    PredictedTable,
+    RandomState,
+    Termination,
+    TrainedModel,
+)
+from anomalib_hgad.models.checkpoint import (
+    SETTINGS_KEY,
+    check_settings,
+    check_versions,
+    check_weights,
+    describe,
+    with_metrics_of,
+)
 from anomalib_hgad.models.checkpoint_io import WholeCheckpoints, explain_checkpoint_errors
+from anomalib_hgad.models.run_folder import prepare_run_folder
+from anomalib_hgad.models.trainer_checks import check_trainer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
+
+TRAINED_KEY = "hgad_is_trained"
+"""Key of whether there was a step of a training, in a checkpoint."""
 
 
 def height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -54,6 +75,12 @@ class PluginModel(DescribedExport):
     default_image_size: ClassVar[tuple[int, int]]
     """Height and width of the images in the paper."""
 
+    pre_processor_given: bool
+    """Whether the user has said how images are pre-processed."""
+
+    is_trained = False
+    """Whether there was a step of a training, here or before the checkpoint."""
+
     _resumed_step: int | None = None
 
     @property
@@ -61,15 +88,75 @@ class PluginModel(DescribedExport):
         """Whether a training is one pass over the images without any step, so that a resumed one is made anew."""
         return False
 
+    @property
+    def settings(self) -> dict[str, object]:
+        """Settings that scores depend on, as plain data: those of a checkpoint must be the same."""
+        module = cast("AnomalibModule", self)
+        pre_processor = module.pre_processor
+        made = getattr(pre_processor, "transform", pre_processor)
+        return {
+            "pre_processor": pre_processor is not None and " ".join(repr(made).split()),
+            "post_processor": module.post_processor is not None,
+        }
+
+    def use_one_transform(self) -> None:
+        """Let the model transform images in memory as a test does: anomalib's ``export_transform`` has no antialiasing.
+
+        An export puts its own in the place of it.
+        """
+        pre_processor = cast("AnomalibModule", self).pre_processor
+        if isinstance(pre_processor, PreProcessor):
+            pre_processor.export_transform = pre_processor.transform
+
+    def forward(self, batch: torch.Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:  # noqa: ANN401
+        """Predict images as a test does, whether the model is in training or not.
+
+        Args:
+            batch: Images with values from 0 to 1, shape (B, 3, height, width).
+            *args: Unused.
+            **kwargs: Unused.
+
+        Returns:
+            The prediction, post-processed.
+
+        Raises:
+            ValueError: If the images are of another shape, or of whole numbers.
+        """
+        if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point():
+            msg = "Expected images of floating-point values from 0 to 1, shape (B, 3, height, width), got "
+            msg += f"{batch.dtype} of shape {tuple(batch.shape)}."
+            raise ValueError(msg)
+        module = cast("AnomalibModule", self)
+        in_training = [part for part in module.modules() if part.training]
+        if in_training:
+            module.eval()
+        try:
+            return AnomalibModule.forward(module, batch, *args, **kwargs)
+        finally:
+            for part in in_training:
+                part.training = True
+
     def configure_callbacks(self) -> list[Callback]:
         """anomalib's components, and what happens around the steps of all models."""
+        if self.stage is not None:
+            check_trainer(self.trainer)
+            prepare_run_folder(self.trainer)
         components = super().configure_callbacks()
         for component in components:
             SeparatePictures.take_over(component)
         # Right after the post-processor: what comes then reads the labels.
         place = 1 + max((at for at, one in enumerate(components) if isinstance(one, PostProcessor)), default=-1)
         components.insert(place, MeaningfulLabels())
-        return [*components, WholeCheckpoints(), NamedImages(), PredictedTable(), RandomState()]
+        own = [
+            WholeCheckpoints(),
+            TrainedModel(),
+            LastValidation(),
+            NamedImages(),
+            PredictedTable(),
+            RandomState(),
+            Termination(),
+        ]
+        return [*components, *own]
 
     @staticmethod
     def configure_evaluator() -> ClassEvaluator:
@@ -147,6 +234,7 @@ class PluginModel(DescribedExport):
         Raises:
             ArithmeticError: If a weight is not finite any more, as after a loss that was not.
         """
+        self.is_trained = True
         if not self.trainer.is_last_batch:
             return
         module = cast("AnomalibModule", self)
@@ -177,7 +265,8 @@ class PluginModel(DescribedExport):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what made the checkpoint."""
         super().on_save_checkpoint(checkpoint)
-        describe_versions(checkpoint)
+        describe(checkpoint, self.settings)
+        checkpoint[TRAINED_KEY] = self.is_trained
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint fits; test what was trained, not what its training was resumed from.
@@ -189,18 +278,57 @@ class PluginModel(DescribedExport):
             ValueError: If it is of another model, of other settings or of other versions.
         """
         check_versions(checkpoint)
-        super().on_load_checkpoint(checkpoint)
         module = cast("AnomalibModule", self)
+        pre_processor = module.pre_processor
+        transform = getattr(pre_processor, "transform", None)
+        check_settings(checkpoint, self.settings | self._restored(checkpoint))
+        super().on_load_checkpoint(checkpoint)
+        if transform is not None and pre_processor.transform is None:
+            # anomalib keeps some transforms alone, and takes away all others. This one is the checkpoint's, too.
+            pre_processor.transform = transform
+        self.use_one_transform()
         if self.stage == TrainerFn.FITTING:
             self._resumed_step = checkpoint["global_step"]
         elif self.has_gone_on_from(checkpoint):
             # `anomalib train --ckpt_path` resumes from the checkpoint, and then tests that checkpoint, not the result.
             logger.warning("Testing the model as trained now, not the checkpoint that its training was resumed from.")
             checkpoint["state_dict"] = module.state_dict()
+            checkpoint[TRAINED_KEY] = self.is_trained
             checkpoint["callbacks"] = {}  # among them the post-processor, with the thresholds of then
-        check_weights(checkpoint, module, module.hparams)
+        elif steps := checkpoint.get(UNVALIDATED_KEY):
+            logger.warning(
+                "The checkpoint was saved %d steps after the last validation: its scales and thresholds are of the "
+                "weights of then. Take one that was saved after a validation.",
+                steps,
+            )
+        check_weights(checkpoint, module)
+        self.is_trained = checkpoint[TRAINED_KEY]
         # This model may have other metrics.
         checkpoint["state_dict"] = with_metrics_of(checkpoint["state_dict"], module.state_dict())
+
+    def check_trained(self) -> None:
+        """Check that scores are those of a trained model.
+
+        Raises:
+            ValueError: If they would be those of the weights that a training starts with.
+        """
+        if not self.is_trained:
+            msg = "The model was not trained: its scores would be those of the weights that a training starts with. "
+            msg += "Give a checkpoint (--ckpt_path, or load_from_checkpoint), or train it for an epoch or more."
+            raise ValueError(msg)
+
+    def _restored(self, checkpoint: dict[str, Any]) -> dict[str, object]:
+        """Settings of the components that anomalib sets to the checkpoint's, where the user has not set them."""
+        module = cast("AnomalibModule", self)
+        there = checkpoint[SETTINGS_KEY]
+        restored = []
+        # A trainer keeps the components that it has seen, and only their settings change.
+        if module.pre_processor is not None and not self.pre_processor_given:
+            kept = (checkpoint.get("anomalib_pre_processor_config") or {}).get("transform") is not None
+            restored += ["pre_processor"] if kept or (not there["pre_processor"] and self.stage is None) else []
+        if not there["post_processor"] and self.stage is None:
+            restored.append("post_processor")
+        return {name: there[name] for name in restored}
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401

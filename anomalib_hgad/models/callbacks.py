@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,11 +15,91 @@ from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anomalib_hgad.common.processes import gather_objects
 from anomalib_hgad.data.images import NamingPredictDataset
 from anomalib_hgad.evaluation.post_processing import remove_labels_without_meaning, warn_of_missing_labels
 from anomalib_hgad.evaluation.predictions import PREDICTED_FILE, Prediction, predictions_of_batch, write_predictions
+
+UNVALIDATED_KEY = "hgad_steps_since_validation"
+"""Key of the steps that weights have been trained for since scales and thresholds were set, in a checkpoint."""
+
+TERMINATED = 128 + signal.SIGTERM
+"""Exit status of a program that SIGTERM has ended."""
+
+
+class TrainedModel(Callback):
+    """Stops before the first image is scored with weights that were never trained."""
+
+    def on_validation_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Check the model of a validation that is no part of a training."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            pl_module.check_trained()
+
+    def on_test_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Check the model."""
+        del trainer
+        pl_module.check_trained()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Check the model."""
+        del trainer
+        pl_module.check_trained()
+
+
+class LastValidation(Callback):
+    """Validates the model that a training ends with, if the trainer has not.
+
+    Scales and thresholds come from a validation: those of an earlier one are of other weights. Lightning validates
+    every ``check_val_every_n_epoch`` epochs or ``val_check_interval`` batches, whether the last one is among them or
+    not. A checkpoint that is saved between two validations says so, and whoever scores images with it is warned.
+    """
+
+    def __init__(self) -> None:
+        self._validated_step = 0
+
+    def on_validation_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Remember the state that was validated."""
+        del pl_module
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._validated_step = trainer.global_step
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Validate after the last epoch, before its checkpoint."""
+        del pl_module
+        loop = trainer.fit_loop
+        limits = (
+            (loop.epoch_progress.current.processed, loop.max_epochs),
+            (trainer.global_step, trainer.max_steps),
+        )
+        if trainer.should_stop or any(limit not in {None, -1} and count >= limit for count, limit in limits):
+            self._validate(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Validate where a callback has ended the training after its epoch."""
+        del pl_module
+        self._validate(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: AnomalibModule, checkpoint: dict[str, Any]) -> None:
+        """Say how old the scales and thresholds are."""
+        del pl_module
+        if trainer.enable_validation:
+            checkpoint[UNVALIDATED_KEY] = trainer.global_step - self._validated_step
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: AnomalibModule, checkpoint: dict[str, Any]) -> None:
+        """Take up when the last validation was."""
+        del pl_module
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._validated_step = checkpoint["global_step"] - checkpoint.get(UNVALIDATED_KEY, 0)
+
+    def _validate(self, trainer: Trainer) -> None:
+        if self._validated_step == trainer.global_step or not trainer.enable_validation:
+            return
+        # As Lightning does within an epoch. It has no public way to validate a training.
+        trainer.validating = True
+        trainer.fit_loop.epoch_loop.val_loop.run()
+        trainer.training = True
 
 
 class NamedImages(Callback):
@@ -70,6 +151,26 @@ class MeaningfulLabels(Callback):
         """Take labels out of a batch of a prediction."""
         del trainer, args
         remove_labels_without_meaning(outputs, pl_module.post_processor)
+
+
+class Termination(Callback):
+    """Lets a run that is ended by SIGTERM end as any program does: with the exit status 143, and nothing after it.
+
+    Lightning raises a ``SystemExit`` without a status between two batches, which means success, and forgets a signal
+    that comes after the last one.
+    """
+
+    def on_exception(self, trainer: Trainer, pl_module: AnomalibModule, exception: BaseException) -> None:
+        """Give Lightning's exception the status."""
+        del trainer, pl_module
+        if isinstance(exception, SIGTERMException):
+            exception.code = TERMINATED
+
+    def teardown(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:
+        """End the program, where the signal came after the last batch."""
+        del pl_module, stage
+        if trainer.received_sigterm:
+            raise SIGTERMException(TERMINATED)
 
 
 class PredictedTable(Callback):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,8 +17,8 @@ EVALUATOR_PREFIX = "evaluator."
 """How the names of the metrics' constants begin in a checkpoint."""
 
 VERSIONS_KEY = "hgad_versions"
-START_ALONE = ("pre_trained", "backbone_weights", "seed")
-"""Settings of the weights at the start, which those of a checkpoint replace."""
+SETTINGS_KEY = "hgad_score_settings"
+"""Key of the settings that scores depend on. Those of Lightning have what a loader puts in their place."""
 
 CHECKED_PACKAGES = ("anomalib-hgad", "anomalib")
 
@@ -33,13 +34,15 @@ def with_metrics_of(state: dict[str, torch.Tensor], other: dict[str, torch.Tenso
     return weights | {name: value for name, value in other.items() if name.startswith(EVALUATOR_PREFIX)}
 
 
-def describe_versions(checkpoint: dict[str, Any]) -> None:
+def describe(checkpoint: dict[str, Any], settings: Mapping[str, object]) -> None:
     """Write into a checkpoint what made it.
 
     Args:
         checkpoint: The checkpoint.
+        settings: The model's settings that scores depend on, as plain data.
     """
     checkpoint[VERSIONS_KEY] = installed_versions(CHECKED_PACKAGES)
+    checkpoint[SETTINGS_KEY] = dict(settings)
 
 
 def check_versions(checkpoint: dict[str, Any]) -> None:
@@ -51,7 +54,7 @@ def check_versions(checkpoint: dict[str, Any]) -> None:
     Raises:
         ValueError: If it was made by other minor versions of this package or of anomalib, or by neither.
     """
-    if VERSIONS_KEY not in checkpoint:
+    if not {VERSIONS_KEY, SETTINGS_KEY} <= checkpoint.keys():
         msg = "Expected a checkpoint of a model of anomalib_hgad; this one does not say that it is one, and may be of "
         msg += "another model."
         raise ValueError(msg)
@@ -63,54 +66,48 @@ def check_versions(checkpoint: dict[str, Any]) -> None:
         raise ValueError(msg)
 
 
-def check_score(checkpoint: dict[str, Any], score: str) -> None:
-    """Check that the scale and the thresholds of a checkpoint are those of a model's scores.
+def check_settings(checkpoint: dict[str, Any], settings: Mapping[str, object]) -> None:
+    """Check that a model's scores are made as those were that weights, scales and thresholds of a checkpoint are for.
 
     Args:
         checkpoint: The checkpoint.
-        score: What the model's scores are made of.
+        settings: The model's settings that scores depend on.
 
     Raises:
-        ValueError: If those of the checkpoint are made of something else.
+        ValueError: If some of them are others. The message names them.
     """
-    trained = checkpoint.get("hyper_parameters", {}).get("score", score)
-    if trained != score:
-        msg = f"Scale and thresholds of the checkpoint are for score={trained!r}, the model has score={score!r}. Give "
-        msg += f"it score={trained!r}, or train anew."
+    made_with = checkpoint[SETTINGS_KEY]
+    others = [
+        f"{name}={made_with.get(name)!r} there and {value!r} here"
+        for name, value in settings.items()
+        if _listless(made_with.get(name)) != _listless(value)
+    ]
+    if others:
+        msg = f"Scores of the checkpoint depend on settings that the model has otherwise: {', '.join(others)}. Give "
+        msg += "the model the checkpoint's settings, or train anew."
         raise ValueError(msg)
 
 
-def check_weights(checkpoint: dict[str, Any], module: nn.Module, settings: dict[str, Any]) -> None:
-    """Check that the weights of a checkpoint are those of a model.
+def check_weights(checkpoint: dict[str, Any], module: nn.Module) -> None:
+    """Check that the weights of a checkpoint are those of a model of the same settings.
 
     Args:
         checkpoint: The checkpoint.
         module: The model, whose weights have names that begin with ``model.``.
-        settings: The model's settings, to say which of them are others.
 
     Raises:
-        ValueError: If weights are missing, unknown or of another shape. The message names settings that differ.
+        ValueError: If weights are missing, unknown or of another shape.
     """
     here, there = (
         {name: tuple(tensor.shape) for name, tensor in state.items() if name.startswith("model.")}
         for state in (module.state_dict(), checkpoint["state_dict"])
     )
     wrong = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
-    if not wrong:
-        return
-    made_with = checkpoint.get("hyper_parameters", {})
-    others = [
-        f"{name}={made_with[name]!r} there and {value!r} here"
-        for name, value in settings.items()
-        if name in made_with and name not in START_ALONE and _listless(made_with[name]) != _listless(value)
-    ]
-    msg = f"The checkpoint does not fit the model: {len(wrong)} tensors are missing, unknown or of another shape, such "
-    msg += f"as {wrong[0]} ({there.get(wrong[0], 'none')} there, {here.get(wrong[0], 'none')} here). "
-    msg += (
-        f"Settings that differ: {', '.join(others) or 'none known'}. Give the model the checkpoint's settings; if it "
-    )
-    msg += "has them, the checkpoint is damaged or of another model."
-    raise ValueError(msg)
+    if wrong:
+        msg = f"The checkpoint does not fit the model: {len(wrong)} tensors are missing, unknown or of another shape, "
+        msg += f"such as {wrong[0]} ({there.get(wrong[0], 'none')} there, {here.get(wrong[0], 'none')} here). It is "
+        msg += "damaged or of another model: take another checkpoint, or train anew."
+        raise ValueError(msg)
 
 
 def _listless(value: object) -> object:

@@ -109,6 +109,28 @@ def test_test_of_a_checkpoint_gives_the_figures_of_the_training(trained: Path, c
     assert tested == json.loads((trained / "results/Hgad/data/v0/results.json").read_text())
 
 
+def test_settings_of_a_training_stay_when_it_is_tested(trained: Path, checkpoint: Path) -> None:
+    """In the folder of its run, so that it can be repeated."""
+    run = trained / "results/Hgad/data/v0"
+    settings = (run / "config.yaml").read_text()
+    results = (run / "results.json").read_text()
+    in_process(
+        "test",
+        "--model=Hgad",
+        *LIGHT_FLAGS,
+        *data_flags(trained / "data"),
+        f"--ckpt_path={checkpoint}",
+        f"--default_root_dir={trained / 'results'}",
+        *FAST_FLAGS[1:],
+    )
+    assert (run / "config.yaml").read_text() == settings
+    assert "ckpt_path: null" in settings
+    assert f"ckpt_path: {checkpoint}" in (run / "test_config.yaml").read_text()
+    assert (run / "results.json").read_text() == results
+    again = AnomalibCLI(["train", f"--config={run / 'config.yaml'}"], run=False)
+    assert again.model.hparams["levels"] == LIGHT["levels"]
+
+
 def test_predict_saves_a_picture_of_every_image_of_a_folder(trained: Path, checkpoint: Path) -> None:
     in_process(
         "predict",

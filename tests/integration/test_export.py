@@ -159,7 +159,9 @@ def test_torch_export_is_folded(module: Hgad, tmp_path: Path) -> None:
 def test_export_prints_no_traceback_and_no_warning(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
-    Hgad(**ONE_LEVEL).eval().to_openvino(tmp_path)
+    module = Hgad(**ONE_LEVEL).eval()
+    module.set_class_names(["bolt"])
+    module.to_openvino(tmp_path)
     printed = "".join(capfd.readouterr())
     assert "Traceback" not in printed
     assert "Error" not in printed
@@ -192,6 +194,7 @@ def test_graph_is_folded_for_the_size_that_the_pre_processor_ends_with(tmp_path:
     """A resized image may be cropped."""
     transform = Compose([Resize((40, 40)), CenterCrop((32, 32))])
     module = Hgad(**ONE_LEVEL, pre_processor=PreProcessor(transform=transform)).eval()
+    module.set_class_names(["bolt"])
     path = module.to_onnx(tmp_path)
     images = torch.rand(2, 3, 50, 60)
     outputs = openvino.compile_model(openvino.Core().read_model(path), "CPU", IN_FLOAT32)(images.numpy())
@@ -203,6 +206,7 @@ def test_graph_is_folded_for_the_size_that_the_pre_processor_ends_with(tmp_path:
 
 def test_without_resizing_the_size_must_be_given(tmp_path: Path) -> None:
     module = Hgad(**ONE_LEVEL, pre_processor=False).eval()
+    module.set_class_names(["bolt"])
     with pytest.raises(ValueError, match=r"takes? images of one size only.*input_size=\(height, width\), got None"):
         module.to_onnx(tmp_path)
     images = torch.rand(2, 3, 64, 48)

@@ -250,6 +250,7 @@ def real(shared_data: Path) -> tuple[UniAd, list[np.ndarray]]:
     settings = LIGHT_UNIAD | {"image_size": (64, 80), "grid_size": (4, 5), "layers": ["layer2", "layer3"]}
     weights = shared_data / "weights/resnet18_timm_stem_l123.safetensors"
     model = UniAd(**settings, backbone_weights=weights, post_processor=False).eval()
+    model.is_trained = True
     folders = [shared_data / "data" / name / "test" for name in ("aws_cookie", "aws_alien", "mvtec_hazelnut")]
     paths = [path for folder in folders for path in sorted(folder.rglob("*.*"))[::20]]
     return model, [np.asarray(Image.open(path).convert("RGB"), np.float32) / 255 for path in paths]

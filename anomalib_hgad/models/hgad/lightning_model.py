@@ -34,7 +34,6 @@ from anomalib_hgad.data.batch import ClassImageBatch, FeatureBatch
 from anomalib_hgad.data.letters import accept_all_letters
 from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR
 from anomalib_hgad.models.base import PluginModel, height_and_width
-from anomalib_hgad.models.checkpoint import check_score
 from anomalib_hgad.models.hgad.added_classes import ADDED_KEY, join_classes, set_shape
 from anomalib_hgad.models.hgad.anomaly_map import ScoreKind
 from anomalib_hgad.models.hgad.best_state import COURSE_KEY, BestState
@@ -225,10 +224,13 @@ class Hgad(PluginModel, AnomalibModule):
         if seed is not None:
             seed_everything(seed, workers=True)
         size = height_and_width(image_size)
+        given = pre_processor is not True
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(size, *image_statistics(backbone))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         accept_all_letters()  # of folders to predict
+        self.pre_processor_given = given
+        self.use_one_transform()
         check_range("0 < {} < inf", num_classes=1 if num_classes is None else num_classes, lr=lr)
         check_range("0 < {} <= 1", position_share=position_share)
         self.loss_weights = checked_loss_weights(loss_weights)
@@ -328,9 +330,11 @@ class Hgad(PluginModel, AnomalibModule):
         """Name the classes; a mixture of another number of classes starts anew.
 
         Args:
-            names: Names of the classes, in the order of ``class_index``.
+            names: Names of the classes, in the order of ``class_index``. A model that has some when no training begins
+                is taken for a trained one.
         """
         self.labels.names = list(names)
+        self.is_trained |= bool(names) and self.stage != TrainerFn.FITTING
         if names and self.model.num_classes != len(names):  # there are none before the first training
             self.model.set_num_classes(len(names))
 
@@ -368,6 +372,17 @@ class Hgad(PluginModel, AnomalibModule):
             ValueError: If the model does not know it, or no other one.
         """
         remove_class(self, name)
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Settings that scores depend on: those of the network, and what is done with them."""
+        return super().settings | {
+            "model": "Hgad",
+            **self.model.settings,
+            "whiten": self.whiten,
+            "class_source": self.class_source,
+            "calibration_share": None if self.calibration_share is None else "a share",
+        }
 
     @property
     def fits_in_one_pass(self) -> bool:
@@ -623,7 +638,6 @@ class Hgad(PluginModel, AnomalibModule):
         if self.stage == TrainerFn.FITTING and self.fits_in_one_pass:
             checkpoint.pop("loops", None)
         super().on_load_checkpoint(checkpoint)
-        check_score(checkpoint, self.model.score)
         self.training_course = [StateFigures(**figures) for figures in checkpoint.get(COURSE_KEY, [])]
         # A training that goes on from a checkpoint changes the latents, and its test reads that checkpoint again.
         self.known_defects = known_in(checkpoint) if self._resumed_step is None else {}

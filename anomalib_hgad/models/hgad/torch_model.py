@@ -30,7 +30,7 @@ from anomalib_hgad.models.hgad.anomaly_map import (
     median,
 )
 from anomalib_hgad.models.hgad.calibration import ScoreCalibration
-from anomalib_hgad.models.hgad.flows import FAMILIES, FeatureFlow, Latents, check_flow_arguments
+from anomalib_hgad.models.hgad.flows import FAMILIES, FeatureFlow, Latents, check_flow_arguments, flow_options
 from anomalib_hgad.models.hgad.loss import HgadLosses, class_log_likelihood, hgad_losses, negative_entropy
 from anomalib_hgad.models.hgad.moments import ClassMoments, Gaussians
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
@@ -116,6 +116,9 @@ class HgadModel(nn.Module):
             contrast, which takes full covariances.
         score_share: The score of an image is the mean of the largest share of its map's pixels; with 0 the largest.
 
+    Attributes:
+        settings: The arguments that scores depend on, in one form for all ways of giving them, as plain data.
+
     Raises:
         ValueError: If an argument is out of range, or if there is no such flow or option of it.
         TypeError: If an option of the flow is of another type.
@@ -153,6 +156,7 @@ class HgadModel(nn.Module):
                 msg = f"flow={flow!r} attends to patch tokens, whose channels are not reduced: expected "
                 msg += f"feature_dim=None, got {feature_dim}."
                 raise ValueError(msg)
+        options = flow_options(flow) | options
         self.prior_kind = prior
         self.covariance = covariance
         self.num_centers = _number_of_centers(num_centers, flow, covariance)
@@ -170,6 +174,18 @@ class HgadModel(nn.Module):
         if self.refitted:
             for feature_flow in self.feature_flows:
                 feature_flow.start_as_rotation()
+        self.settings: dict[str, object] = {
+            **self.encoder.settings,
+            "image_size": image_size,
+            "num_centers": self.num_centers,
+            "flow": flow,
+            "flow_arguments": options,
+            "feature_dim": feature_dim,
+            "prior": prior,
+            "covariance": covariance,
+            "score": score,
+            "score_share": score_share,
+        }
         self.priors: nn.ModuleList
         self.calibration: ScoreCalibration
         self.novelty: NoveltyScale

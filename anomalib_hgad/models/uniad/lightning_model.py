@@ -140,10 +140,13 @@ class UniAd(PluginModel, AnomalibModule):
         if seed is not None:
             seed_everything(seed, workers=True)
         size = height_and_width(image_size)
+        given = pre_processor is not True
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(size, *image_statistics(backbone))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         accept_all_letters()  # of folders to predict
+        self.pre_processor_given = given
+        self.use_one_transform()
         check_range("0 < {} < inf", lr=lr, lr_drop_factor=lr_drop_factor)
         check_range("0 <= {} < 1", lr_drop_start=lr_drop_start)
         self.lr = lr
@@ -167,6 +170,11 @@ class UniAd(PluginModel, AnomalibModule):
             jitter_scale=jitter_scale,
             jitter_probability=jitter_probability,
         )
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Settings that scores depend on."""
+        return super().settings | {"model": "UniAd", **self.model.settings}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, whose learning rate drops once."""

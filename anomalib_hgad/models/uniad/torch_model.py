@@ -78,6 +78,9 @@ class UniAdModel(nn.Module):
         jitter_scale: See :class:`FeatureJitter`.
         jitter_probability: See there.
 
+    Attributes:
+        settings: The arguments that scores depend on, in one form for all ways of giving them, as plain data.
+
     Raises:
         ValueError: If an argument is out of range, or if there is no such backbone or layer.
         FileNotFoundError: If there is no file of weights at the given path.
@@ -116,6 +119,17 @@ class UniAdModel(nn.Module):
         )
         self.encoder = PyramidEncoder(backbone, {layer: [1.0] for layer in layers}, pre_trained, backbone_weights)
         self.encoder.check_image_size(image_size)
+        self.settings: dict[str, object] = {
+            **self.encoder.settings,
+            "image_size": image_size,
+            "grid_size": grid_size,
+            "hidden_dim": hidden_dim,
+            "encoder_layers": encoder_layers,
+            "decoder_layers": decoder_layers,
+            "num_heads": num_heads,
+            "feedforward_dim": feedforward_dim,
+            "neighborhood": neighborhood,
+        }
         dim = sum(self.encoder.out_dims)
         self.input_projection = nn.Linear(dim, hidden_dim)
         self.output_projection = nn.Linear(hidden_dim, dim)

@@ -1,17 +1,21 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a prediction leaves in the folder of its run."""
+"""What a run leaves in its folder, and how it ends."""
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from anomalib.callbacks import ModelCheckpoint
 from anomalib.visualization import ImageVisualizer
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 
 from anomalib_hgad import Hgad, MultiClass, UniAd
 from anomalib_hgad.evaluation.pictures import SeparatePictures
@@ -39,6 +43,68 @@ def tested(data: MultiClass, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     model = Hgad(**LIGHT, seed=0, visualizer=False)
     engine(folder).train(model, datamodule=data)
     return model, folder
+
+
+class ValidatedWeights(Callback):
+    """Keeps the weights of the last validation."""
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Hgad | UniAd) -> None:
+        self.weights = {name: weight.clone() for name, weight in pl_module.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (Hgad, {"max_epochs": 5, "check_val_every_n_epoch": 3}),
+        (UniAd, {"max_epochs": 5, "check_val_every_n_epoch": 3}),
+        (Hgad, {"max_epochs": 1, "check_val_every_n_epoch": 3}),
+        (Hgad, {"max_epochs": -1, "max_steps": 5}),  # in the midst of the third epoch
+        (UniAd, {"max_epochs": 2, "check_val_every_n_epoch": None, "val_check_interval": 3}),
+    ],
+    ids=["epochs", "epochs of UniAD", "never", "steps", "batches"],
+)
+def test_last_weights_are_validated_and_saved(
+    kind: type[Hgad | UniAd], settings: dict[str, Any], data: MultiClass, tmp_path: Path
+) -> None:
+    """Scales, thresholds and checkpoint are of the model that is tested. There are two steps in an epoch."""
+    light = LIGHT | {"lr": 1e-3} if kind is Hgad else LIGHT_UNIAD
+    validated = ValidatedWeights()
+    run = engine(tmp_path, validated, **settings)
+    model = kind(**light, visualizer=False)
+    (figures,) = run.train(model, datamodule=data)
+    saved = torch.load(run.best_model_path, weights_only=True)["state_dict"]
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, validated.weights[name]), name
+        assert torch.equal(weight, saved[name]), name
+    (again,) = engine(tmp_path).test(kind(**light), datamodule=data, ckpt_path=run.best_model_path)
+    assert again == pytest.approx(figures, nan_ok=True)
+
+
+def test_checkpoint_between_two_validations_says_so(
+    data: MultiClass, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    every = ModelCheckpoint(dirpath=tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    engine(tmp_path, every).fit(UniAd(**LIGHT_UNIAD, visualizer=False), datamodule=data)
+    for step, warned in ((1, True), (2, False)):
+        caplog.clear()
+        UniAd.load_from_checkpoint(tmp_path / f"step={step}.ckpt")
+        assert ("saved 1 steps after the last validation" in caplog.text) is warned
+
+
+class Terminator(Callback):
+    """Sends SIGTERM at a moment of a run."""
+
+    def __init__(self, moment: str) -> None:
+        setattr(self, moment, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+
+
+@pytest.mark.parametrize("moment", ["on_train_batch_start", "on_validation_start", "on_train_end", "on_test_end"])
+def test_run_that_is_terminated_says_so(data: MultiClass, tmp_path: Path, moment: str) -> None:
+    """128 + 15 is what a shell calls a program that SIGTERM has ended: nothing after ``&&`` is run."""
+    model = UniAd(**LIGHT_UNIAD, visualizer=False)
+    with pytest.raises(SystemExit) as ended:
+        engine(tmp_path, Terminator(moment)).train(model, datamodule=data)
+    assert ended.value.code == 143
 
 
 class Broken(Callback):
@@ -128,8 +194,26 @@ def test_batch_of_a_prediction_has_one_map_of_an_image(
 
 def test_other_model(data: MultiClass, tmp_path: Path) -> None:
     run = engine(tmp_path)
-    run.predict(UniAd(**LIGHT_UNIAD), datamodule=data, return_predictions=False)
+    model = UniAd(**LIGHT_UNIAD, post_processor=False, visualizer=False)
+    run.fit(model, datamodule=data)
+    run.predict(model, datamodule=data, return_predictions=False)
     rows = read_table(Path(run.trainer.default_root_dir) / PREDICTED_FILE)
     assert {row.class_name for row in rows} == {"bolt", "nut"}
     assert len({row.pred_score for row in rows}) == len(rows) == 8
     assert {(row.pred_class_name, row.novelty) for row in rows} == {(None, None)}
+
+
+@pytest.mark.parametrize("use", ["predict", "test"])
+def test_folder_that_a_checkpoint_was_used_in_first_can_be_trained_in(
+    use: str, tested: tuple[Hgad, Path], data: MultiClass, tmp_path: Path
+) -> None:
+    """Where anomalib finds no training, ``latest`` becomes a folder, and its own engine then fails on it."""
+    model, _ = tested
+    getattr(engine(tmp_path), use)(model, datamodule=data)
+    place = tmp_path / "Hgad" / data.name
+    left = sorted(file.name for file in (place / "v0").iterdir())
+    engine(tmp_path).fit(Hgad(**LIGHT, visualizer=False), datamodule=data)
+    assert (place / "latest").resolve() == place / "v1"
+    assert (place / "v1/weights/lightning/model.ckpt").is_file()
+    assert left
+    assert left == sorted(file.name for file in (place / "v0").iterdir())

@@ -35,7 +35,21 @@ __all__ = [
     "PointwiseFlow",
     "SemanticFlow",
     "check_flow_arguments",
+    "flow_options",
 ]
+
+
+def flow_options(flow: str) -> dict[str, Any]:
+    """Options of a family, with their defaults.
+
+    Args:
+        flow: Name of the family.
+
+    Returns:
+        The defaults by name.
+    """
+    options = inspect.signature(FAMILIES[flow]).parameters
+    return {name: option.default for name, option in options.items() if name != "dim"}
 
 
 def check_flow_arguments(flow: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,7 +70,7 @@ def check_flow_arguments(flow: str, arguments: Mapping[str, Any]) -> dict[str, A
         msg = f"Expected flow to be one of {', '.join(map(repr, FAMILIES))}; got {flow!r}."
         raise ValueError(msg)
     family = FAMILIES[flow]
-    options = {name: option for name, option in inspect.signature(family).parameters.items() if name != "dim"}
+    options = flow_options(flow)
     if unknown := sorted(set(arguments) - set(options)):
         msg = f"flow_arguments: {flow!r} has no option {', '.join(unknown)}. It has: {', '.join(options) or 'none'}."
         raise ValueError(msg)
@@ -70,7 +84,7 @@ def check_flow_arguments(flow: str, arguments: Mapping[str, Any]) -> dict[str, A
         msg = f"flow_arguments of {flow!r}: {' '.join(str(error).split())}"
         raise TypeError(msg) from error
     for name, value in arguments.items():
-        if value is None and options[name].default is not None:  # which the parser takes for no value
+        if value is None and options[name] is not None:  # which the parser takes for no value
             msg = f"flow_arguments of {flow!r}: expected a value of {name}, got None. Leave it out for the default."
             raise TypeError(msg)
     return {name: parsed[name] for name in arguments}

@@ -15,7 +15,7 @@ import torch
 
 from anomalib_hgad import cli
 from anomalib_hgad.evaluation.predictions import PREDICTED_FILE, Prediction, write_predictions
-from anomalib_hgad.models.checkpoint import VERSIONS_KEY, describe_versions
+from anomalib_hgad.models.checkpoint import VERSIONS_KEY, describe
 from anomalib_hgad.models.hgad.class_labels import CLASS_NAMES_KEY
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
 from anomalib_hgad.report.monitor.scale import THRESHOLD
@@ -40,7 +40,7 @@ def checkpoint() -> dict[str, Any]:
         "state_dict": {f"model.novelty.{name}": value for name, value in scale.state_dict().items()}
         | {THRESHOLD: torch.tensor(0.0)},
     }
-    describe_versions(made)
+    describe(made, {})
     return made
 
 

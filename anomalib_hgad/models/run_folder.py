@@ -1,0 +1,34 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The folder that a run leaves its files in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from anomalib.utils.path import create_versioned_dir
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.trainer.states import TrainerFn
+
+
+def prepare_run_folder(trainer: Trainer) -> None:
+    """Keep what a test or a prediction writes apart from what a training does.
+
+    A test and a prediction write into the folder of the last training, which anomalib finds by the link ``latest``, and
+    the command line would put their settings in the place of the training's. Where there was no training, ``latest``
+    would become a folder, which no later training can put its link in the place of.
+
+    Args:
+        trainer: The trainer, before its callbacks are set up.
+    """
+    stage = trainer.state.fn
+    if stage is None or stage == TrainerFn.FITTING:
+        return
+    for callback in trainer.callbacks:
+        if isinstance(callback, SaveConfigCallback):
+            callback.config_filename = f"{stage.value}_config.yaml"
+    folder = Path(trainer.default_root_dir)
+    if folder.name == "latest" and not folder.exists() and trainer.is_global_zero:
+        create_versioned_dir(folder.parent)

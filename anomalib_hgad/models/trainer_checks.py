@@ -1,0 +1,56 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What of Lightning does not go with the models of this package: said before it goes wrong."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
+from lightning.pytorch.trainer.states import TrainerFn
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+
+UNSUITABLE: dict[type[Callback], str] = {
+    LearningRateFinder: (
+        "it trains without anomalib's callbacks, the pre-processor among them. Leave it out, and set the model's lr"
+    ),
+    BatchSizeFinder: (
+        "it trains without anomalib's callbacks, the pre-processor among them. Leave it out, and set "
+        "data.train_batch_size"
+    ),
+    StochasticWeightAveraging: (
+        "it changes the weights after the last validation, which scales and thresholds come from. Leave it out"
+    ),
+    WeightAveraging: (
+        "it averages weights only, and not what is fitted to them, such as scales and thresholds. Leave it out"
+    ),
+}
+"""Callbacks that a training goes wrong with, and why."""
+
+
+def check_trainer(trainer: Trainer) -> None:
+    """Check that a trainer goes with the models of this package.
+
+    Args:
+        trainer: The trainer, before its callbacks are set up.
+
+    Raises:
+        ValueError: If its precision is none of :data:`PRECISIONS`, or if it trains with one of :data:`UNSUITABLE`.
+    """
+    if trainer.precision not in PRECISIONS:
+        msg = "Images come in float32, and densities need it: expected trainer.precision to be one of "
+        msg += f"{', '.join(map(repr, PRECISIONS))}, got {trainer.precision!r}."
+        raise ValueError(msg)
+    if trainer.state.fn != TrainerFn.FITTING:
+        return
+    for callback in trainer.callbacks:
+        for kind, reason in UNSUITABLE.items():
+            if isinstance(callback, kind):
+                msg = f"{type(callback).__name__} does not go with this model: {reason}."
+                raise ValueError(msg)  # noqa: TRY004 - it is of a right type, and its use is wrong
