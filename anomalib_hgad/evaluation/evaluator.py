@@ -20,6 +20,7 @@ from anomalib.metrics import AUPRO, AUROC, AnomalibMetric, Evaluator, F1Score, M
 from lightning.pytorch import LightningModule, Trainer
 from rich.console import Console
 from torch import distributed
+from torch.nn import ModuleList
 from torchmetrics import MeanMetric
 
 from anomalib_hgad.common.processes import are_repeated, gather_objects
@@ -203,8 +204,14 @@ class ClassEvaluator(Evaluator):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Add a batch of the test."""
+        """Add a batch of the test.
+
+        anomalib's tiled ensemble gives whole images without a trainer, and then asks the metrics themselves.
+        """
         del pl_module, outputs, batch_idx
+        if trainer is None:
+            self._update_metrics_alone(batch)
+            return
         predictions = predictions_of_batch(batch)
         self._update(self.test_metrics, batch, predictions, trainer.test_dataloaders, dataloader_idx)
 
@@ -244,10 +251,7 @@ class ClassEvaluator(Evaluator):
         loaders: Any,  # noqa: ANN401
         loader_index: int,
     ) -> None:
-        fields = {field for metric in metrics for field in metric.fields}
-        values = {field: value for field in fields if (value := getattr(batch, field, None)) is not None}
-        values = {field: between_0_and_1(value) if field in self._raw else value for field, value in values.items()}
-        values = {field: scaled_down(value) for field, value in values.items()}
+        values = self._values(metrics, batch)
         names = self._class_names(batch)
         if distributed.is_available() and distributed.is_initialized():
             loader = loaders[loader_index] if isinstance(loaders, Sequence) else loaders
@@ -265,6 +269,22 @@ class ClassEvaluator(Evaluator):
         else:
             self._add(metrics, values, names)
             self._predictions.extend(predictions)
+
+    def _values(self, metrics: Sequence[AnomalibMetric], batch: ImageBatch) -> dict[str, torch.Tensor]:
+        """The fields of a batch that metrics need, as they take them."""
+        fields = {field for metric in metrics for field in metric.fields}
+        values = {field: value for field in fields if (value := getattr(batch, field, None)) is not None}
+        values = {field: between_0_and_1(value) if field in self._raw else value for field, value in values.items()}
+        return {field: scaled_down(value) for field, value in values.items()}
+
+    def _update_metrics_alone(self, batch: ImageBatch) -> None:
+        """Add a batch to the metrics themselves, without classes; those that it has no fields for are left out."""
+        self._raw = RAW_FIELDS | {"pred_score", "anomaly_map"}
+        values = self._values(self.test_metrics, batch)
+        computable = [metric for metric in self.test_metrics if metric.strict or values.keys() >= {*metric.fields}]
+        self.add_module("test_metrics", ModuleList(computable))
+        for metric in computable:
+            metric.update(SimpleNamespace(**values))
 
     def _class_names(self, batch: ImageBatch) -> Sequence[str | None]:
         """Class of every image; ``None`` for one of none of the classes."""

@@ -15,8 +15,14 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_hgad.common.processes import gather_objects
+from anomalib_hgad.data.batch import cuts_tiles
 from anomalib_hgad.data.images import NamingPredictDataset
 from anomalib_hgad.evaluation.predictions import PREDICTED_FILE, Prediction, predictions_of_batch, write_predictions
+
+
+def _predict_loaders(trainer: Trainer) -> list[Any]:
+    loaders = trainer.predict_dataloaders
+    return loaders if isinstance(loaders, list) else [loaders]
 
 
 class NamedImages(Callback):
@@ -25,8 +31,7 @@ class NamedImages(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Reach the dataset that anomalib has made of a folder; its loader takes no other one."""
         del pl_module
-        loaders = trainer.predict_dataloaders
-        for loader in loaders if isinstance(loaders, list) else [loaders]:
+        for loader in _predict_loaders(trainer):
             dataset = getattr(loader, "dataset", None)
             if type(dataset) is PredictDataset:
                 dataset.__class__ = NamingPredictDataset
@@ -35,7 +40,8 @@ class NamedImages(Callback):
 class PredictedTable(Callback):
     """Writes what a prediction says of every image as a test does: ``predicted.csv``, in the place of an earlier one.
 
-    Nothing of a batch is kept but the rows. A prediction that does not come to its end writes nothing.
+    Nothing of a batch is kept but the rows. A prediction that does not come to its end writes nothing, nor does one of
+    the tiles of anomalib's tiled ensemble, whose scores are not those of the images.
     """
 
     def __init__(self) -> None:
@@ -65,7 +71,8 @@ class PredictedTable(Callback):
         # At the end, and not batch by batch: Lightning repeats no image here, so processes may have fewer batches.
         rows = [row for of_process in gather_objects(self._rows) for row in of_process]
         self._rows = []
-        if trainer.is_global_zero:
+        tiles = any(cuts_tiles(getattr(loader, "collate_fn", None)) for loader in _predict_loaders(trainer))
+        if trainer.is_global_zero and not tiles:
             write_predictions(rows, Path(trainer.default_root_dir), PREDICTED_FILE)
 
 
