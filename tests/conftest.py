@@ -20,6 +20,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let anomalib's own tests be given."""
+    parser.addoption("--anomalib-checkout", help="folder with anomalib's repository, for the tests in tests/upstream")
+
+
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests on real images."""

@@ -12,9 +12,9 @@ Dimensions: B images, height x width pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -132,6 +132,28 @@ class ClassImageBatch(ClassFields[torch.Tensor, list[str]], ImageBatch):
     def from_image_batch(cls, batch: ImageBatch) -> ClassImageBatch:
         """Take over the fields of a plain anomalib batch; the class fields stay ``None``."""
         return cls(**{field.name: getattr(batch, field.name) for field in fields(batch)})
+
+
+def batching_with_classes(collate: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """Let a collate function batch items with their classes where it would as anomalib's own batch, which has none.
+
+    Args:
+        collate: Makes a batch of items, by itself or, as that of anomalib's tiled ensemble, by another function that is
+            its ``default_collate_fn``, which is set here. ``None`` for none.
+
+    Returns:
+        The function.
+    """
+    if collate == ImageBatch.collate:
+        return ClassImageBatch.collate
+    if getattr(collate, "default_collate_fn", None) == ImageBatch.collate:
+        collate.default_collate_fn = ClassImageBatch.collate  # type: ignore[union-attr]
+    return collate
+
+
+def cuts_tiles(collate: Callable[..., Any] | None) -> bool:
+    """Whether a collate function is that of anomalib's tiled ensemble, which leaves a tile of every image."""
+    return hasattr(collate, "tiler")
 
 
 class FeatureItem(NamedTuple):

@@ -185,6 +185,23 @@ def check_permissions(datamodule: AnomalibDataModule) -> None:
         check_permission(folder)
 
 
+def clashing_pictures(paths: Iterable[str], folder_name: str) -> list[str]:
+    """Images whose pictures anomalib would save to the file of another one's.
+
+    Args:
+        paths: The images.
+        folder_name: What anomalib takes for the name of the datamodule.
+
+    Returns:
+        The files of these images.
+    """
+    # anomalib's items follow links, so that it is the paths behind them that count.
+    files = {str(Path(path).resolve()) for path in paths}
+    pictures = {file: generate_output_filename(file, "", folder_name, mkdir=False) for file in files}
+    counts = Counter(pictures.values())
+    return sorted(file for file, picture in pictures.items() if counts[picture] > 1)
+
+
 def check_pictures(paths: Iterable[str], folder_name: str) -> None:
     """Check that anomalib saves the pictures of no two images to one file.
 
@@ -195,12 +212,7 @@ def check_pictures(paths: Iterable[str], folder_name: str) -> None:
     Raises:
         ValueError: If it does.
     """
-    # anomalib's items follow links, so that it is the paths behind them that count.
-    files = {str(Path(path).resolve()) for path in paths}
-    pictures = {file: generate_output_filename(file, "", folder_name, mkdir=False) for file in files}
-    counts = Counter(pictures.values())
-    clashing = sorted(file for file, picture in pictures.items() if counts[picture] > 1)
-    if clashing:
+    if clashing := clashing_pictures(paths, folder_name):
         msg = (
             f"The saved pictures of {len(clashing)} images would overwrite each other: {listed(clashing)}. Put the "
             "images of all classes, not links to them, below one folder."

@@ -54,6 +54,8 @@ class MultiClassDataset(AnomalibDataset):
     then ``class_index``, ``class_name`` and ``has_masks``, then ``part`` and ``row``, which say where to read it. Rows
     can be reordered and left out, as anomalib's ``subsample`` does, and given another class.
 
+    ``augmentations``, which anomalib's tiled ensemble sets, come on top of those of the classes.
+
     Args:
         parts: The classes. A class may be there more than once.
 
@@ -125,6 +127,10 @@ class MultiClassDataset(AnomalibDataset):
         if not part.has_masks:  # some datasets make up zero masks
             values["gt_mask"] = None
         values["mask_path"] = joined(mask_names(sample.mask_path)) or None
+        if self.augmentations is not None:
+            kinds = [kind for kind in ("image", "gt_mask") if values[kind] is not None]
+            augmented = self.augmentations(*(values[kind] for kind in kinds))
+            values |= zip(kinds, augmented if len(kinds) > 1 else [augmented], strict=True)
         class_index = torch.tensor(int(sample.class_index))
         return ClassImageItem(**values, class_index=class_index, class_name=sample.class_name)
 

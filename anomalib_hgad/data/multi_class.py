@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ from lightning.pytorch.utilities.types import EVAL_DATALOADERS
 from torch.utils.data import DataLoader, SequentialSampler
 from torchvision.transforms.v2 import Transform
 
-from anomalib_hgad.data.checks import check_one_class, check_pictures, picture_folder_name
+from anomalib_hgad.data.batch import batching_with_classes, cuts_tiles
+from anomalib_hgad.data.checks import check_one_class, check_pictures, clashing_pictures, picture_folder_name
 from anomalib_hgad.data.dataset import ClassPart, MaskBatchSampler, MultiClassDataset
 from anomalib_hgad.data.file_uses import FileUses
+from anomalib_hgad.data.folders import listed
 from anomalib_hgad.data.layouts import FolderNames
 from anomalib_hgad.data.letters import accept_all_letters
 from anomalib_hgad.data.pseudo_labels import Labels, PseudoLabels
@@ -95,6 +99,9 @@ class MultiClass(AnomalibDataModule):
             Defaults to ``"resnet18"``.
         label_weights: Local file with its weights. ``None`` downloads them.
             Defaults to ``None``.
+        name: Folder above all classes: saved pictures keep the rest of their image's path. anomalib's tiled ensemble
+            finds it nowhere else.
+            Defaults to ``None``, for the lowest folder above all classes.
 
     Raises:
         ValueError: If not exactly one form is chosen, if an argument does not go with it, or if a class is named twice.
@@ -140,6 +147,7 @@ class MultiClass(AnomalibDataModule):
         references: str | Path | None = None,
         label_backbone: str = "resnet18",
         label_weights: str | Path | None = None,
+        name: str | None = None,
     ) -> None:
         super().__init__(train_batch_size, eval_batch_size, num_workers)
         accept_all_letters()
@@ -174,7 +182,8 @@ class MultiClass(AnomalibDataModule):
             raise ValueError(msg)
         self.pseudo_labels = PseudoLabels(labels, num_clusters, references, label_backbone, label_weights)
         self._pseudo_names: list[str] = self.pseudo_labels.reference_names if labels == "references" else []
-        self._name = picture_folder_name([source.datamodule for source in self.sources])
+        self._given_name = name
+        self._name = name or picture_folder_name([source.datamodule for source in self.sources])
 
     @property
     def class_names(self) -> list[str]:
@@ -187,6 +196,31 @@ class MultiClass(AnomalibDataModule):
     def name(self) -> str:
         """Name of the folder that holds all classes, so that saved pictures keep the rest of their image's path."""
         return self._name or super().name
+
+    @property
+    def external_collate_fn(self) -> Callable[..., Any] | None:
+        """What batches the items in place of ours; anomalib's tiled ensemble sets one, which cuts out a tile."""
+        return self._external_collate_fn
+
+    @external_collate_fn.setter
+    def external_collate_fn(self, collate: Callable[..., Any] | None) -> None:
+        self._external_collate_fn = batching_with_classes(collate)
+        if cuts_tiles(collate):
+            self._check_for_tiled_ensemble()
+
+    def _check_for_tiled_ensemble(self) -> None:
+        datasets = [getattr(self, subset).samples for subset in SUBSETS if hasattr(self, subset)]
+        without = sorted({name for samples in datasets for name in samples["class_name"][~samples["has_masks"]]})
+        if without:
+            msg = f"The tiled ensemble needs masks of all classes, but {listed(without)} has none. Add masks, or leave "
+            msg += "it out with categories."
+            raise ValueError(msg)
+        paths = [path for samples in datasets for path in samples["image_path"]]
+        # The ensemble does not ask a datamodule for its name, but its settings.
+        if clashing := clashing_pictures(paths, self._given_name or type(self).__name__):
+            msg = f"The tiled ensemble would save pictures of {len(clashing)} images over each other: "
+            msg += f"{listed(clashing)}. Give MultiClass the folder above all classes: name={self.name!r}."
+            warnings.warn(msg, stacklevel=3)
 
     def prepare_data(self) -> None:
         """Download what is missing, as the datamodule of each class does."""

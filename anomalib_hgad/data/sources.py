@@ -137,16 +137,18 @@ def sources_of_dataset(
         kwargs["root"] = root
     module = import_module(known[name].__module__.replace(".datamodules.", ".datasets."))
     all_categories: Sequence[str] = getattr(module, "CATEGORIES", ())
+    dataset_root = Path(known[name](**kwargs).root)
     if categories is None:
-        categories = _categories_there(name, Path(known[name](**kwargs).root), all_categories)
-    names = _chosen(categories, all_categories, name)
+        categories = _categories_there(name, dataset_root, all_categories)
+    # anomalib reads a folder in the layout of the dataset, whatever its name.
+    own = [category for category in categories if category in _category_folders(name, dataset_root)]
+    names = _chosen(categories, [*all_categories, *own] if all_categories else (), name)
     return [ClassSource(category, name, known[name](category=category, **kwargs)) for category in names]
 
 
 def _categories_there(dataset: str, root: Path, all_categories: Sequence[str]) -> list[str]:
     """Find the categories of a dataset in its root; see :func:`sources_of_dataset`."""
-    places = [root, *(root / folder for folder in DEEPER_FOLDERS.get(dataset, []))]
-    folders = {folder.name for place in places for folder in subfolders(place)}
+    folders = _category_folders(dataset, root)
     if not folders and all_categories:
         return list(all_categories)
     there = [category for category in all_categories or sorted(folders) if category in folders]
@@ -157,6 +159,12 @@ def _categories_there(dataset: str, root: Path, all_categories: Sequence[str]) -
         )
         raise FileNotFoundError(msg)
     return there
+
+
+def _category_folders(dataset: str, root: Path) -> set[str]:
+    """Names of the folders that lie where a dataset has its categories."""
+    places = [root, *(root / folder for folder in DEEPER_FOLDERS.get(dataset, []))]
+    return {folder.name for place in places for folder in subfolders(place)}
 
 
 def _chosen(wanted: Sequence[str], there: Sequence[str], where: str) -> list[str]:

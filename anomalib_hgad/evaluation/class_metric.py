@@ -83,6 +83,28 @@ def values_of(
     return {source: values for source, values in found.items() if values is not None}
 
 
+def sources_of(metric: AnomalibMetric, normalized: bool) -> list[Source]:
+    """Where a metric takes its fields from, in their order.
+
+    Scores and maps are raw where their order alone counts: anomalib's post-processor cuts them off at 0 and 1, which
+    makes ties.
+
+    Args:
+        metric: The metric.
+        normalized: Whether the post-processor brings scores and maps between 0 and 1 before the metric sees them.
+    """
+    # Thresholds that were given are those of post-processed scores.
+    given = isinstance(metric, Threshold) or getattr(metric, "thresholds", None) is not None
+    of_order = isinstance(metric, OF_ORDER) and not given
+    takes_0_to_1 = isinstance(metric, BinaryPrecisionRecallCurve)
+    sources = []
+    for field in metric.fields:
+        raw = field in POST_PROCESSED and of_order
+        outside = field in ALWAYS_RAW or (field in POST_PROCESSED and (raw or not normalized))
+        sources.append(Source(field, raw, squeezed=outside and takes_0_to_1))
+    return sources
+
+
 def needs_threshold(metric: AnomalibMetric) -> bool:
     """Whether a metric has no value where nothing says which scores are anomalous, as in a validation."""
     fields = set(metric.fields)
@@ -96,19 +118,16 @@ def _never() -> bool:
 class ClassMetric:
     """A metric on the images of one class.
 
-    Scores and maps are raw where their order alone counts: anomalib's post-processor cuts them off at 0 and 1, which
-    makes ties.
-
     Args:
         metric: The metric to copy.
-        normalized: Whether the post-processor brings scores and maps between 0 and 1 before the metric sees them.
+        normalized: As of :func:`sources_of`.
 
     Attributes:
         sources: What the metric reads, in the order of its fields.
     """
 
     def __init__(self, metric: AnomalibMetric, normalized: bool) -> None:
-        self.sources = [self._source(metric, field, normalized) for field in metric.fields]
+        self.sources = sources_of(metric, normalized)
         self.needs_class = not NEEDS_CLASS.isdisjoint(metric.fields)
         self.metric = metric.clone()
         self.metric.reset()
@@ -117,16 +136,6 @@ class ClassMetric:
         self.truth_range = MinMax(fields=[metric.fields[-1]]).to(metric.device)
         self.truth_range.distributed_available_fn = _never
         self.missing: list[str] = []
-
-    @staticmethod
-    def _source(metric: AnomalibMetric, field: str, normalized: bool) -> Source:
-        if field not in POST_PROCESSED | ALWAYS_RAW:
-            return Source(field, raw=False, squeezed=False)
-        # Thresholds that were given are those of post-processed scores.
-        given = isinstance(metric, Threshold) or getattr(metric, "thresholds", None) is not None
-        raw = field in POST_PROCESSED and isinstance(metric, OF_ORDER) and not given
-        outside = raw or field in ALWAYS_RAW or not normalized
-        return Source(field, raw, squeezed=outside and isinstance(metric, BinaryPrecisionRecallCurve))
 
     def update(self, values: Mapping[Source, torch.Tensor]) -> None:
         """Add the values of a batch; one that lacks some of the metric's is left out."""

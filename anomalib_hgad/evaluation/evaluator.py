@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
@@ -22,12 +23,21 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from torch import distributed
+from torch.nn import ModuleList
 from torchmetrics import MeanMetric
 
 from anomalib_hgad.common.processes import are_repeated, gather_objects
 from anomalib_hgad.data.batch import NO_CLASS
 from anomalib_hgad.data.class_names import datamodule_class_names
-from anomalib_hgad.evaluation.class_metric import ClassMetric, FalseAlarmRate, Source, needs_threshold, values_of
+from anomalib_hgad.evaluation.class_metric import (
+    POST_PROCESSED,
+    ClassMetric,
+    FalseAlarmRate,
+    Source,
+    needs_threshold,
+    sources_of,
+    values_of,
+)
 from anomalib_hgad.evaluation.post_processing import (
     LABELS,
     RawScores,
@@ -192,8 +202,14 @@ class ClassEvaluator(Evaluator):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Add a batch of the test."""
+        """Add a batch of the test.
+
+        anomalib's tiled ensemble gives whole images without a trainer, and then asks the metrics themselves.
+        """
         del outputs, batch_idx
+        if trainer is None:
+            self._update_metrics_alone(batch)
+            return
         raw = self._raw_scores.take(batch)
         own = [field for field in LABELS if raw[field] is not None]
         remove_labels_without_meaning(batch, getattr(pl_module, "post_processor", None), own)
@@ -268,6 +284,19 @@ class ClassEvaluator(Evaluator):
         else:
             self._add(values, names)
             self._predictions.extend(predictions)
+
+    def _update_metrics_alone(self, batch: ImageBatch) -> None:
+        """Add a batch to the metrics themselves, without classes; those that it has no fields for are left out."""
+        raw = {field: getattr(batch, field, None) for field in POST_PROCESSED}
+        computable = []
+        for metric in self.test_metrics:
+            sources = sources_of(metric, normalized=False)
+            values = {source.field: value for source, value in values_of(batch, raw, sources).items()}
+            if metric.strict or len(values) == len(sources):
+                fields: Any = SimpleNamespace(**values)
+                metric.update(fields)
+                computable.append(metric)
+        self.add_module("test_metrics", ModuleList(computable))
 
     def _class_names(self, batch: ImageBatch) -> Sequence[str | None]:
         """Class of every image; ``None`` for one of none of the classes."""

@@ -18,6 +18,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anomalib_hgad.common.processes import gather_objects
+from anomalib_hgad.data.batch import cuts_tiles
 from anomalib_hgad.data.images import NamingPredictDataset
 from anomalib_hgad.evaluation.post_processing import remove_labels_without_meaning, warn_of_missing_labels
 from anomalib_hgad.evaluation.predictions import PREDICTED_FILE, Prediction, predictions_of_batch, write_predictions
@@ -102,14 +103,18 @@ class LastValidation(Callback):
         trainer.training = True
 
 
+def _predict_loaders(trainer: Trainer) -> list[Any]:
+    loaders = trainer.predict_dataloaders
+    return loaders if isinstance(loaders, list) else [loaders]
+
+
 class NamedImages(Callback):
     """Lets an image that cannot be predicted be named."""
 
     def on_predict_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Reach the dataset that anomalib has made of a folder; its loader takes no other one."""
         del pl_module
-        loaders = trainer.predict_dataloaders
-        for loader in loaders if isinstance(loaders, list) else [loaders]:
+        for loader in _predict_loaders(trainer):
             dataset = getattr(loader, "dataset", None)
             if type(dataset) is PredictDataset:
                 NamingPredictDataset.take_over(dataset)
@@ -177,7 +182,8 @@ class PredictedTable(Callback):
     """Writes what a prediction says of every image as a test does: ``predicted.csv``, in the place of an earlier one.
 
     Nothing of a batch is kept but the rows; the command keeps no batch either, which Lightning does unless it is told
-    not to. A prediction that does not come to its end writes nothing.
+    not to. A prediction that does not come to its end writes nothing, nor does one of the tiles of anomalib's tiled
+    ensemble, whose scores are not those of the images.
     """
 
     def __init__(self) -> None:
@@ -209,7 +215,8 @@ class PredictedTable(Callback):
         # At the end, and not batch by batch: Lightning repeats no image here, so processes may have fewer batches.
         rows = [row for of_process in gather_objects(self._rows) for row in of_process]
         self._rows = []
-        if trainer.is_global_zero:
+        tiles = any(cuts_tiles(getattr(loader, "collate_fn", None)) for loader in _predict_loaders(trainer))
+        if trainer.is_global_zero and not tiles:
             write_predictions(rows, Path(trainer.default_root_dir), PREDICTED_FILE)
 
 

@@ -68,7 +68,7 @@ def image_batches(
         rows,
         batch_size=getattr(datamodule, "train_batch_size", 1),
         num_workers=getattr(datamodule, "num_workers", 0),
-        collate_fn=dataset.collate_fn,
+        collate_fn=getattr(datamodule, "external_collate_fn", None) or dataset.collate_fn,
     )
     return cast("Iterator[ClassImageBatch]", batches)
 

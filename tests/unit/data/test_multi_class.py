@@ -203,6 +203,16 @@ def test_dataset_with_all_its_categories(tmp_path: Path) -> None:
     assert isinstance(datamodule.sources[0].datamodule, MVTecAD)
 
 
+def test_category_of_ones_own_in_the_layout_of_a_dataset(tmp_path: Path) -> None:
+    """anomalib's own datamodule takes it too."""
+    for name in ("bottle", "mine"):
+        trees.mvtec_class(tmp_path / name)
+    assert MultiClass(dataset="MVTecAD", root=tmp_path, categories=["mine", "bottle"]).class_names == ["bottle", "mine"]
+    assert MultiClass(dataset="MVTecAD", root=tmp_path).class_names == ["bottle"]
+    with pytest.raises(ValueError, match="got yours"):
+        MultiClass(dataset="MVTecAD", root=tmp_path, categories=["yours"])
+
+
 def test_dataset_not_downloaded_yet(tmp_path: Path) -> None:
     """All categories that anomalib knows are taken where there are none yet."""
     assert MultiClass(dataset="BTech", root=tmp_path / "new").class_names == ["01", "02", "03"]

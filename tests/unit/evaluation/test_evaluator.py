@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from anomalib.data import ImageBatch
 from anomalib.metrics import AUROC
 from anomalib.models.components import AnomalibModule
 
@@ -166,3 +167,28 @@ def test_default_test_returns_the_keys_of_anomalibs_own_models() -> None:
     assert run_test(ClassEvaluator(), batch)[0].keys() == {"image_AUROC", "image_F1Score"}  # without masks as there
     batch = batch_of([0, 1, 2, 3], **fields, gt_mask=masks)
     assert run_test(ClassEvaluator(), batch)[0].keys() == RETURNED
+
+
+def test_without_a_trainer_the_metrics_themselves_have_the_figures() -> None:
+    """As anomalib's tiled ensemble asks them; its scores go beyond 0 and 1, its batches have no classes."""
+    evaluator = ClassEvaluator()
+    for rows in ([0, 1, 2], [3, 4, 5, 6, 7]):
+        batch = ImageBatch(
+            image=torch.zeros(len(rows), 3, 2, 2),
+            gt_label=torch.tensor([LABELS[row] for row in rows]),
+            pred_score=torch.tensor([10 * SCORES[row] - 2 for row in rows]),
+            pred_label=torch.tensor([SCORES[row] > 0.25 for row in rows]),
+        )
+        evaluator.on_test_batch_end(None, None, None, batch=batch, batch_idx=0)
+    figures = {metric.name: metric.compute().item() for metric in evaluator.test_metrics}
+    assert figures == {
+        "image_AUROC": pytest.approx(counted_auroc([*range(8)])),
+        "image_F1Score": pytest.approx(2 * 3 / (2 * 3 + 2 + 1)),  # 3 hits, 2 false alarms, 1 miss
+        "FalseAlarmRate": 2 / 4,
+    }
+
+
+def test_without_a_trainer_a_field_that_a_metric_insists_on_is_named() -> None:
+    evaluator = ClassEvaluator(test_metrics=AUROC(fields=["pred_score", "gt_label"]))
+    with pytest.raises(ValueError, match="pred_score"):
+        evaluator.on_test_batch_end(None, None, None, ImageBatch(image=torch.zeros(1, 3, 2, 2)), 0)

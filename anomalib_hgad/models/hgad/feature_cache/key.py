@@ -48,6 +48,9 @@ def image_size(datasets: Sequence[AnomalibDataset], transform: Transform | None)
         ValueError: If images are not the same every time they are read, or not all of one size. The message says why.
     """
     augmentations = [reader.augmentations for images in datasets for reader in readers(images)]
+    if any(images.augmentations is not None for images in datasets if isinstance(images, MultiClassDataset)):
+        msg = "further augmentations come on top of those of the classes"
+        raise ValueError(msg)
     for kind in (transform, *augmentations):
         for step in steps(kind):
             if type(step) not in FIXED_TRANSFORMS:
