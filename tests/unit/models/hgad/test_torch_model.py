@@ -239,6 +239,7 @@ def test_a_training_step_on_the_sum_raises_the_likelihood_of_every_level(model: 
     assert all(after < start for after, start in zip(of_levels(), before, strict=True))
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_training_under_bfloat16_autocast_follows_that_in_full_precision() -> None:
     """What precision="bf16-mixed" does: no nan, and a loss that falls as it does in float32."""
