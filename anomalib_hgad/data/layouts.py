@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 GOOD = "good"
 """Name of the folders of normal images in MVTec layout."""
 
-ALIKE = {
-    *(
+ALIKE = frozenset(
+    {
         "accept",
         "accepted",
         "anomalyfree",
@@ -33,8 +33,6 @@ ALIKE = {
         "goods",
         "gut",
         "healthy",
-    ),
-    *(
         "intact",
         "io",
         "negative",
@@ -45,9 +43,14 @@ ALIKE = {
         "nonanomalous",
         "nondefective",
         "normal",
-    ),
-    *("ok", "okay", "pass", "passed", "perfect", "undamaged"),
-}
+        "ok",
+        "okay",
+        "pass",
+        "passed",
+        "perfect",
+        "undamaged",
+    }
+)
 """Names that say the same of images as :data:`GOOD`, without the characters between their words."""
 
 
@@ -110,7 +113,7 @@ def check_named_folders(root: Path, places: Sequence[Path], folders: FolderNames
             msg = f"Got {argument}={given!r} without normal_dir. Give normal_dir too, or neither for MVTec layout."
             raise ValueError(msg)
         for folder in folders.of(argument):
-            if argument != "normal_dir" and not any((place / folder).is_dir() for place in places):
+            if not any((place / folder).is_dir() for place in places):
                 msg = f"Expected a folder {folder!r} in the classes of {root}, but none has it. Correct {argument}."
                 raise FileNotFoundError(msg)
     masks, abnormal = folders.of("mask_dir"), folders.of("abnormal_dir")

@@ -51,7 +51,8 @@ def set_up_class(source: ClassSource, stage: str | None, picture_folder: str) ->
         raise ValueError(explain_setup_error(source.name, datamodule, error)) from error
     subsets = {subset: getattr(datamodule, subset, None) for subset in SUBSETS}
     check_validation(source.name, datamodule, subsets["val_data"])
-    warn_of_unread_images(source.name, datamodule)
+    found = [path for data in subsets.values() if data is not None for path in data.samples["image_path"]]
+    warn_of_unread_images(source.name, datamodule, found)
     named = named_folders(datamodule, "normal_dir", "normal_test_dir", "abnormal_dir")
     for data in subsets.values():
         if isinstance(data, SyntheticAnomalyDataset):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Iterable
 from importlib import import_module
 from pathlib import Path
 
@@ -48,12 +49,8 @@ def explain_setup_error(class_name: str, datamodule: AnomalibDataModule, error: 
     if root is None:
         return f"{start}: {words}. Correct its folders, or leave the class out."
     folder = category_folder(Path(root), datamodule.category)
-    if (
-        fault := _fault_of_folder(folder)
-        or _unread(folder, datamodule)
-        or _fault_of_class(folder, datamodule)
-        or _hidden(folder)
-    ):
+    fault = _fault_of_folder(folder) or _unread(folder, datamodule) or _fault_of_class(folder, datamodule)
+    if fault := fault or _stray(folder) or _hidden(folder):
         return f"{start}: {fault} ({words})"
     return f"{start} from {folder}: {words}. Correct what is not as anomalib expects it, or leave the class out."
 
@@ -74,18 +71,30 @@ def _fault_of_folder(folder: Path) -> str | None:
     return None
 
 
-def warn_of_unread_images(class_name: str, datamodule: AnomalibDataModule) -> None:
-    """Name images that anomalib's dataset leaves out for the ending of their names.
+def warn_of_unread_images(class_name: str, datamodule: AnomalibDataModule, read: Iterable[str]) -> None:
+    """Name images that anomalib's dataset leaves out for the ending of their names, or for their place.
 
     Args:
         class_name: Name of the class.
         datamodule: Its datamodule.
+        read: Images that are in it.
     """
     root = getattr(datamodule, "root", None)
-    if root is not None and datamodule.category:
-        unread = _unread(category_folder(Path(root), datamodule.category), datamodule)
-        if unread:
-            logger.warning("Class %r: %s", class_name, unread)
+    if root is None or not datamodule.category:
+        return
+    folder = category_folder(Path(root), datamodule.category)
+    for fault in (_unread(folder, datamodule), _stray(folder, {Path(path).resolve() for path in read})):
+        if fault:
+            logger.warning("Class %r: %s", class_name, fault)
+
+
+def _stray(folder: Path, read: Collection[Path] = ()) -> str | None:
+    """Which images lie beside the folders of their kinds, and are not read."""
+    places = (folder / "train", folder / "test")
+    images = [file for place in places for file in image_files(place) if file.parent == place]
+    if not (stray := [file for file in images if file.resolve() not in read]):
+        return None
+    return f"{len(stray)} images lie beside the folders of their kinds: {listed(stray)}. Put them into one of these."
 
 
 def _unread(folder: Path, datamodule: AnomalibDataModule) -> str | None:

@@ -284,6 +284,18 @@ def test_images_beside_the_folders_are_named(root: Path, place: str) -> None:
         folder_form(root)
 
 
+def test_images_beside_the_folders_of_a_dataset_are_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where it cannot do with them, and where it leaves them out."""
+    trees.write_image(root / "tile/test/007.png")
+    message = r"1 images lie beside the folders of their kinds: .*tile/test/007\.png\. Put them into one of these\."
+    with pytest.raises(ValueError, match=rf"Class 'tile' cannot be set up by MVTecAD: {message}"):
+        dataset_form(root).setup()
+    trees.btech_class(root / "btech", "02")
+    trees.write_image(root / "btech/02/test/007.png")
+    MultiClass(dataset="BTech", root=root / "btech").setup()
+    assert re.search(rf"Class '02': {message}".replace("tile", "02"), caplog.text)
+
+
 def test_training_images_beside_the_good_ones_are_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     trees.write_image(root / "tile/train/more/007.png")
     folder_form(root)

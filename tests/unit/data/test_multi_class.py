@@ -126,6 +126,8 @@ def test_several_folders_of_a_kind(tmp_path: Path) -> None:
         MultiClass(root=tmp_path, **folders | {"mask_dir": "masks 1"})
     with pytest.raises(FileNotFoundError, match=r"Expected a folder 'bad 3' in the classes of"):
         MultiClass(root=tmp_path, **folders | {"abnormal_dir": ["bad 1", "bad 3"]})
+    with pytest.raises(FileNotFoundError, match=r"'good 3' in the classes of .* none has it\. Correct normal_dir"):
+        MultiClass(root=tmp_path, **folders | {"normal_dir": ["good", "good 3"]})
 
 
 @pytest.mark.parametrize("val_split_mode", ["same_as_test", "from_test", "from_train", "synthetic"])
