@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import operator
 import unicodedata
-from collections.abc import Iterable
+from argparse import ArgumentError
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from jsonargparse import ArgumentParser
 
 COMPARISONS = {"<": operator.lt, "<=": operator.le}
 
@@ -29,6 +33,57 @@ def check_range(bounds: str, /, **settings: float) -> None:
         if not (COMPARISONS[above](float(low), value) and COMPARISONS[below](value, float(high))):
             msg = f"{name} is out of range: expected {bounds.format(name)}, got {value}."
             raise ValueError(msg)
+
+
+def check_types(function: Callable[..., object], arguments: Mapping[str, object], left_out: Iterable[str]) -> None:
+    """Check arguments against the types that a function has for them, as a command line does.
+
+    Args:
+        function: The function.
+        arguments: What it is called with, by name.
+        left_out: Arguments that are not checked, beside those of :func:`check_choice`.
+
+    Raises:
+        TypeError: If one is of another type.
+    """
+    for name, hint in _hints(function).items():
+        value = arguments.get(name)
+        if name not in arguments or name in left_out or get_origin(hint) is Literal:
+            continue
+        if not _is_of_type(value, hint, _parser(function, name)):
+            expected = str(hint if get_args(hint) else hint.__name__).replace("collections.abc.", "")
+            msg = f"{name} is of another type: expected {expected}, got {value!r}."
+            raise TypeError(msg)
+
+
+def _is_of_type(value: object, hint: Any, parser: ArgumentParser) -> bool:  # noqa: ANN401
+    types = {hint, *get_args(hint)}
+    if value is None or isinstance(value, bool):  # to the parser no value, and a number
+        return type(value) in types
+    try:
+        parsed = parser.parse_object({"value": plain(value)}).value  # a copy: the parser writes into what it is given
+    except ArgumentError:
+        return False
+    return plain(parsed) == plain(value)  # it takes text for what that spells
+
+
+@cache
+def _hints(function: Callable[..., object]) -> dict[str, Any]:
+    return get_type_hints(function)
+
+
+@cache
+def _parser(function: Callable[..., object], name: str) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=_hints(function)[name])
+    return parser
+
+
+def plain(value: object) -> object:
+    """A copy of a value whose type does not tell of what kind of list or mapping it, or a part of it, was."""
+    if isinstance(value, Mapping):
+        return {name: plain(part) for name, part in value.items()}
+    return [plain(part) for part in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 def check_choice(choices: Any, **settings: str) -> None:  # noqa: ANN401

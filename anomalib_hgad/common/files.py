@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,6 +17,34 @@ from uuid import uuid4
 
 UNFINISHED = ".part"
 """Ending of a file or folder that is being written. What a killed process leaves is never read, and may be deleted."""
+
+NO_ROOM = 2**20
+"""Bytes that are left on a disk that is full to whoever writes large files."""
+
+
+@contextmanager
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Let a disk that becomes full be named; neither Python's error nor that of an exporter says which it is.
+
+    Args:
+        path: The file or folder that is written.
+
+    Raises:
+        OSError: If there was no room.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        number = getattr(error, "errno", None)
+        folder = path if path.is_dir() else path.parent
+        # PyTorch, OpenVINO and NumPy do not say why they could not write.
+        if number is None and (shutil.disk_usage(folder).free < NO_ROOM or "problem writing element" in str(error)):
+            number = errno.ENOSPC
+        if number not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        msg = f"{path} cannot be written: {os.strerror(number)}. Make room there, or choose another folder. What was "
+        msg += "there before is as it was."
+        raise OSError(number, msg) from error
 
 
 @contextmanager
@@ -32,8 +61,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _beside(path)
     try:
-        yield unfinished
-        _replace(unfinished, path)
+        with explain_full_disk(path):
+            yield unfinished
+            _replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -19,7 +19,7 @@ from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from torch import nn
 
-from anomalib_hgad.common.files import move_whole
+from anomalib_hgad.common.files import explain_full_disk, move_whole
 from anomalib_hgad.common.versions import installed_versions
 from anomalib_hgad.deploy.transforms import check_antialiasing, exportable, last_size
 from anomalib_hgad.evaluation.post_processing import LABELS, labels_without_meaning, warn_of_missing_labels
@@ -142,7 +142,8 @@ class DescribedExport(ExportMixin):
             msg += "got None. Give the data that the model was trained on."
             raise ValueError(msg)
         with TemporaryDirectory() as bare:
-            path = Path(super().to_openvino(bare, *args, **kwargs))
+            with explain_full_disk(Path(bare).parent):
+                path = Path(super().to_openvino(bare, *args, **kwargs))
 
             def described(folder: Path) -> Path:
                 graph = openvino.Core().read_model(path)
@@ -215,7 +216,7 @@ def _completed(export_root: Path | str, export: Callable[[Path], Path]) -> Path:
     """
     root = Path(export_root)
     root.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=root, prefix=".unfinished-") as folder:
+    with TemporaryDirectory(dir=root, prefix=".unfinished-") as folder, explain_full_disk(root):
         made = export(Path(folder))
         place = root / made.relative_to(folder)
         move_whole(made, place)

@@ -57,6 +57,10 @@ TRAINED_KEY = "hgad_is_trained"
 """Key of whether there was a step of a training, in a checkpoint."""
 
 
+COMPONENTS = ("pre_processor", "post_processor", "evaluator", "visualizer")
+"""Arguments that anomalib checks."""
+
+
 def height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
     """Height and width of a square of some side, or as they are given."""
     height, width = (size, size) if isinstance(size, int) else size

@@ -71,7 +71,7 @@ class LastValidation(Callback):
         del pl_module
         loop = trainer.fit_loop
         limits = (
-            (loop.epoch_progress.current.processed, loop.max_epochs),
+            (trainer.current_epoch + 1, loop.max_epochs),
             (trainer.global_step, trainer.max_steps),
         )
         if trainer.should_stop or any(limit not in {None, -1} and count >= limit for count, limit in limits):

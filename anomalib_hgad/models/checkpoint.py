@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from anomalib_hgad.common.checks import plain
 from anomalib_hgad.common.versions import installed_versions
 
 EVALUATOR_PREFIX = "evaluator."
@@ -80,7 +81,7 @@ def check_settings(checkpoint: dict[str, Any], settings: Mapping[str, object]) -
     others = [
         f"{name}={made_with.get(name)!r} there and {value!r} here"
         for name, value in settings.items()
-        if _listless(made_with.get(name)) != _listless(value)
+        if plain(made_with.get(name)) != plain(value)
     ]
     if others:
         msg = f"Scores of the checkpoint depend on settings that the model has otherwise: {', '.join(others)}. Give "
@@ -108,13 +109,6 @@ def check_weights(checkpoint: dict[str, Any], module: nn.Module) -> None:
         msg += f"such as {wrong[0]} ({there.get(wrong[0], 'none')} there, {here.get(wrong[0], 'none')} here). It is "
         msg += "damaged or of another model: take another checkpoint, or train anew."
         raise ValueError(msg)
-
-
-def _listless(value: object) -> object:
-    """A setting whose type does not tell whether it, or a part of it, was a list or a tuple."""
-    if isinstance(value, dict):
-        return {name: _listless(part) for name, part in value.items()}
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _minor(number: str) -> list[str]:

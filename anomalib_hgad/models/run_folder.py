@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 from anomalib.utils.path import create_versioned_dir
 from lightning.pytorch import Trainer
@@ -26,7 +27,7 @@ def prepare_run_folder(trainer: Trainer) -> None:
     stage = trainer.state.fn
     if stage is None or stage == TrainerFn.FITTING:
         return
-    for callback in trainer.callbacks:
+    for callback in cast("Any", trainer).callbacks:
         if isinstance(callback, SaveConfigCallback):
             callback.config_filename = f"{stage.value}_config.yaml"
     folder = Path(trainer.default_root_dir)

@@ -1,9 +1,11 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What of Lightning does not go with the models of this package: said before it goes wrong."""
+"""What of a trainer and its data does not go with the models of this package: said before it goes wrong."""
 
 from __future__ import annotations
+
+from typing import Any, cast
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import (
@@ -15,6 +17,9 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.trainer.states import TrainerFn
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+
+LEAST_OF_DATA = {"train_batch_size": 1, "eval_batch_size": 1, "num_workers": 0}
+"""Numbers that a datamodule of anomalib has, and the least that they can be."""
 
 UNSUITABLE: dict[type[Callback], str] = {
     LearningRateFinder: (
@@ -41,15 +46,21 @@ def check_trainer(trainer: Trainer) -> None:
         trainer: The trainer, before its callbacks are set up.
 
     Raises:
-        ValueError: If its precision is none of :data:`PRECISIONS`, or if it trains with one of :data:`UNSUITABLE`.
+        ValueError: If its precision is none of :data:`PRECISIONS`, if it trains with one of :data:`UNSUITABLE`, or if
+            batches of its data have no images.
     """
+    for name, least in LEAST_OF_DATA.items():
+        value = getattr(getattr(trainer, "datamodule", None), name, least)
+        if not isinstance(value, int) or value < least:
+            msg = f"data.{name} is out of range: expected a whole number of at least {least}, got {value!r}."
+            raise ValueError(msg)
     if trainer.precision not in PRECISIONS:
         msg = "Images come in float32, and densities need it: expected trainer.precision to be one of "
         msg += f"{', '.join(map(repr, PRECISIONS))}, got {trainer.precision!r}."
         raise ValueError(msg)
     if trainer.state.fn != TrainerFn.FITTING:
         return
-    for callback in trainer.callbacks:
+    for callback in cast("Any", trainer).callbacks:
         for kind, reason in UNSUITABLE.items():
             if isinstance(callback, kind):
                 msg = f"{type(callback).__name__} does not go with this model: {reason}."

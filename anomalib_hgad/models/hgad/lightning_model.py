@@ -29,11 +29,11 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 
 from anomalib_hgad.common.backbones import image_statistics
-from anomalib_hgad.common.checks import check_choice, check_range
+from anomalib_hgad.common.checks import check_choice, check_range, check_types
 from anomalib_hgad.data.batch import ClassImageBatch, FeatureBatch
 from anomalib_hgad.data.letters import accept_all_letters
 from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR
-from anomalib_hgad.models.base import PluginModel, height_and_width
+from anomalib_hgad.models.base import COMPONENTS, PluginModel, height_and_width
 from anomalib_hgad.models.hgad.added_classes import ADDED_KEY, join_classes, set_shape
 from anomalib_hgad.models.hgad.anomaly_map import ScoreKind
 from anomalib_hgad.models.hgad.best_state import COURSE_KEY, BestState
@@ -175,7 +175,7 @@ class Hgad(PluginModel, AnomalibModule):
 
     Raises:
         ValueError: If an argument is out of range, or if there is no such backbone, layer, flow or option of it.
-        TypeError: If an option of the flow is of another type.
+        TypeError: If an argument or an option of the flow is of another type.
         FileNotFoundError: If there is no file of weights at the given path.
         RuntimeError: If the backbone's weights cannot be downloaded.
 
@@ -221,6 +221,7 @@ class Hgad(PluginModel, AnomalibModule):
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
+        check_types(Hgad.__init__, locals(), left_out=COMPONENTS)
         if seed is not None:
             seed_everything(seed, workers=True)
         size = height_and_width(image_size)

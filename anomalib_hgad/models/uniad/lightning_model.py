@@ -25,9 +25,9 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from anomalib_hgad.common.backbones import image_statistics
-from anomalib_hgad.common.checks import check_range
+from anomalib_hgad.common.checks import check_range, check_types
 from anomalib_hgad.data.letters import accept_all_letters
-from anomalib_hgad.models.base import PluginModel, height_and_width
+from anomalib_hgad.models.base import COMPONENTS, PluginModel, height_and_width
 from anomalib_hgad.models.schedule import total_steps
 from anomalib_hgad.models.uniad.torch_model import UniAdModel
 
@@ -96,6 +96,7 @@ class UniAd(PluginModel, AnomalibModule):
 
     Raises:
         ValueError: If an argument is out of range, or if there is no such backbone or layer.
+        TypeError: If an argument is of another type.
         FileNotFoundError: If there is no file of weights at the given path.
         RuntimeError: If the backbone's weights cannot be downloaded.
 
@@ -137,6 +138,7 @@ class UniAd(PluginModel, AnomalibModule):
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
+        check_types(UniAd.__init__, locals(), left_out=COMPONENTS)
         if seed is not None:
             seed_everything(seed, workers=True)
         size = height_and_width(image_size)

@@ -10,7 +10,7 @@ import re
 
 import pytest
 
-from anomalib_hgad.common.checks import check_range
+from anomalib_hgad.common.checks import check_range, check_types
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,45 @@ def test_bounds_are_those_of_the_words(bounds: str, inside: list[float], outside
             ValueError, match=re.escape(f"b is out of range: expected {bounds.format('b')}, got {value}.")
         ):
             check_range(bounds, a=inside[0], b=value)
+
+
+def example(
+    size: int | tuple[int, int], name: str, scales: dict[str, list[float]], share: float | None, on: bool
+) -> None:
+    """A function of the types that models have."""
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("size", size) for size in (32, (32, 40), [32, 40])),
+        ("name", "text"),
+        *(("scales", scales) for scales in ({"layer2": [1.0]}, {"layer2": (1, 0.5)}, {})),
+        *(("share", share) for share in (0.5, 1, None)),
+        ("on", True),
+    ],
+)
+def test_arguments_of_the_type_are_left_as_they_are(name: str, value: object) -> None:
+    before = repr(value)
+    check_types(example, {name: value, "self": 5}, left_out=())
+    assert repr(value) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        *(("size", size, "int | tuple[int, int]") for size in (32.0, (32, 32, 3), [32], (32.5, 32), "32", None, True)),
+        *(("name", text, "str") for text in (None, 5, ["text"])),
+        *(
+            ("scales", scales, "dict[str, list[float]]")
+            for scales in (1.0, {"layer2": 1.0}, {"layer2": None}, {"layer2": ["1"]}, ["layer2"], None)
+        ),
+        *(("share", share, "float | None") for share in ("0.5", [0.5], True)),
+        *(("on", on, "bool") for on in (1, None, "no")),
+    ],
+)
+def test_arguments_of_another_type_are_named(name: str, value: object, expected: str) -> None:
+    message = f"{name} is of another type: expected {expected}, got {value!r}."
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        check_types(example, {name: value}, left_out=())
+    check_types(example, {name: value}, left_out=[name])

@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -111,3 +115,36 @@ def test_a_folder_has_the_permissions_of_any_other_folder(tmp_path: Path) -> Non
         pass
     (tmp_path / "other").mkdir()
     assert (tmp_path / "set").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def full_in_torch(*_: object, **__: object) -> None:
+    msg = "PytorchStreamWriter failed writing file data/0: file write failed"
+    raise RuntimeError(msg)
+
+
+def full_in_numpy(*_: object, **__: object) -> None:
+    msg = "problem writing element 4096 to file"  # as tofile says on a full disk
+    raise OSError(msg)
+
+
+@pytest.mark.parametrize("write", [full, full_in_torch, full_in_numpy])
+def test_full_disk_is_named_and_leaves_what_was_there(
+    write: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    place = tmp_path / "results.json"
+    place.write_text("earlier")
+    with pytest.raises(OSError, match=r"results\.json cannot be written: No space left.* Make room there") as info:
+        write_text(place, write)
+    assert info.value.errno == errno.ENOSPC
+    assert place.read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_other_errors_of_a_write_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="PytorchStreamWriter failed"):
+        write_text(tmp_path / "results.json", full_in_torch)

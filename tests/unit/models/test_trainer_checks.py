@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from anomalib.data import MVTecAD
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
@@ -78,3 +79,36 @@ def test_callback_that_a_training_goes_wrong_with(
     for model in models:
         with pytest.raises(ValueError, match=rf"{type(callback).__name__} does not go with this model: it .* Leave it"):
             engine(tmp_path, callback).fit(model, datamodule=data)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("train_batch_size", 0), ("train_batch_size", 2.5), ("eval_batch_size", -1), ("num_workers", -1)],
+)
+def test_batches_without_images(name: str, value: float, models: list[Hgad | UniAd], tmp_path: Path) -> None:
+    of_anomalib = MVTecAD(tmp_path, "bolt", **{name: value})
+    trees.mvtec_class(tmp_path / "data/bolt", train=1, good=1, bad=1)
+    several = MultiClass(root=tmp_path / "data", **{name: value})
+    for model in models:
+        for datamodule in (of_anomalib, several):
+            with pytest.raises(
+                ValueError, match=rf"data\.{name} is out of range: expected .* at least [01], got {value}"
+            ):
+                engine(tmp_path).fit(model, datamodule=datamodule)
+
+
+@pytest.mark.parametrize("kind", [Hgad, UniAd])
+@pytest.mark.parametrize(
+    "settings", [{"backbone": None}, {"image_size": (32, 32, 3)}, {"image_size": 32.0}, {"lr": "fast"}, {"seed": 1.5}]
+)
+def test_settings_of_another_type(kind: type[Hgad | UniAd], settings: dict[str, object]) -> None:
+    (name,) = settings
+    with pytest.raises(TypeError, match=f"^{name} is of another type: expected .*, got "):
+        kind(**settings)
+
+
+def test_scales_that_are_no_lists() -> None:
+    with pytest.raises(
+        TypeError, match=r"levels is of another type: expected dict\[str, list\[float\]\], got \{'layer2'"
+    ):
+        Hgad(levels={"layer2": 1.0})

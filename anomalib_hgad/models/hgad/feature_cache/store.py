@@ -60,24 +60,36 @@ class MemoryFeatures:
 class FileFeatures:
     """Features in files that several processes wrote; image i is in file i % n, at position i // n.
 
-    The files are mapped into memory in the process that reads them first, and are never pickled: a worker of a
-    dataloader maps them anew.
+    The files are mapped into memory at once, so that they may be deleted meanwhile, and are never pickled: a worker of
+    a dataloader that starts as a process of its own, and no copy of this one, maps them anew.
 
     Args:
         paths: The n files.
+
+    Raises:
+        FileNotFoundError: If one is not there any more, or is not whole.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = list(paths)
         self._shards: dict[int, np.ndarray] = {}
+        for number in range(len(self.paths)):
+            self._shard(number)
 
     def __getitem__(self, index: int) -> list[torch.Tensor]:
         """Features of the levels of an image, float32, shapes (D, H, W)."""
-        number, position = index % len(self.paths), index // len(self.paths)
-        if number not in self._shards:
-            self._shards[number] = np.load(self.paths[number], mmap_mode="r")
-        levels = self._shards[number][position]
+        levels = self._shard(index % len(self.paths))[index // len(self.paths)]
         return [torch.from_numpy(levels[name].astype(np.float32)) for name in levels.dtype.names]
+
+    def _shard(self, number: int) -> np.ndarray:
+        if number not in self._shards:
+            try:
+                self._shards[number] = np.load(self.paths[number], mmap_mode="r")
+            except (OSError, ValueError, EOFError) as error:
+                msg = f"{self.paths[number]} of the feature cache was deleted or changed in a training that uses it "
+                msg += f"({type(error).__name__}). Start the training anew, which computes it again. {CACHE_ADVICE}"
+                raise FileNotFoundError(msg) from error
+        return self._shards[number]
 
     def __getstate__(self) -> dict[str, Any]:
         return {"paths": self.paths, "_shards": {}}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,19 @@ def test_features_in_memory_keep_their_precision(dtype: torch.dtype) -> None:
         for level, actual in zip(levels, features[index], strict=True):
             assert actual.dtype == dtype
             assert torch.equal(actual, level[index])
+
+
+def test_files_that_are_deleted_in_a_training_are_read_on(tmp_path: Path) -> None:
+    path = tmp_path / "key.npy"
+    level = torch.rand(COUNT, *SHAPES[0]).half().float()
+    write_shard(path, COUNT, SHAPES[:1], [[level]])
+    features = FileFeatures([path])
+    copy = pickle.dumps(features)  # as a worker gets it that is no copy of this process
+    path.unlink()
+    for index in range(COUNT):
+        assert torch.equal(features[index][0], level[index])
+    elsewhere = pickle.loads(copy)
+    with pytest.raises(
+        FileNotFoundError, match=r"key\.npy of the feature cache was deleted .* Start the training anew"
+    ):
+        elsewhere[0]
