@@ -34,7 +34,8 @@ CALIBRATED = (CompressionType.INT8_PTQ, CompressionType.INT8_ACQ)
 """Forms that need images."""
 
 IN_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
-"""Setting of OpenVINO without which it computes in bfloat16 on processors that can."""
+"""Setting of OpenVINO without which it computes in bfloat16 on processors that can, where a graph does not forbid it:
+exported OpenVINO files do, ONNX files cannot."""
 
 DESCRIBED_PACKAGES = ("anomalib", "anomalib-hgad", "torch", "timm")
 """Packages whose versions an exported model says."""
@@ -131,15 +132,21 @@ class DescribedExport(ExportMixin):
             The .xml file.
 
         Raises:
-            ValueError: If a calibrated form gets no data.
+            ValueError: If a calibrated form gets no data, or ``max_drop`` is out of range.
         """
         import openvino  # noqa: PLC0415 - as onnx above
+
+        from anomalib_hgad.deploy.float32 import keep_in_float32  # noqa: PLC0415
 
         arguments = signature(super().to_openvino).bind(export_root, *args, **kwargs).arguments
         compression_type = arguments.get("compression_type")
         if compression_type in CALIBRATED and arguments.get("datamodule") is None:
-            msg = f"{compression_type.name} takes the ranges of the activations from images: expected a datamodule, "
-            msg += "got None. Give the data that the model was trained on."
+            msg = f"Datamodule must be provided: {compression_type.name} takes the ranges of the activations from "
+            msg += "images; expected a datamodule, got None. Give the data that the model was trained on."
+            raise ValueError(msg)
+        max_drop = arguments.get("max_drop", 0.0)
+        if not 0 <= max_drop <= 1:
+            msg = f"max_drop must be between 0 and 1, got {max_drop}. It is how much the metric may fall: 0.01 for 1 %."
             raise ValueError(msg)
         with TemporaryDirectory() as bare:
             with explain_full_disk(Path(bare).parent):
@@ -147,6 +154,7 @@ class DescribedExport(ExportMixin):
 
             def described(folder: Path) -> Path:
                 graph = openvino.Core().read_model(path)
+                keep_in_float32(graph)
                 for name, value in self.description().items():
                     graph.set_rt_info(value, ["model_info", name])
                 made = folder / path.relative_to(bare)

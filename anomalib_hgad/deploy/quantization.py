@@ -25,6 +25,7 @@ from anomalib.deploy import CompressionType
 from anomalib.metrics import F1Score
 from openvino import CompiledModel, Model, Node, Output, compile_model, opset13
 from torch.utils.data import DataLoader, Subset
+from torchvision.transforms.v2.functional import resize
 
 from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32, NOVELTY_TENSOR, PIXELS_TENSOR
 
@@ -54,7 +55,8 @@ def compress(
 
     Args:
         graph: Graph in floating point.
-        head: Constants of the mixture and of the smoothing: what is multiplied by one of them stays as it is.
+        head: Constants of the mixture and of the smoothing, if there are: what is multiplied by one of them stays as
+            it is.
         compression_type: ``INT8`` for the weights alone; ``INT8_PTQ`` for the activations too, with ranges from
             training images; ``INT8_ACQ`` for as much of that as the metric on the validation images allows.
         datamodule: Data for the calibrated forms, or ``None``.
@@ -69,7 +71,8 @@ def compress(
         return _with_small_biases(nncf.compress_weights(graph, ignored_scope=scope))
     before = graph.clone()
     datamodule.setup("fit")
-    images = _calibration_images(datamodule)
+    size = _input_size(graph)
+    images = _calibration_images(datamodule, size)
     subset = nncf.Dataset(images)
     if compression_type == CompressionType.INT8_PTQ:
         quantised = nncf.quantize(graph, subset, subset_size=len(images), ignored_scope=scope)
@@ -79,12 +82,13 @@ def compress(
             graph,
             subset,
             nncf.Dataset(datamodule.val_dataloader()),
-            lambda model, batches: _measure(model, batches, metric),
+            lambda model, batches: _measure(model, batches, metric, size),
             max_drop=max_drop,
             subset_size=len(images),
             ignored_scope=scope,
         )
-    return _recentred(_with_small_biases(quantised), before, images)
+    quantised = _with_small_biases(quantised)
+    return _recentred(quantised, before, images) if NOVELTY_TENSOR in _by_name(quantised) else quantised
 
 
 def _ignored(graph: Model, head: Sequence[np.ndarray]) -> nncf.IgnoredScope:
@@ -114,20 +118,38 @@ def _same(weight: np.ndarray, constant: np.ndarray) -> bool:
     return any(np.array_equal(weight, other) for other in (constant, constant.T))
 
 
-def _calibration_images(datamodule: Any) -> DataLoader[np.ndarray]:  # noqa: ANN401
+def _input_size(graph: Model) -> tuple[int, int] | None:
+    """Height and width of the images of a graph, if it takes one size only."""
+    shape = graph.input(0).get_partial_shape()
+    if shape[2].is_dynamic or shape[3].is_dynamic:
+        return None
+    return shape[2].get_length(), shape[3].get_length()
+
+
+def _resized(images: torch.Tensor, size: tuple[int, int] | None) -> np.ndarray:
+    """Images as a graph takes them: who has it for one size resizes them before."""
+    return (images if size is None else resize(images, list(size), antialias=True)).numpy()
+
+
+def _calibration_images(datamodule: Any, size: tuple[int, int] | None) -> DataLoader[np.ndarray]:  # noqa: ANN401
     """Training images, shapes (1, 3, height, width), the same ones in the same order every time."""
     images = datamodule.train_data
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:CALIBRATION_IMAGES]
     return DataLoader(
         Subset(images, chosen.tolist()),
-        collate_fn=lambda items: images.collate_fn(items).image.numpy(),
+        collate_fn=lambda items: _resized(images.collate_fn(items).image, size),
     )
 
 
-def _measure(model: CompiledModel, batches: Iterable[ClassImageBatch], metric: Any) -> float:  # noqa: ANN401
+def _measure(
+    model: CompiledModel,
+    batches: Iterable[ClassImageBatch],
+    metric: Any,  # noqa: ANN401
+    size: tuple[int, int] | None,
+) -> float:
     metric.reset()
     for batch in batches:
-        outputs = model(batch.image.numpy())
+        outputs = model(_resized(batch.image, size))
         names = ("pred_score", "pred_label", "anomaly_map", "pred_mask")
         batch.update(**{name: torch.from_numpy(outputs[name].copy()) for name in names})
         metric.update(batch)
@@ -196,10 +218,14 @@ class _Tensors(NamedTuple):
     novelty: Output
 
 
-def _tensors(graph: Model) -> _Tensors:
-    outputs = {
+def _by_name(graph: Model) -> dict[str, Output]:
+    return {
         name: output for node in graph.get_ordered_ops() for output in node.outputs() for name in output.get_names()
     }
+
+
+def _tensors(graph: Model) -> _Tensors:
+    outputs = _by_name(graph)
     largest = outputs[PIXELS_TENSOR]
     flattened = largest.get_node().input_value(0)
     anomaly_map = flattened.get_node().input_value(0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import onnx
@@ -14,6 +15,12 @@ import onnxruntime
 import openvino
 
 from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32, NOVELTY_TENSOR
+
+MARK = "DisablePrecisionConversion"
+"""OpenVINO's attribute of a node that is computed in its own precision."""
+
+ENDS = {"Convolution", "GroupConvolution", "FullyConnected", "FullyConnectedCompressed", "MatMul", "Interpolate"}
+"""Nodes that OpenVINO computes in bfloat16 wherever they are, unless they are marked."""
 
 Outputs = dict[str, np.ndarray]
 Predict = Callable[[np.ndarray], Outputs]
@@ -41,3 +48,36 @@ def from_onnx(path: Path, tensors: Sequence[tuple[str, int]] = TENSORS) -> Predi
     session = onnxruntime.InferenceSession(further, options)
     names = [output.name for output in session.get_outputs()]
     return lambda images: dict(zip(names, session.run(names, {"input": images}), strict=True))
+
+
+def in_bfloat16(path: Path) -> list[str]:
+    """Names of the nodes that OpenVINO would compute in bfloat16 on a processor that can, on any processor.
+
+    Nodes as OpenVINO's CPU plugin has rewritten them, read from what it would put into its cache; it takes those that
+    are neither marked nor in the tail of the graph (Graph::EnforceInferencePrecision in src/plugins/intel_cpu).
+    """
+    seen: list[bytes] = []
+    settings = {"CACHE_ENCRYPTION_CALLBACKS": [lambda text: seen.append(text) or text, lambda text: text]}
+    openvino.compile_model(openvino.Core().read_model(path), "CPU", settings).export_model()
+    start, end = b"<net ", b"</net>"
+    network = ET.fromstring(seen[0][seen[0].index(start) : seen[0].index(end) + len(end)])
+    layers = {layer.get("id"): layer for layer in network.iterfind("layers/layer")}
+    sources: dict[str | None, list[str | None]] = {name: [] for name in layers}
+    for edge in network.iterfind("edges/edge"):
+        sources[edge.get("to-layer")].append(edge.get("from-layer"))
+    tail = set()
+    reached = [name for name, layer in layers.items() if layer.get("type") == "Result"]
+    while reached:
+        name = reached.pop()
+        if name not in tail and layers[name].get("type") not in ENDS:
+            tail.add(name)
+            reached += sources[name]
+    passive = {"Const", "Parameter", "Result", "ShapeOf"}
+    return [
+        layer.get("name", "")
+        for name, layer in layers.items()
+        if layer.get("type") not in passive
+        and name not in tail
+        and MARK not in {attribute.get("name") for attribute in layer.iterfind("rt_info/attribute")}
+        and "FP32" in {port.get("precision") for port in layer.iter("port")}
+    ]

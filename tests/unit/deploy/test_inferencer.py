@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,113 @@ def test_batches_and_arrays(inferencer: ClassOpenVINOInferencer) -> None:
     batch = inferencer.predict(np.stack([pixels.transpose(2, 0, 1)] * 3))
     np.testing.assert_allclose(batch.pred_score, np.repeat(alone.pred_score, 3), atol=1e-4)
     assert batch.pred_class_name == alone.pred_class_name * 3
+
+
+def drawn_dark() -> np.ndarray:
+    """A picture of zeros and ones of 255, which was taken for black and white."""
+    return np.random.default_rng(0).integers(0, 2, (36, 44, 3), dtype=np.uint8)
+
+
+def drawn_bright() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (36, 44, 3), dtype=np.uint8)
+
+
+def grey() -> np.ndarray:
+    return np.repeat(drawn_bright()[..., :1], 3, axis=2)
+
+
+def with_alpha(pixels: np.ndarray) -> np.ndarray:
+    return np.concatenate([pixels, np.full_like(pixels[..., :1], 7)], axis=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("pixels", "given"),
+    [
+        (drawn_dark(), drawn_dark()),
+        (drawn_bright(), drawn_bright()[::-1][::-1]),
+        (drawn_bright(), drawn_bright().transpose(2, 0, 1)),
+        (drawn_bright(), drawn_bright()[None]),
+        (drawn_bright(), with_alpha(drawn_bright())),
+        (drawn_bright(), with_alpha(drawn_bright()).transpose(2, 0, 1)[None]),
+        (drawn_bright(), (drawn_bright() / 255).astype(np.float32)),
+        (drawn_bright(), drawn_bright() / 255),
+        (drawn_dark(), (drawn_dark() / 255).astype(np.float16)),
+        (grey(), grey()[..., 0]),
+        (grey(), grey()[..., :1]),
+        (255 * drawn_dark()[..., :1].repeat(3, axis=2), drawn_dark()[..., 0].astype(bool)),
+        (drawn_bright(), torch.from_numpy(drawn_bright())),
+        (drawn_bright(), torch.from_numpy(drawn_bright().transpose(2, 0, 1) / 255).requires_grad_()),
+        (drawn_bright(), Image.fromarray(with_alpha(drawn_bright()), "RGBA")),
+        (grey(), Image.fromarray(grey()[..., 0])),
+    ],
+    ids=[
+        "dark",
+        "view",
+        "CHW",
+        "BHWC",
+        "RGBA",
+        "BCHW4",
+        "float32",
+        "float64",
+        "float16",
+        "HW",
+        "HW1",
+        "truth",
+        "tensor",
+        "float_tensor",
+        "RGBA_picture",
+        "grey_picture",
+    ],
+)
+def test_array_scores_as_the_same_picture_in_a_file(
+    inferencer: ClassOpenVINOInferencer, tmp_path: Path, pixels: np.ndarray, given: Any
+) -> None:
+    """And is not changed."""
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    before = given.clone() if isinstance(given, torch.Tensor) else given.copy()
+    score = inferencer.predict(given).pred_score
+    np.testing.assert_allclose(score, inferencer.predict(tmp_path / "image.png").pred_score, rtol=2e-3)
+    assert torch.equal(given, before) if isinstance(given, torch.Tensor) else np.array_equal(given, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (drawn_bright().astype(np.uint16), r"got uint16 of shape \(36, 44, 3\)"),
+        (drawn_bright().astype(np.int64), r"got int64 of shape \(36, 44, 3\)"),
+        (drawn_bright().astype(np.float32), r"got float32 of shape \(36, 44, 3\) from 0 to 255"),
+        (drawn_bright() / 255 - 0.5, r"got float64 of shape \(36, 44, 3\) from -0.5 to 0.5"),
+        (drawn_bright()[..., :2], r"got uint8 of shape \(36, 44, 2\)"),
+        (drawn_bright()[0, 0], r"got uint8 of shape \(3,\)"),
+        (drawn_bright()[:0], r"got uint8 of shape \(0, 44, 3\)"),
+        (torch.from_numpy(drawn_bright()).int(), r"got int32 of shape \(36, 44, 3\)"),
+    ],
+)
+def test_other_arrays_are_refused_by_dtype_and_shape(
+    inferencer: ClassOpenVINOInferencer, given: Any, said: str
+) -> None:
+    with pytest.raises(ValueError, match=f"Expected uint8 .*{said}"):
+        inferencer.predict(given)
+
+
+@pytest.mark.slow
+def test_what_is_no_picture_is_refused(inferencer: ClassOpenVINOInferencer) -> None:
+    with pytest.raises(TypeError, match="an array or a tensor, got list"):
+        inferencer.predict([1, 2, 3])  # type: ignore[arg-type]
+    with pytest.raises(OSError, match=r"mode I;16 and size \(20, 30\) cannot be read: its grey values"):
+        inferencer.predict(Image.fromarray(np.full((30, 20), 40000, dtype=np.uint16)))
+
+
+@pytest.mark.slow
+def test_threads_share_an_inferencer(inferencer: ClassOpenVINOInferencer) -> None:
+    pictures = [np.random.default_rng(seed).integers(0, 256, (36, 44, 3), dtype=np.uint8) for seed in range(12)]
+    expected = [inferencer.predict(picture).pred_score.item() for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        actual = [prediction.pred_score.item() for prediction in pool.map(inferencer.predict, pictures)]
+    assert actual == expected
+    assert len(set(expected)) == len(expected)
 
 
 @pytest.mark.slow

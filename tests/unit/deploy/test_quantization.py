@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,14 @@ from anomalib.data.utils import read_image
 from anomalib.deploy import CompressionType
 from sklearn.metrics import roc_auc_score
 
-from anomalib_hgad import Hgad, MultiClass
+from anomalib_hgad import Hgad, MultiClass, UniAd
 from anomalib_hgad.data.batch import ClassImageBatch
 from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32
 from anomalib_hgad.deploy.quantization import LARGE_CONSTANT
 from tests.helpers import trees
 from tests.helpers.engines import engine
 from tests.helpers.exports import from_openvino
-from tests.helpers.light import LIGHT
+from tests.helpers.light import LIGHT, LIGHT_UNIAD
 
 pytestmark = pytest.mark.slow
 
@@ -218,6 +219,38 @@ def test_accuracy_control_keeps_what_the_metric_allows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [CompressionType.INT8_PTQ, CompressionType.INT8_ACQ])
 def test_calibrated_forms_need_data(kind: CompressionType, tmp_path: Path) -> None:
     """Said before the export, not after it."""
-    with pytest.raises(ValueError, match=rf"{kind.name} takes the ranges .* expected a datamodule, got None"):
+    with pytest.raises(
+        ValueError, match=rf"must be provided: {kind.name} takes the ranges .* expected a datamodule, got None"
+    ):
         Hgad(**LIGHT).to_openvino(tmp_path, compression_type=kind)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("light", [lambda: Hgad(**LIGHT), lambda: UniAd(**LIGHT_UNIAD)], ids=["Hgad", "UniAd"])
+@pytest.mark.parametrize("max_drop", [7, -0.1])
+def test_drop_that_is_none_is_refused(light: Callable[[], Hgad], max_drop: float, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"max_drop must be between 0 and 1, got {max_drop}\. It is how much"):
+        light().to_openvino(tmp_path, compression_type=CompressionType.INT8_ACQ, datamodule=object(), max_drop=max_drop)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("light", [lambda: Hgad(**LIGHT), lambda: UniAd(**LIGHT_UNIAD)], ids=["Hgad", "UniAd"])
+@pytest.mark.parametrize("kind", [CompressionType.INT8_PTQ, CompressionType.INT8_ACQ])
+def test_calibrated_for_images_of_one_size_that_the_data_does_not_have(
+    light: Callable[[], Hgad], kind: CompressionType, tmp_path: Path
+) -> None:
+    """Neither the data nor the model."""
+    trees.mvtec_class(tmp_path / "data/bolt")
+    path = light().to_openvino(
+        tmp_path,
+        compression_type=kind,
+        input_size=(64, 48),
+        datamodule=MultiClass(root=tmp_path / "data", num_workers=0),
+        metric=Contented(),
+    )
+    graph = openvino.Core().read_model(path)
+    assert graph.input(0).get_partial_shape().to_string() == "[?,3,64,48]"
+    assert any(node.get_type_name() == "FakeQuantize" for node in graph.get_ordered_ops())
+    outputs = openvino.compile_model(graph, "CPU")(np.zeros((1, 3, 64, 48), dtype=np.float32))
+    assert outputs["anomaly_map"].shape == (1, 1, 32, 32)
+    assert np.isfinite(outputs["anomaly_map"]).all()
