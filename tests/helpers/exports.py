@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import onnx
 import onnxruntime
 import openvino
+import pytest
 
-from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32, NOVELTY_TENSOR
+from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32, NOVELTY_TENSOR, DescribedExport
 
 MARK = "DisablePrecisionConversion"
 """OpenVINO's attribute of a node that is computed in its own precision."""
@@ -48,6 +50,13 @@ def from_onnx(path: Path, tensors: Sequence[tuple[str, int]] = TENSORS) -> Predi
     session = onnxruntime.InferenceSession(further, options)
     names = [output.name for output in session.get_outputs()]
     return lambda images: dict(zip(names, session.run(names, {"input": images}), strict=True))
+
+
+def to_openvino(module: DescribedExport, graph: Path, folder: Path, **settings: Any) -> Path:
+    """An export to OpenVINO that takes the ONNX graph that there is: to make one takes most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "to_onnx", lambda *_, **__: graph)
+        return module.to_openvino(folder, **settings)
 
 
 def in_bfloat16(path: Path) -> list[str]:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +19,7 @@ from anomalib_hgad import ClassOpenVINOInferencer, Hgad, MultiClass
 from anomalib_hgad.data.batch import UNKNOWN
 from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32, NOVELTY_TENSOR, PIXELS_TENSOR
 from tests.helpers.engines import engine
-from tests.helpers.exports import Outputs, Predict, from_onnx, from_openvino, in_bfloat16
+from tests.helpers.exports import Outputs, Predict, from_onnx, from_openvino, in_bfloat16, to_openvino
 from tests.helpers.light import LIGHT
 
 pytestmark = pytest.mark.slow
@@ -74,13 +73,6 @@ def images(datamodule: MultiClass) -> list[torch.Tensor]:
 @pytest.fixture(scope="module")
 def graphs(modules: dict[float, Hgad], tmp_path_factory: pytest.TempPathFactory) -> dict[float, Path]:
     return {share: module.to_onnx(tmp_path_factory.mktemp("onnx")) for share, module in modules.items()}
-
-
-def to_openvino(module: Hgad, graph: Path, folder: Path, **settings: Any) -> Path:
-    """An export that takes the ONNX graph that there is."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "to_onnx", lambda *_: graph)
-        return module.to_openvino(folder, **settings)
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from torchvision.transforms.v2 import CenterCrop, Compose, Resize
 from anomalib_hgad import Hgad
 from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32, NOVELTY_TENSOR
 from anomalib_hgad.models.hgad.flows.conditional import ConditionalFlow, FoldedFlow
-from tests.helpers.exports import from_onnx, from_openvino
+from tests.helpers.exports import from_onnx, from_openvino, to_openvino
 from tests.helpers.light import LIGHT
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("seeded")]
@@ -48,7 +48,8 @@ def module() -> Hgad:
 @pytest.fixture(scope="module")
 def exported(module: Hgad, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("exported 출력")
-    return {"onnx": module.to_onnx(folder), "openvino": module.to_openvino(folder)}
+    graph = module.to_onnx(folder)
+    return {"onnx": graph, "openvino": to_openvino(module, graph, folder)}
 
 
 def as_in_a_test(module: Hgad, images: torch.Tensor) -> InferenceBatch:

@@ -24,6 +24,7 @@ from anomalib_hgad import Hgad
 from anomalib_hgad.deploy.export import IN_FLOAT32
 from anomalib_hgad.deploy.inferencer import ClassOpenVINOInferencer
 from anomalib_hgad.models.hgad.novelty import WIDE_MARGIN
+from tests.helpers.exports import to_openvino
 from tests.helpers.light import LIGHT
 from tests.helpers.paths import ROOT
 from tests.helpers.trees import write_image
@@ -77,20 +78,22 @@ def strict(
         setattr(module.post_processor, f"{kind}_min", torch.tensor(min(scores) - 2))
         setattr(module.post_processor, f"{kind}_max", torch.tensor(max(scores) + 2))
     folder = tmp_path_factory.mktemp("strict")
+    graph = module.to_onnx(folder)
     return {
         "module": module,
         "bad": request.param == "all are bad",
         "known": drawn[known],
         "unknown": drawn[unknown],
-        "onnx": module.to_onnx(folder),
-        "openvino": module.to_openvino(folder),
+        "onnx": graph,
+        "openvino": to_openvino(module, graph, folder),
     }
 
 
 @pytest.fixture(scope="module")
 def files(module: Hgad, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("exported")
-    return {"onnx": module.to_onnx(folder), "openvino": module.to_openvino(folder)}
+    graph = module.to_onnx(folder)
+    return {"onnx": graph, "openvino": to_openvino(module, graph, folder)}
 
 
 @pytest.fixture(scope="module")

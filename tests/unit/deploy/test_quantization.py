@@ -23,7 +23,7 @@ from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32
 from anomalib_hgad.deploy.quantization import LARGE_CONSTANT
 from tests.helpers import trees
 from tests.helpers.engines import engine
-from tests.helpers.exports import from_openvino
+from tests.helpers.exports import from_openvino, to_openvino
 from tests.helpers.light import LIGHT, LIGHT_UNIAD
 
 pytestmark = pytest.mark.slow
@@ -65,14 +65,12 @@ def exported(module: Hgad, datamodule: MultiClass, tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("exported")
     kinds = {"FP32": None, "FP16": "fp16", "INT8": "int8", "INT8_PTQ": "int8_ptq"}
     graph = module.to_onnx(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "to_onnx", lambda *_: graph)
-        return {
-            name: module.to_openvino(
-                folder / name, compression_type=kind and CompressionType(kind), datamodule=datamodule
-            )
-            for name, kind in kinds.items()
-        }
+    return {
+        name: to_openvino(
+            module, graph, folder / name, compression_type=kind and CompressionType(kind), datamodule=datamodule
+        )
+        for name, kind in kinds.items()
+    }
 
 
 def outputs(path: Path, images: list[torch.Tensor]) -> dict[str, np.ndarray]:
