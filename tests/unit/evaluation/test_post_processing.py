@@ -29,7 +29,8 @@ SCORES = np.array([900.0, 300.0, 100.0, 1000.0, 200.0, 950.0], dtype=np.float32)
 RNG = np.random.default_rng(0)
 MASKS = np.zeros((6, 8, 8), dtype=bool)
 MASKS[3:, 1:4, 1:5] = True
-MAPS = (RNG.normal(size=MASKS.shape) * 60 + 60 * MASKS).astype(np.float32)
+MAPS = (RNG.normal(size=MASKS.shape) * 60 + 60 * MASKS + 1e5).astype(np.float32)
+"""All of them too, and so large that between 0 and 1 single precision does not tell them apart."""
 
 
 def post_processor() -> PostProcessor:
