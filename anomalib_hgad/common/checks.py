@@ -64,7 +64,8 @@ def _is_of_type(value: object, hint: Any, parser: ArgumentParser) -> bool:  # no
         parsed = parser.parse_object({"value": plain(value)}).value  # a copy: the parser writes into what it is given
     except ArgumentError:
         return False
-    return plain(parsed) == plain(value)  # it takes text for what that spells
+    # It takes text for what that spells. NaN equals nothing, but reads the same.
+    return plain(parsed) == plain(value) or repr(plain(parsed)) == repr(plain(value))
 
 
 @cache

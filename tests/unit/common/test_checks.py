@@ -42,7 +42,8 @@ def example(
         *(("size", size) for size in (32, (32, 40), [32, 40])),
         ("name", "text"),
         *(("scales", scales) for scales in ({"layer2": [1.0]}, {"layer2": (1, 0.5)}, {})),
-        *(("share", share) for share in (0.5, 1, None)),
+        *(("share", share) for share in (0.5, 1, None, math.nan, -math.inf)),
+        ("scales", {"layer2": [math.nan]}),
         ("on", True),
     ],
 )
