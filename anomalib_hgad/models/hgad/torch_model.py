@@ -156,7 +156,6 @@ class HgadModel(nn.Module):
                 msg = f"flow={flow!r} attends to patch tokens, whose channels are not reduced: expected "
                 msg += f"feature_dim=None, got {feature_dim}."
                 raise ValueError(msg)
-        options = flow_options(flow) | options
         self.prior_kind = prior
         self.covariance = covariance
         self.num_centers = _number_of_centers(num_centers, flow, covariance)
@@ -179,7 +178,7 @@ class HgadModel(nn.Module):
             "image_size": image_size,
             "num_centers": self.num_centers,
             "flow": flow,
-            "flow_arguments": options,
+            "flow_arguments": flow_options(flow) | options,
             "feature_dim": feature_dim,
             "prior": prior,
             "covariance": covariance,
