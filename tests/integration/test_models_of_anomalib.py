@@ -69,14 +69,12 @@ IMAGE_SIZES = {
     "AnomalyDINO": 56,
     "Csflow": 128,
     "Dinomaly": 56,
-    "Dsr": 128,
     "EfficientAd": 256,
     "FoundAD": 56,
     "GeneralAD": 56,
     "InpFormer": 56,
     "L2BT": 56,
     "Supersimplenet": 256,
-    "Uflow": 256,
 }
 """Height and width of the images, where it is not 64; patches of 14 pixels need 56."""
 

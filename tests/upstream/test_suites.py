@@ -11,8 +11,14 @@ import pytest
 
 from tests.upstream.suites import run_suites
 
-FAILING: set[str] = set()
-"""Tests that fail with anomalib's own models as well; docs/reliability.md says why."""
+FAILING = {
+    "test_export_mixin::test_to_onnx_uses_legacy_exporter_by_default",
+    "test_export_mixin::test_to_onnx_treats_none_dynamo_as_false",
+    "test_export_mixin::test_to_onnx_uses_dynamic_shapes_for_dynamo_export",
+    "test_export_mixin::test_to_onnx_translates_custom_dynamic_axes_for_dynamo_export",
+    "test_export_mixin::test_to_onnx_raises_actionable_error_for_missing_onnxscript",
+}
+"""Tests that fail whatever the model is; docs/reliability.md says why."""
 
 
 @pytest.mark.subprocess
