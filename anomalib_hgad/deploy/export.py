@@ -132,7 +132,7 @@ class DescribedExport(ExportMixin):
             The .xml file.
 
         Raises:
-            ValueError: If a calibrated form gets no data, or ``max_drop`` is out of range.
+            ValueError: If a calibrated form gets no data or a size, or ``max_drop`` is out of range.
         """
         import openvino  # noqa: PLC0415 - as onnx above
 
@@ -143,6 +143,16 @@ class DescribedExport(ExportMixin):
         if compression_type in CALIBRATED and arguments.get("datamodule") is None:
             msg = f"Datamodule must be provided: {compression_type.name} takes the ranges of the activations from "
             msg += "images; expected a datamodule, got None. Give the data that the model was trained on."
+            raise ValueError(msg)
+        if (
+            compression_type in CALIBRATED
+            and arguments.get("input_size") is not None
+            and self._fixed_size() is not None
+        ):
+            msg = (
+                f"{compression_type.name} is made of a graph that takes images of any size and resizes them: expected "
+            )
+            msg += f"no input_size, got {arguments['input_size']}. Leave it out."
             raise ValueError(msg)
         max_drop = arguments.get("max_drop", 0.0)
         if not 0 <= max_drop <= 1:

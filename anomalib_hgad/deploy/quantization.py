@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.transforms.v2.functional import resize
 
 from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32, NOVELTY_TENSOR, PIXELS_TENSOR
+from anomalib_hgad.deploy.float32 import keep_in_float32
 
 if TYPE_CHECKING:
     from anomalib_hgad.data.batch import ClassImageBatch
@@ -92,11 +93,15 @@ def compress(
 
 
 def _ignored(graph: Model, head: Sequence[np.ndarray]) -> nncf.IgnoredScope:
-    """All operations but those with weights, and those with weights of the head."""
+    """All operations but those with weights, and those with weights of the head or of the resizing of images."""
+    nodes = [
+        node for node in graph.get_ordered_ops() if node.get_type_name() not in {"Constant", "Parameter", "Result"}
+    ]
+    convolutions = [place for place, node in enumerate(nodes) if node.get_type_name() == "Convolution"]
+    # For images of one size the resizing is a product with constants too, and comes before the first convolution.
+    first = convolutions[0] if convolutions else 0
     names = [
-        node.get_friendly_name()
-        for node in graph.get_ordered_ops()
-        if node.get_type_name() not in {"Constant", "Parameter", "Result"} and not _is_quantised(node, head)
+        node.get_friendly_name() for place, node in enumerate(nodes) if place < first or not _is_quantised(node, head)
     ]
     return nncf.IgnoredScope(names=names, validate=False)
 
@@ -198,14 +203,17 @@ def _recentred(quantised: Model, before: Model, images: Iterable[np.ndarray]) ->
 
 def _values(graph: Model, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Scores before they are put on a scale, beside novelties, shape (number of images, 2); and inferred classes."""
-    tensors = _tensors(graph)
-    outputs = [tensors.largest, tensors.novelty] + ([] if tensors.inferred is None else [tensors.inferred])
-    model = compile_model(Model(outputs, graph.get_parameters(), "scores"), "CPU", IN_FLOAT32)
+    names = [name for name in (PIXELS_TENSOR, NOVELTY_TENSOR, CLASS_TENSOR) if name in _by_name(graph)]
+    graph = graph.clone()
+    graph.add_outputs(names)
+    # Also, OpenVINO fails to compile the resizing of images of one size where it merges it with the normalisation.
+    keep_in_float32(graph)
+    model = compile_model(graph, "CPU", IN_FLOAT32)
     values, classes = [], []
     for image in images:
         result = model(image)
-        values.append((result[0].mean(), result[1].item()))
-        classes.append(0 if tensors.inferred is None else int(result[2].item()))
+        values.append((result[PIXELS_TENSOR].mean(), result[NOVELTY_TENSOR].item()))
+        classes.append(int(result[CLASS_TENSOR].item()) if CLASS_TENSOR in names else 0)
     return np.array(values), np.array(classes)
 
 
