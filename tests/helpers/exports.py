@@ -63,8 +63,8 @@ def in_bfloat16(path: Path) -> list[str]:
     """Names of the nodes that OpenVINO would compute in bfloat16 on a processor that can, on any processor.
 
     Nodes as OpenVINO's CPU plugin has rewritten them, read from what it would put into its cache; it takes those that
-    are neither marked nor in the tail of the graph (Graph::EnforceInferencePrecision in src/plugins/intel_cpu). Products
-    with weights that are stored in 8 bits stay in float32 without a mark, as compiled graphs show.
+    are neither marked nor in the tail of the graph (Graph::EnforceInferencePrecision in src/plugins/intel_cpu).
+    Products with weights that are stored in 8 bits stay in float32 without a mark, as compiled graphs show.
     """
     seen: list[bytes] = []
     settings = {"CACHE_ENCRYPTION_CALLBACKS": [lambda text: seen.append(text) or text, lambda text: text]}
