@@ -249,7 +249,8 @@ class ClassEvaluator(Evaluator):
     def _start(self, trainer: Trainer, metrics: Sequence[AnomalibMetric], normalized: bool) -> None:
         self._seen.clear()
         self._predictions = []
-        self._metrics, self._normalized = metrics, normalized
+        # A list: a module list would become a part of the state.
+        self._metrics, self._normalized = list(metrics), normalized
         datamodule = getattr(trainer, "datamodule", None)
         names = datamodule_class_names(datamodule) if datamodule is not None else []
         self._by_class = {name: self._new_metrics() for name in names}

@@ -108,6 +108,11 @@ def _predict_loaders(trainer: Trainer) -> list[Any]:
     return loaders if isinstance(loaders, list) else [loaders]
 
 
+def _predicts_tiles(trainer: Trainer) -> bool:
+    """Whether anomalib's tiled ensemble predicts."""
+    return any(cuts_tiles(getattr(loader, "collate_fn", None)) for loader in _predict_loaders(trainer))
+
+
 class NamedImages(Callback):
     """Lets an image that cannot be predicted be named."""
 
@@ -123,7 +128,8 @@ class NamedImages(Callback):
 class MeaningfulLabels(Callback):
     """Takes out labels that anomalib gives where there was no validation, and says so; right after the post-processor.
 
-    Without a threshold it compares raw scores with 0.5.
+    Without a threshold it compares raw scores with 0.5. anomalib's tiled ensemble needs labels of tiles, and then gives
+    whole images labels of its own.
     """
 
     def on_train_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
@@ -138,8 +144,8 @@ class MeaningfulLabels(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Say that a prediction has no labels."""
-        del trainer
-        warn_of_missing_labels(pl_module.post_processor)
+        if not _predicts_tiles(trainer):
+            warn_of_missing_labels(pl_module.post_processor)
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: AnomalibModule, outputs: ImageBatch, *args: Any) -> None:  # noqa: ANN401
         """Take labels out of a batch of a test."""
@@ -154,8 +160,9 @@ class MeaningfulLabels(Callback):
         *args: Any,  # noqa: ANN401
     ) -> None:
         """Take labels out of a batch of a prediction."""
-        del trainer, args
-        remove_labels_without_meaning(outputs, pl_module.post_processor)
+        del args
+        if not _predicts_tiles(trainer):
+            remove_labels_without_meaning(outputs, pl_module.post_processor)
 
 
 class Termination(Callback):
@@ -215,8 +222,7 @@ class PredictedTable(Callback):
         # At the end, and not batch by batch: Lightning repeats no image here, so processes may have fewer batches.
         rows = [row for of_process in gather_objects(self._rows) for row in of_process]
         self._rows = []
-        tiles = any(cuts_tiles(getattr(loader, "collate_fn", None)) for loader in _predict_loaders(trainer))
-        if trainer.is_global_zero and not tiles:
+        if trainer.is_global_zero and not _predicts_tiles(trainer):
             write_predictions(rows, Path(trainer.default_root_dir), PREDICTED_FILE)
 
 

@@ -17,13 +17,13 @@ from typing import Any
 from unittest import mock
 
 import torch
-from anomalib.data.datasets.base import image as anomalib_image
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, DistributedSampler
 
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.common.encoder import PyramidEncoder
+from anomalib_hgad.data import dataset as dataset_module
 from anomalib_hgad.models.hgad.feature_cache import cache as feature_cache
 from tests.helpers.engines import all_figures, engine
 from tests.helpers.light import LIGHT
@@ -76,7 +76,7 @@ def run(folder: Path, devices: int, killed: int | None = None) -> None:
     """Train, test, predict, and leave losses, state, figures and tables in FOLDER; its data are in ``data`` beside."""
     folder.mkdir(parents=True, exist_ok=True)
     record = Record(folder)
-    read_image, encode = anomalib_image.read_image, PyramidEncoder.forward
+    read_image, encode = dataset_module.read_image, PyramidEncoder.forward
 
     def counted_read(*args: Any, **kwargs: Any) -> Any:
         record.read += 1
@@ -116,7 +116,7 @@ def run(folder: Path, devices: int, killed: int | None = None) -> None:
         visualizer=False,
     )
     with (
-        mock.patch.object(anomalib_image, "read_image", counted_read),
+        mock.patch.object(dataset_module, "read_image", counted_read),
         mock.patch.object(PyramidEncoder, "forward", counted_encode),
         mock.patch.object(feature_cache, "available_memory", return_value=0),
     ):

@@ -320,6 +320,7 @@ def test_model_that_cannot_is_refused_before_the_first_image(data: Path, tmp_pat
         engine(tmp_path).fit(model, datamodule=plant(data))
 
 
+@pytest.mark.nightly
 def test_rates_of_real_products(shared_data: Path, tmp_path: Path) -> None:
     rate = 0.2
     settings = {

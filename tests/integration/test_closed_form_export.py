@@ -174,6 +174,7 @@ def test_named_tensors_are_the_class_and_the_pixels_of_the_score(
         np.testing.assert_allclose(outputs[PIXELS_TENSOR][row], theirs[PIXELS_TENSOR], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("kind", "largest", "median"), [("INT8", 0.06, 0.02), ("INT8_PTQ", 0.4, 0.05)])
 def test_int8_keeps_classes_and_scores(
     kind: str,

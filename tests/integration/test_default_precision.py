@@ -29,6 +29,8 @@ def test_no_node_is_left_to_bfloat16(name: str, tmp_path: Path) -> None:
     model = MODELS[name]().eval()
     if isinstance(model, Hgad):
         model.set_class_names(["bolt", "gear wheel", "nut"])
+    else:
+        model.is_trained = True
     graph = model.to_onnx(tmp_path)
     assert in_bfloat16(graph), "the graph as it is has such nodes"
     for kind in (None, "FP16", "INT8"):

@@ -334,10 +334,9 @@ def test_calibration_keeps_the_order_within_a_class(trained: Any, data_root: Pat
     ("build", "trainer", "data"),
     [
         (light_model, {"limit_val_batches": 0}, {}),
-        (light_model, {"check_val_every_n_epoch": 2}, {}),
         (lambda: UniAd(**LIGHT_UNIAD), {}, {"val_split_mode": "none"}),
     ],
-    ids=["limit_val_batches", "check_val_every_n_epoch", "val_split_mode"],
+    ids=["limit_val_batches", "val_split_mode"],
 )
 def test_without_validation_figures_are_those_of_raw_scores_and_labels_absent(
     build: Any,

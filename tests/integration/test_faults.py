@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 import torch
-from anomalib.data.datasets.base import image as anomalib_image
 from anomalib.engine import Engine
 from torch.utils.data import get_worker_info
 
 from anomalib_hgad import Hgad, MultiClass, UniAd
 from anomalib_hgad.common.files import atomic_write, move_whole
+from anomalib_hgad.data import dataset as dataset_module
 from anomalib_hgad.models.hgad.feature_cache import cache as feature_cache
 from anomalib_hgad.models.hgad.feature_cache.store import MemoryFeatures
 from tests.helpers import trees
@@ -45,6 +45,7 @@ def fit(model: Hgad | UniAd, data: Path, workers: int = 0, epochs: int = 1) -> E
     return run
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.subprocess
 @pytest.mark.parametrize("phase", ["training", "testing"])
@@ -60,18 +61,19 @@ def test_killed_runs_end_as_unbroken_ones(phase: str, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize("cached", [True, False])
 def test_killed_worker_of_a_dataloader_is_an_error(data: Path, monkeypatch: pytest.MonkeyPatch, cached: bool) -> None:
     """While features are computed, and while images are trained on."""
-    read_image = anomalib_image.read_image
+    read_image = dataset_module.read_image
 
     def killed(path: str, *args: Any, **kwargs: Any) -> Any:
         if get_worker_info() is not None and path.endswith("003.png"):
             os.kill(os.getpid(), signal.SIGKILL)
         return read_image(path, *args, **kwargs)
 
-    monkeypatch.setattr(anomalib_image, "read_image", killed)
+    monkeypatch.setattr(dataset_module, "read_image", killed)
     with pytest.raises(RuntimeError, match=r"DataLoader worker .*(killed|exited)"):
         fit(Hgad(**LIGHT, visualizer=False, feature_cache=cached), data, workers=1)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.subprocess
 @pytest.mark.parametrize("rank", [0, 1])

@@ -126,6 +126,7 @@ def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RealLin
     return model, Path(run.trainer.default_root_dir), kept
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("drift", DRIFTS)
 def test_drift_of_a_real_product_is_seen_and_the_other_stays(real: RealLine, drift: str, tmp_path: Path) -> None:
     """The first two periods have ten images each, the others all of them, changed by more and more."""

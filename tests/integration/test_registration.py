@@ -66,6 +66,7 @@ for module in pkgutil.walk_packages(anomalib_hgad.__path__, "anomalib_hgad."):
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.subprocess
 @pytest.mark.parametrize(

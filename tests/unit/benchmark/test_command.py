@@ -83,6 +83,7 @@ LIGHT_PADIM = {"model": "Padim", "arguments": {"pre_trained": False, "layers": [
 BROKEN = {"model": "Padim", "arguments": {"pre_trained": False, "layers": ["layer9"]}}
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.subprocess
 def test_own_process_and_failure(products: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ from tests.helpers.engines import engine
 from tests.helpers.exports import from_openvino, to_openvino
 from tests.helpers.light import LIGHT, LIGHT_UNIAD
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.nightly, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +195,7 @@ def test_accuracy_control_keeps_what_the_metric_allows(tmp_path: Path) -> None:
     """All of it, here; of a model of one class, which has no tensor of classes."""
     trees.mvtec_class(tmp_path / "data/bolt")
     single = Hgad(**LIGHT | {"levels": {"layer2": [1.0]}, "flow_arguments": {"coupling_blocks": 1}}).eval()
+    single.set_class_names(["bolt"])
     for name, value in (("min", 0.0), ("max", 2.0), ("threshold", 1.0)):
         setattr(single.post_processor, f"_image_{name}", torch.tensor(value))
         setattr(single.post_processor, f"_pixel_{name}", torch.tensor(value))

@@ -26,6 +26,7 @@ from torchvision.transforms.v2 import CenterCrop, ColorJitter, Compose, RandomHo
 
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.common.encoder import PyramidEncoder
+from anomalib_hgad.data import dataset as dataset_module
 from anomalib_hgad.data.dataset import MultiClassDataset
 from anomalib_hgad.models.hgad import normal_pass
 from anomalib_hgad.models.hgad.feature_cache import cache as feature_cache
@@ -59,7 +60,7 @@ class Work(Callback):
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Work:
     work = Work()
-    read_image, encode = anomalib_image.read_image, PyramidEncoder.forward
+    read_image, encode = dataset_module.read_image, PyramidEncoder.forward
 
     def counted_read(path: str, *args: Any, **kwargs: Any) -> Any:
         work.read.append(path)
@@ -69,7 +70,8 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
         work.encoded += len(images)
         return encode(self, images)
 
-    monkeypatch.setattr(anomalib_image, "read_image", counted_read)
+    for reader in (anomalib_image, dataset_module):
+        monkeypatch.setattr(reader, "read_image", counted_read)
     monkeypatch.setattr(PyramidEncoder, "forward", counted_encode)
     monkeypatch.setattr(normal_pass, "LIMIT_IMAGES", 0)  # images with patches aside, which are kept in main memory
     return work
@@ -411,7 +413,7 @@ def test_resumed_training_has_the_features_of_its_own_backbone(data: Path, tmp_p
     class Compare(Callback):
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             kept = trainer.datamodule.train_data[0].features
-            image = anomalib_image.read_image(str(data / "bolt/train/good/000.png"), as_tensor=True)
+            image = dataset_module.read_image(str(data / "bolt/train/good/000.png"), as_tensor=True)
             expected = pl_module.model.encoder(pl_module.pre_processor.transform(image).unsqueeze(0))
             self.same = [
                 torch.allclose(level, of_image[0], atol=1e-5) for level, of_image in zip(kept, expected, strict=True)
