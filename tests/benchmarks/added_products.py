@@ -4,7 +4,9 @@
 """What a product is worth that is added to a trained model, by the number of its images.
 
 Each class in turn is left out of the training, and then added with some of its training images, drawn anew each time.
-Beside it stands the same class in a model that was trained on all of them.
+Beside it stands the same class in a model that was trained on all of them, and how typical its unseen images are beside
+those of the other classes: what the summary of an addition says of it. A flow that is trained is taken as its training
+ends, since the state that would be chosen may be that of the start, which knows no class.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         for name in names:
             rest = trained(arguments, [other for other in names if other != name], Path(folder))
             results[name] = of_class(arguments, name, joint, rest, Path(folder))
-            print(table(results), flush=True)
+            print(f"{table(results)}\n\n{typicalities(results)}", flush=True)
             if arguments.json:
                 write_json(results, arguments.json)
     return results
@@ -53,8 +55,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def trained(arguments: argparse.Namespace, names: list[str], folder: Path) -> Hgad:
     """A model of some classes."""
-    model = Hgad(backbone_weights=arguments.weights, image_size=arguments.image_size, seed=0)
-    engine(folder, max_epochs=1).fit(model, datamodule=data(arguments.data, names))
+    end = {} if arguments.flow == "linear" else {"calibration_share": None}
+    model = Hgad(
+        backbone_weights=arguments.weights, image_size=arguments.image_size, seed=0, flow=arguments.flow, **end
+    )
+    engine(folder, max_epochs=arguments.epochs).fit(model, datamodule=data(arguments.data, names))
     return model.eval()
 
 
@@ -70,6 +75,7 @@ def of_class(arguments: argparse.Namespace, name: str, joint: Hgad, rest: Hgad, 
     everything.setup()
     test = encode(joint.model, everything.test_data, normalise)
     figures: dict[str, Any] = {"joint": {"test": judge(joint, name, test)}, "added": []}
+    figures["others"] = rest.model.novelty.location.tolist()
     images = everything.train_data.samples["image_path"].to_list()
     for count in arguments.counts:
         for draw in range(arguments.draws if count else 1):
@@ -82,9 +88,10 @@ def of_class(arguments: argparse.Namespace, name: str, joint: Hgad, rest: Hgad, 
             for row in drawn:
                 (few / Path(images[row]).name).symlink_to(Path(images[row]).resolve())
             model, start = deepcopy(rest), perf_counter()
-            model.add_classes(product_images({"root": root / name, "train_batch_size": BATCH}, None), "cpu")
+            (added,) = model.add_classes(product_images({"root": root / name, "train_batch_size": BATCH}, None), "cpu")
             figure: dict[str, Any] = {"images": count or len(images), "all": not count, "draw": draw}
-            figure |= {"seconds": perf_counter() - start, "test": judge(model.eval(), name, test)}
+            figure |= {"seconds": perf_counter() - start, "typicality": added.typicality, "taken_for": added.taken_for}
+            figure["test"] = judge(model.eval(), name, test)
             figures["added"].append(figure)
             for link in few.iterdir():
                 link.unlink()
@@ -147,6 +154,26 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def typicalities(results: dict[str, Any]) -> str:
+    """Markdown: how typical unseen images of a class are that has all of its images, beside the other classes.
+
+    In nats per dimension; and what the class loses against training together, in points of AUROC.
+    """
+    lines = ["| class | typicality | other classes | taken for another | loss |", "|---|---:|---:|---:|---:|"]
+    for name, result in results.items():
+        for row in (row for row in result["added"] if row["all"]):
+            loss = (
+                None if row["test"][kind] is None else result["joint"]["test"][kind] - row["test"][kind]
+                for kind in ("image", "pixel")
+            )
+            others = f"{min(result['others']):.2f} to {max(result['others']):.2f}"
+            taken = sum(row["taken_for"].values())
+            lines.append(
+                f"| {name} | {row['typicality']:.2f} | {others} | {taken} of {row['images']} | {cell(*loss)} |"
+            )
+    return "\n".join(lines)
+
+
 def key(row: dict[str, Any]) -> int:
     """Number of images as in :data:`COUNTS`."""
     return 0 if row["all"] else row["images"]
@@ -169,6 +196,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--categories", nargs="+", help="classes; all by default")
     parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS), help="numbers of images, 0 for all")
     parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--flow", default="linear", help="family of the flows; linear trains nothing")
+    parser.add_argument("--epochs", type=int, default=1, help="epochs of a flow that is trained")
     run(parser.parse_args(arguments))
 
 
