@@ -24,7 +24,14 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", ["conditional", "linear", "uniad"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("conditional", marks=pytest.mark.nightly),
+        "linear",
+        pytest.param("uniad", marks=pytest.mark.nightly),
+    ],
+)
 def test_no_node_is_left_to_bfloat16(name: str, tmp_path: Path) -> None:
     model = MODELS[name]().eval()
     if isinstance(model, Hgad):
