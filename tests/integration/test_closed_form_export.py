@@ -129,6 +129,7 @@ def test_openvino_computes_what_pytorch_computes(
     assert found[NOVELTY_TENSOR].max() < 1e-4
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", [None, "FP16", "INT8"])
 def test_stock_inferencer_computes_it_without_a_setting(
     kind: str | None,

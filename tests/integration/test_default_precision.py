@@ -14,7 +14,7 @@ from anomalib_hgad import Hgad, UniAd
 from tests.helpers.exports import in_bfloat16, to_openvino
 from tests.helpers.light import LIGHT, LIGHT_UNIAD
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("seeded")]
+pytestmark = [pytest.mark.nightly, pytest.mark.slow, pytest.mark.usefixtures("seeded")]
 
 CLOSED_FORM = {"flow": "linear", "flow_arguments": {}, "covariance": "full", "score": "contrast"}
 MODELS = {
@@ -24,14 +24,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param("conditional", marks=pytest.mark.nightly),
-        "linear",
-        pytest.param("uniad", marks=pytest.mark.nightly),
-    ],
-)
+@pytest.mark.parametrize("name", ["conditional", "linear", "uniad"])
 def test_no_node_is_left_to_bfloat16(name: str, tmp_path: Path) -> None:
     model = MODELS[name]().eval()
     if isinstance(model, Hgad):
