@@ -16,6 +16,7 @@ from anomalib.metrics.threshold import Threshold
 from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryConfusionMatrix, BinaryPrecisionRecallCurve, BinaryStatScores
 
+from anomalib_hgad.evaluation.post_processing import LABELS
 from anomalib_hgad.evaluation.values import between_0_and_1, scaled_down
 
 POST_PROCESSED = frozenset({"pred_score", "anomaly_map"})
@@ -26,9 +27,6 @@ ALWAYS_RAW = frozenset(f"class_{source}_{field}" for source in ("given", "inferr
 
 NEEDS_CLASS = frozenset({"class_index", "class_given_score", "class_given_map"})
 """Fields that say nothing of an image of none of the classes."""
-
-LABELS = frozenset({"pred_label", "pred_mask"})
-"""Fields that need a threshold."""
 
 OF_ORDER = (BinaryPrecisionRecallCurve, AUPRO, AUPIMO, PIMO, F1Max, PGn, PBn)
 """Metrics that depend on the order of the scores alone, unless they compare them with thresholds that were given."""
@@ -108,7 +106,7 @@ def sources_of(metric: AnomalibMetric, normalized: bool) -> list[Source]:
 def needs_threshold(metric: AnomalibMetric) -> bool:
     """Whether a metric has no value where nothing says which scores are anomalous, as in a validation."""
     fields = set(metric.fields)
-    return bool(fields & LABELS or (fields & POST_PROCESSED and isinstance(metric, OF_THRESHOLD)))
+    return bool(fields & LABELS.keys() or (fields & POST_PROCESSED and isinstance(metric, OF_THRESHOLD)))
 
 
 def _never() -> bool:
@@ -140,7 +138,7 @@ class ClassMetric:
     def update(self, values: Mapping[Source, torch.Tensor]) -> None:
         """Add the values of a batch; one that lacks some of the metric's is left out."""
         lacking = [source.field for source in self.sources if source not in values]
-        if not set(lacking) <= LABELS:
+        if not set(lacking) <= LABELS.keys():
             self.missing = self.missing or lacking
             return
         batch: Any = SimpleNamespace(**{source.field: values.get(source) for source in self.sources})

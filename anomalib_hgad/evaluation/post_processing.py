@@ -19,7 +19,7 @@ from anomalib_hgad.data.batch import ClassImageBatch
 logger = logging.getLogger(__name__)
 
 LABELS = {"pred_label": "image", "pred_mask": "pixel"}
-"""Labels of a batch, and what they are of."""
+"""Fields of a batch that need a threshold, and what they are of."""
 
 
 class RawScores(Callback):
