@@ -18,10 +18,11 @@ from anomalib.models.components.base.export_mixin import ExportMixin
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from torch import nn
+from torchvision.transforms.v2 import Transform
 
 from anomalib_hgad.common.files import explain_full_disk, move_whole
 from anomalib_hgad.common.versions import installed_versions
-from anomalib_hgad.deploy.transforms import check_antialiasing, exportable, last_size
+from anomalib_hgad.deploy.transforms import AntialiasedResize, ResizeOperator, check_antialiasing, exportable, last_size
 from anomalib_hgad.evaluation.post_processing import LABELS, labels_without_meaning, warn_of_missing_labels
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class DescribedExport(ExportMixin):
     model: nn.Module
     pre_processor: PreProcessor | None
     post_processor: PostProcessor | None
+
+    _resize: type[Transform] = AntialiasedResize
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export to a pickled PyTorch module.
@@ -137,6 +140,7 @@ class DescribedExport(ExportMixin):
         import openvino  # noqa: PLC0415 - as onnx above
 
         from anomalib_hgad.deploy.float32 import keep_in_float32  # noqa: PLC0415
+        from anomalib_hgad.deploy.resizing import antialias  # noqa: PLC0415
 
         arguments = signature(super().to_openvino).bind(export_root, *args, **kwargs).arguments
         compression_type = arguments.get("compression_type")
@@ -159,11 +163,16 @@ class DescribedExport(ExportMixin):
             msg = f"max_drop must be between 0 and 1, got {max_drop}. It is how much the metric may fall: 0.01 for 1 %."
             raise ValueError(msg)
         with TemporaryDirectory() as bare:
-            with explain_full_disk(Path(bare).parent):
-                path = Path(super().to_openvino(bare, *args, **kwargs))
+            self._resize = ResizeOperator
+            try:
+                with explain_full_disk(Path(bare).parent):
+                    path = Path(super().to_openvino(bare, *args, **kwargs))
+            finally:
+                del self._resize
 
             def described(folder: Path) -> Path:
                 graph = openvino.Core().read_model(path)
+                antialias(graph)
                 keep_in_float32(graph)
                 for name, value in self.description().items():
                     graph.set_rt_info(value, ["model_info", name])
@@ -213,7 +222,7 @@ class DescribedExport(ExportMixin):
         transform = getattr(pre_processor, "export_transform", None)
         self.model = self._model_for_inference(image_size)
         if pre_processor is not None:
-            pre_processor.export_transform = exportable(pre_processor.transform)
+            pre_processor.export_transform = exportable(pre_processor.transform, self._resize)
         try:
             yield
         finally:

@@ -29,6 +29,7 @@ from torchvision.transforms.v2.functional import resize
 
 from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32, NOVELTY_TENSOR, PIXELS_TENSOR
 from anomalib_hgad.deploy.float32 import keep_in_float32
+from anomalib_hgad.deploy.resizing import antialias
 
 if TYPE_CHECKING:
     from anomalib_hgad.data.batch import ClassImageBatch
@@ -67,6 +68,7 @@ def compress(
     Returns:
         The quantised graph.
     """
+    antialias(graph)
     scope = _ignored(graph, head)
     if compression_type == CompressionType.INT8:
         return _with_small_biases(nncf.compress_weights(graph, ignored_scope=scope))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from anomalib.data.transforms import ExportableCenterCrop
 from anomalib.pre_processing.utils.transform import get_exportable_transform
+from torch.nn import functional as F
 from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Resize, Transform
 
 SMOOTHED = (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC)
@@ -48,7 +49,7 @@ def check_antialiasing(transform: Transform | None) -> None:
             raise ValueError(msg)
 
 
-def exportable(transform: Transform | None) -> Transform | None:
+def exportable(transform: Transform | None, resize: type[Transform] | None = None) -> Transform | None:
     """Form of a transform that can be exported and gives the same images.
 
     anomalib's own leaves out the antialiasing of every Resize: a model would see other images on the line than those it
@@ -56,16 +57,18 @@ def exportable(transform: Transform | None) -> Transform | None:
 
     Args:
         transform: The transform.
+        resize: What takes the place of antialiased bilinear Resizes to a height and a width. Defaults to ``None``, for
+            :class:`AntialiasedResize`.
 
     Returns:
-        A copy, with antialiased bilinear Resizes to a height and a width as :class:`AntialiasedResize`, and the rest as
-        anomalib exports it.
+        A copy, with the rest as anomalib exports it.
     """
     if transform is None:
         return None
+    resize = resize or AntialiasedResize
     return Compose(
         [
-            AntialiasedResize((step.size[0], step.size[1])) if _is_antialiased(step) else get_exportable_transform(step)
+            resize((step.size[0], step.size[1])) if _is_antialiased(step) else get_exportable_transform(step)
             for step in steps(transform)
         ]
     )
@@ -112,6 +115,31 @@ class AntialiasedResize(Transform):
             resize_weights(inpt.shape[axis], size, like=inpt) for axis, size in zip((-2, -1), self.size, strict=True)
         )
         return by_row @ (inpt @ by_column.T)
+
+
+class ResizeOperator(Transform):
+    """Antialiased bilinear resizing as one operator, for runtimes that do not ignore its antialiasing.
+
+    Args:
+        size: Height and width of the result.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def transform(self, inpt: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
+        """Resize.
+
+        Args:
+            inpt: Images, shape (B, channels, height, width).
+            params: Unused.
+
+        Returns:
+            Images, shape (B, channels, *size).
+        """
+        del params
+        return F.interpolate(inpt, size=self.size, mode="bilinear", antialias=True)
 
 
 def resize_weights(size: int, new_size: int, like: torch.Tensor) -> torch.Tensor:

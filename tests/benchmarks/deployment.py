@@ -15,14 +15,13 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from anomalib.data.utils import read_image, read_mask
 from anomalib.deploy import CompressionType, TorchInferencer
 from sklearn.metrics import roc_auc_score
 from torchvision.transforms.v2.functional import resize
@@ -30,6 +29,7 @@ from torchvision.transforms.v2.functional import resize
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anomalib_hgad import Hgad, MultiClass
+from anomalib_hgad.data.batch import ClassImageItem
 from anomalib_hgad.deploy.export import CLASS_TENSOR
 from tests.benchmarks.measure import environment, median_seconds
 from tests.helpers.exports import Outputs, Predict, from_onnx, from_openvino
@@ -94,15 +94,19 @@ def score(predict: Predict, images: list[np.ndarray]) -> Scores:
     return Scores(scores, labels, maps, np.array(classes) if classes else None)
 
 
-def figures(of_format: Scores, reference: Scores, samples: Any) -> dict[str, float]:
+def figures(of_format: Scores, reference: Scores, items: Sequence[ClassImageItem]) -> dict[str, float]:
     """Differences from PyTorch, relative to the range of its scores, and mean AUROC over the classes in percent."""
     image_aurocs, pixel_aurocs = [], []
     size = reference.maps.shape[1:]
-    for _, rows in samples.groupby("class_index"):
-        image_aurocs.append(roc_auc_score(rows["label_index"].astype(int), of_format.scores[rows.index]))
-        if (rows["mask_path"] != "")[rows["label_index"] == 1].all():
-            masks = np.stack([_mask(path, size) for path in rows["mask_path"]])
-            pixel_aurocs.append(roc_auc_score(masks.ravel(), of_format.maps[rows.index].ravel()))
+    classes = np.array([int(item.class_index) for item in items])
+    labels = np.array([bool(item.gt_label) for item in items])
+    for index in np.unique(classes):
+        rows = np.flatnonzero(classes == index)
+        image_aurocs.append(roc_auc_score(labels[rows], of_format.scores[rows]))
+        masks = [items[row].gt_mask for row in rows]
+        if all(mask is not None for mask in masks):
+            resized = np.stack([resize(mask.float().unsqueeze(0), list(size))[0].numpy() > 0.5 for mask in masks])
+            pixel_aurocs.append(roc_auc_score(resized.ravel(), of_format.maps[rows].ravel()))
     result = {
         "score difference": np.abs(of_format.scores - reference.scores).max() / np.ptp(reference.scores),
         "its median": np.median(np.abs(of_format.scores - reference.scores)) / np.ptp(reference.scores),
@@ -116,20 +120,13 @@ def figures(of_format: Scores, reference: Scores, samples: Any) -> dict[str, flo
     return {name: float(value) for name, value in result.items()}
 
 
-def _mask(path: str, size: tuple[int, ...]) -> np.ndarray:
-    if not path:
-        return np.zeros(size, dtype=bool)
-    return resize(read_mask(path, as_tensor=True).unsqueeze(0).float(), list(size))[0].numpy() > 0.5
-
-
 def run(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Export, load, score and time all formats."""
     module = Hgad.load_from_checkpoint(arguments.ckpt_path).eval().cpu()
     datamodule = MultiClass(root=arguments.data, eval_batch_size=1, num_workers=0)
     datamodule.setup()
-    samples = datamodule.test_data.samples.reset_index(drop=True)
-    samples["mask_path"] = samples["mask_path"].fillna("")
-    images = [read_image(path, as_tensor=True).unsqueeze(0).numpy() for path in samples["image_path"]]
+    items = [datamodule.test_data[index] for index in range(len(datamodule.test_data))]
+    images = [item.image.unsqueeze(0).numpy() for item in items]
     results: dict[str, dict[str, float]] = {}
     with TemporaryDirectory() as folder:
         predictors, reference = {}, None
@@ -142,7 +139,7 @@ def run(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
             scores = score(predictors[name], images)
             if reference is None:
                 reference = scores._replace(classes=_classes(module, images))
-            results[name] |= figures(scores, reference, samples)
+            results[name] |= figures(scores, reference, items)
             print(name, results[name], flush=True)
         for batch in BATCHES:
             stack = np.random.default_rng(0).random((batch, 3, *module.model.image_size), dtype=np.float32)

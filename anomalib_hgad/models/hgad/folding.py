@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
 from torch import nn
 
+from anomalib_hgad.models.hgad.flows.base import FeatureFlow
+from anomalib_hgad.models.hgad.flows.linear import FoldedLinearFlow, LinearFlow
+from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 
 
@@ -26,8 +30,16 @@ def fold(model: HgadModel, image_size: tuple[int, int] | None = None) -> HgadMod
         cannot be trained.
     """
     folded = deepcopy(model).eval().requires_grad_(requires_grad=False)
-    image = torch.zeros(1, 3, *(image_size or model.image_size), device=model.calibration.location.device)
+    image = model.calibration.location.new_zeros(1, 3, *(image_size or model.image_size))
     grids = [level.shape[2:] for level in folded.encoder(image)]
-    flows = zip(folded.feature_flows, grids, strict=True)
-    folded.flows = nn.ModuleList(flow.folded(*grid) for flow, grid in flows)
+    levels = zip(folded.feature_flows, folded.level_priors, grids, strict=True)
+    folded.flows = nn.ModuleList(_folded(flow, prior, grid) for flow, prior, grid in levels)
     return folded
+
+
+def _folded(flow: FeatureFlow, prior: HierarchicalGaussianMixture, grid: Sequence[int]) -> FeatureFlow:
+    """Fold a flow; one that only whitens becomes a part of the Gaussians that take what it gives."""
+    if type(flow) is not LinearFlow or prior.class_whitening is None or flow.dim < flow.feature_dim:
+        return flow.folded(*grid)
+    prior.move_to_features(flow.whitening, flow.feature_mean)
+    return FoldedLinearFlow(flow.dim).to(flow.whitening)

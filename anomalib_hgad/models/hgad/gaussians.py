@@ -52,6 +52,19 @@ def inverse_cholesky(covariance: torch.Tensor, ridge: float = RIDGE) -> torch.Te
     return torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False)
 
 
+def lower_triangular(whitening: torch.Tensor) -> torch.Tensor:
+    """The lower triangular L^-1 that makes the distances of any square whitening A: L^-T L^-1 = A^T A.
+
+    Args:
+        whitening: A, shape (..., D, D), of full rank.
+
+    Returns:
+        L^-1 with a positive diagonal, shape (..., D, D), in float64.
+    """
+    factor = torch.linalg.qr(whitening.double().flip(-1)).R.flip(-2, -1)
+    return factor * factor.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-1)
+
+
 def log_det(whitening: torch.Tensor) -> torch.Tensor:
     """log|L^-1| in nats of lower triangular L^-1, shape (..., D, D): shape (...)."""
     return whitening.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)

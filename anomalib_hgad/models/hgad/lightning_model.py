@@ -662,4 +662,4 @@ class Hgad(PluginModel, AnomalibModule):
 
     def _compress_ov_model(self, model: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """INT8 in place of anomalib's, which quantises the mixture too, on test images."""
-        return compress_graph(self.model, model, *args, **kwargs)
+        return compress_graph(fold(self.model), model, *args, **kwargs)

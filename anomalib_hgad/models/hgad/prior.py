@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.common.precision import full_precision, no_autocast
-from anomalib_hgad.models.hgad.gaussians import RIDGE, gaussian_energies, inverse_cholesky, log_det
+from anomalib_hgad.models.hgad.gaussians import RIDGE, gaussian_energies, inverse_cholesky, log_det, lower_triangular
 from anomalib_hgad.models.hgad.rows import append_rows, keep_rows
 
 logger = logging.getLogger(__name__)
@@ -187,6 +187,20 @@ class HierarchicalGaussianMixture(nn.Module):
         names = ("class_centers", "center_offsets", "class_logits", "center_logits", "class_whitening")
         keep_rows(self, rows, *names)
 
+    @torch.no_grad()
+    def move_to_features(self, whitening: torch.Tensor, mean: torch.Tensor) -> None:
+        """Take features x in place of latents z = W (x - m) from now on; log-densities grow by log |det W|.
+
+        Args:
+            whitening: W, shape (D, D).
+            mean: m, shape (D,).
+        """
+        inverse = torch.linalg.inv(whitening.double())
+        self.class_centers.copy_(self.class_centers.double() @ inverse.mT + mean)
+        self.center_offsets.copy_(self.center_offsets.double() @ inverse.mT)
+        for factor in (self.class_whitening, self.shared_whitening):
+            cast("torch.Tensor", factor).copy_(lower_triangular(factor.double() @ whitening.double()))
+
     def covariances(self) -> torch.Tensor:
         """Sigma_y of the classes, with its ridge, in float64, shape (N, D, D)."""
         factors = torch.linalg.inv(cast("torch.Tensor", self.class_whitening).double())
@@ -289,6 +303,8 @@ class HierarchicalGaussianMixture(nn.Module):
             # The difference before the product: in half precision nothing would be left of it after.
             differences = full_precision(z).unsqueeze(1) - self.class_centers.detach()[class_index].unsqueeze(2)
             rows = differences @ whitening.mT
+            if self.center_offsets.shape[1] == 0:
+                return (log_det(whitening).unsqueeze(-1) - 0.5 * rows.square().sum(dim=-1)).mT
             offsets = torch.cat((torch.zeros_like(self.class_centers).unsqueeze(1), self.center_offsets), dim=1)
             energies = gaussian_energies(rows, offsets[class_index] @ whitening.mT)
             densities = torch.logsumexp(energies + log_weights.unsqueeze(2), dim=-1)

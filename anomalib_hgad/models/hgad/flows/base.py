@@ -148,7 +148,7 @@ class FeatureFlow(nn.Module):
         Returns:
             Feature vectors, shape (B, n, D).
         """
-        return rearrange(features, "b d h w -> b (h w) d")
+        return features.flatten(2).mT
 
     @staticmethod
     def with_vectors(features: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:

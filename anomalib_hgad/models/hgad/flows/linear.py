@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
+from anomalib_hgad.common.precision import full_precision
 from anomalib_hgad.models.hgad.flows.base import PointwiseFlow
 
 
@@ -32,3 +33,15 @@ class LinearFlow(PointwiseFlow):
         """Leave latents as they are, as :meth:`FeatureFlow.inverse_transform`."""
         del context
         return z
+
+
+class FoldedLinearFlow(LinearFlow):
+    """No flow at all, for Gaussians that take the features themselves.
+
+    Args:
+        dim: D, at least 2.
+    """
+
+    def whiten(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Leave feature vectors, shape (B, n, D), as they are."""
+        return full_precision(vectors)

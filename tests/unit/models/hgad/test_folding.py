@@ -8,8 +8,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from anomalib_hgad.models.hgad.added_classes import ClassGaussians, append_classes
+from anomalib_hgad.models.hgad.calibration import ScoreCalibration
 from anomalib_hgad.models.hgad.flows.conditional import FoldedFlow
+from anomalib_hgad.models.hgad.flows.linear import FoldedLinearFlow, LinearFlow
 from anomalib_hgad.models.hgad.folding import fold
+from anomalib_hgad.models.hgad.novelty import NoveltyScale
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -70,6 +74,30 @@ def test_nothing_is_left_to_train(model: HgadModel) -> None:
     folded = fold(model)
     assert all(isinstance(flow, FoldedFlow) for flow in folded.flows)
     assert not any(parameter.requires_grad for parameter in folded.parameters())
+
+
+@pytest.mark.parametrize(("feature_dim", "family"), [(None, FoldedLinearFlow), (20, LinearFlow)])
+@pytest.mark.parametrize("num_added", [0, 1])
+def test_gaussians_take_the_whitening(feature_dim: int | None, family: type[LinearFlow], num_added: int) -> None:
+    """Unless it drops directions. The closed form's scores, classes and novelties stay, of added classes too."""
+    closed_form = {"flow": "linear", "covariance": "full", "score": "contrast", "feature_dim": feature_dim}
+    backbone = {"backbone": "resnet18", "levels": {"layer2": [1.0, 0.5]}, "image_size": SIZE, "pre_trained": False}
+    model = HgadModel(**backbone, **closed_form, num_classes=3).double().eval()
+    images, y = torch.randn(6, 3, *SIZE, dtype=torch.float64), torch.arange(6) % 3
+    model.start_moments()
+    model.add_moments(model.encoder(images), y)
+    model.fit()
+    if num_added:
+        of_class = [
+            ClassGaussians(torch.randn(1, flow.dim).double(), torch.eye(flow.dim).double().unsqueeze(0))
+            for flow in model.feature_flows
+        ]
+        append_classes(model, of_class, ScoreCalibration(1, len(model.flows)), NoveltyScale(1))
+    folded = fold(model)
+    assert {type(flow) for flow in folded.flows} == {family}
+    for expected, actual in zip(model.predict(images, y), folded.predict(images, y), strict=True):
+        for of_model, of_folded in zip(expected, actual, strict=True):
+            torch.testing.assert_close(of_folded, of_model, rtol=1e-5, atol=1e-6)
 
 
 def test_images_of_another_size_are_refused(model: HgadModel) -> None:

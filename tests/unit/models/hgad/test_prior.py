@@ -224,6 +224,33 @@ def test_mixture_of_full_covariances_is_that_of_torch(classes: int, centers: int
 
 
 @SIZES
+def test_mixture_that_moved_to_the_features_is_that_of_torch(classes: int, centers: int, dim: int) -> None:
+    """Features are affine functions of latents, so they are Gaussian too, of every class and of all together."""
+    covariances = random_covariances(classes, dim)
+    prior = full_prior(classes, centers, dim, covariances)
+    whitening, mean = torch.randn(dim, dim, dtype=torch.float64), torch.randn(dim, dtype=torch.float64)
+    inverse = torch.linalg.inv(whitening)
+    counts = torch.arange(classes, dtype=torch.float64) * 10 + 100
+    shared = with_ridge((counts.view(-1, 1, 1) * covariances).sum(0) / counts.sum())
+    x = torch.randn(3, 4, dim, dtype=torch.float64)
+    within, main = [], []
+    for index in range(classes):
+        center = prior.class_centers[index]
+        of_class = torch.stack([center, *(center + offset for offset in prior.center_offsets[index])])
+        gaussians = MultivariateNormal(
+            of_class @ inverse.T + mean, inverse @ with_ridge(covariances[index]) @ inverse.T
+        )
+        of_centers = MixtureSameFamily(Categorical(logits=prior.center_logits[index]), gaussians)
+        within.append(of_centers.log_prob(x) + constant(dim))
+        gaussian = MultivariateNormal(inverse @ center + mean, inverse @ shared @ inverse.T)
+        main.append(gaussian.log_prob(x) + constant(dim))
+    prior.move_to_features(whitening, mean)
+    densities = prior.intra_class_log_density(x, torch.arange(classes).expand(3, classes))
+    torch.testing.assert_close(densities, torch.stack(within, dim=-1), rtol=1e-9, atol=1e-7)
+    torch.testing.assert_close(prior.class_energies(x), torch.stack(main, dim=-1), rtol=1e-9, atol=1e-7)
+
+
+@SIZES
 def test_classes_share_their_mean_covariance_for_their_energies(classes: int, centers: int, dim: int) -> None:
     covariances = random_covariances(classes, dim)
     prior = full_prior(classes, centers, dim, covariances)
