@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import json
+from ast import literal_eval
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from anomalib.deploy import CompressionType
 from anomalib.models.components.base.export_mixin import ExportMixin
@@ -27,6 +28,7 @@ from anomalib_hgad.evaluation.post_processing import LABELS, labels_without_mean
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+    from openvino import Model
 
 OPSET = 18
 """What PyTorch's exporter writes by itself; it converts to an older one, and prints a traceback where it cannot."""
@@ -47,6 +49,9 @@ CLASS_TENSOR = "inferred_class"
 NOVELTY_TENSOR = "novelty"
 """Name of the tensor of the novelty of each image, float32, shape (B,)."""
 
+MODULES_KEY = "pkg.torch.onnx.name_scopes"
+"""Entry of the metadata of an ONNX operation in which PyTorch lists the modules that it is of, and then itself."""
+
 PIXELS_TENSOR = "largest_pixels"
 """Name of the tensor of the pixels of each image's map, before any scale, whose mean its score is of."""
 
@@ -57,6 +62,9 @@ class DescribedExport(ExportMixin):
     model: nn.Module
     pre_processor: PreProcessor | None
     post_processor: PostProcessor | None
+
+    stored_in_bytes: ClassVar[tuple[str, ...]] = ("model",)
+    """Modules whose weights are stored in 8 bits where the form is ``INT8``."""
 
     _resize: type[Transform] = AntialiasedResize
 
@@ -116,6 +124,7 @@ class DescribedExport(ExportMixin):
             path = Path(export(folder, model_file_name, input_size, **kwargs))
             graph = onnx.load(path, load_external_data=False)
             onnx.helper.set_model_props(graph, self.description())
+            name_modules(graph)
             self._name_tensors(graph)
             onnx.save(graph, path)
             return path
@@ -147,16 +156,6 @@ class DescribedExport(ExportMixin):
         if compression_type in CALIBRATED and arguments.get("datamodule") is None:
             msg = f"Datamodule must be provided: {compression_type.name} takes the ranges of the activations from "
             msg += "images; expected a datamodule, got None. Give the data that the model was trained on."
-            raise ValueError(msg)
-        if (
-            compression_type in CALIBRATED
-            and arguments.get("input_size") is not None
-            and self._fixed_size() is not None
-        ):
-            msg = (
-                f"{compression_type.name} is made of a graph that takes images of any size and resizes them: expected "
-            )
-            msg += f"no input_size, got {arguments['input_size']}. Leave it out."
             raise ValueError(msg)
         max_drop = arguments.get("max_drop", 0.0)
         if not 0 <= max_drop <= 1:
@@ -214,6 +213,21 @@ class DescribedExport(ExportMixin):
         """Height and width that the pre-processor brings all images to, if it does."""
         return last_size(getattr(self.pre_processor, "transform", None))
 
+    def _compress_ov_model(
+        self,
+        model: Model,
+        compression_type: CompressionType,
+        datamodule: Any = None,  # noqa: ANN401 - anomalib has no types
+        metric: Any = None,  # noqa: ANN401
+        task: Any = None,  # noqa: ANN401
+        max_drop: float = 0.01,
+    ) -> Model:
+        """INT8 in place of anomalib's, which quantises all, on test images of one size."""
+        from anomalib_hgad.deploy.quantization import compress  # noqa: PLC0415 - nncf takes seconds, and few need it
+
+        del task
+        return compress(model, self.stored_in_bytes, compression_type, datamodule, metric, max_drop)
+
     @contextmanager
     def _for_inference(self, image_size: tuple[int, int] | None) -> Iterator[None]:
         """With the model as it is exported, and the transform in its exportable form."""
@@ -229,6 +243,19 @@ class DescribedExport(ExportMixin):
             self.model = model
             if pre_processor is not None:
                 pre_processor.export_transform = transform
+
+
+def name_modules(graph: ModelProto) -> None:
+    """Put the module that an operation is of before its name, with a slash, as ``model.encoder.extractor/node_conv``.
+
+    Args:
+        graph: Graph that PyTorch exported, which is changed.
+    """
+    for node in graph.graph.node:
+        for entry in node.metadata_props:
+            if entry.key == MODULES_KEY:
+                *modules, _ = literal_eval(entry.value)
+                node.name = f"{modules[-1] if modules else ''}/{node.name}"
 
 
 def _completed(export_root: Path | str, export: Callable[[Path], Path]) -> Path:

@@ -3,10 +3,10 @@
 
 """INT8 forms of an exported graph, made with NNCF.
 
-Backbone and flows are quantised: their weights are nearly all of the file, and their products nearly all of the work.
-Everything else stays in floating point: the mixture, whose distances are small differences of large numbers, and the
-smoothing of the maps, where 256 levels leave no difference between the scores of most images. With the smoothing
-quantised, images could hardly be told apart; with the mixture too, OpenVINO did not compile the graph.
+Weights are most of a file, and those of backbone and flows are stored in 8 bits. To compute in 8 bits is another thing:
+that the backbone's convolutions and products do alone, where nearly all the work is, and not the first, which sees the
+image. What follows them measures small differences of the features: with flows, mixture or smoothing in 8 bits, images
+could hardly be told apart.
 
 The rounding of the activations raises the scores of a class's images by about the same amount each, which differs from
 class to class, and so it does with their novelty. It is measured on the training images and taken off, or else one
@@ -41,13 +41,19 @@ CALIBRATION_IMAGES = 300
 QUANTISED = {"Convolution", "GroupConvolution", "MatMul"}
 """Operations whose weights, and in a calibrated form inputs, are quantised."""
 
+COMPUTED_IN_BYTES = ("model.encoder",)
+"""Modules that a calibrated form computes in 8 bits."""
+
+IMAGE_CHANNELS = 3
+"""Channels of the weights of a convolution that sees the image."""
+
 LARGE_CONSTANT = 1024
 """Elements from which on a constant that is added, a block's part of the positions, is stored in 8 bits."""
 
 
 def compress(
     graph: Model,
-    head: Sequence[np.ndarray],
+    modules: Sequence[str],
     compression_type: CompressionType,
     datamodule: Any,  # noqa: ANN401 - anomalib has no types
     metric: Any,  # noqa: ANN401
@@ -56,11 +62,11 @@ def compress(
     """Quantise a graph to INT8.
 
     Args:
-        graph: Graph in floating point.
-        head: Constants of the mixture and of the smoothing, if there are: what is multiplied by one of them stays as
-            it is.
-        compression_type: ``INT8`` for the weights alone; ``INT8_PTQ`` for the activations too, with ranges from
-            training images; ``INT8_ACQ`` for as much of that as the metric on the validation images allows.
+        graph: Graph in floating point, whose operations are named by
+            :func:`~anomalib_hgad.deploy.export.name_modules`.
+        modules: Modules whose weights are stored in 8 bits where the form is ``INT8``.
+        compression_type: ``INT8`` for the weights alone; ``INT8_PTQ`` for backbones that compute in 8 bits, with ranges
+            from training images; ``INT8_ACQ`` for as much of that as the metric on the validation images allows.
         datamodule: Data for the calibrated forms, or ``None``.
         metric: Metric for ``INT8_ACQ``, or ``None`` for the F1 of the images' labels.
         max_drop: How much the metric may fall.
@@ -69,9 +75,10 @@ def compress(
         The quantised graph.
     """
     antialias(graph)
-    scope = _ignored(graph, head)
     if compression_type == CompressionType.INT8:
+        scope = _all_but(_products(graph, modules), graph)
         return _with_small_biases(nncf.compress_weights(graph, ignored_scope=scope))
+    scope = _all_but([node for node in _products(graph, COMPUTED_IN_BYTES) if not _sees_image(node)], graph)
     before = graph.clone()
     datamodule.setup("fit")
     size = _input_size(graph)
@@ -90,39 +97,36 @@ def compress(
             subset_size=len(images),
             ignored_scope=scope,
         )
-    quantised = _with_small_biases(quantised)
     return _recentred(quantised, before, images) if NOVELTY_TENSOR in _by_name(quantised) else quantised
 
 
-def _ignored(graph: Model, head: Sequence[np.ndarray]) -> nncf.IgnoredScope:
-    """All operations but those with weights, and those with weights of the head or of the resizing of images."""
-    nodes = [
+def _products(graph: Model, modules: Sequence[str]) -> list[Node]:
+    """Products of some modules with weights."""
+    starts = tuple(f"{module}{end}" for module in modules for end in "./")
+    return [
+        node
+        for node in graph.get_ordered_ops()
+        if node.get_type_name() in QUANTISED and node.get_friendly_name().startswith(starts) and _weights(node)
+    ]
+
+
+def _weights(node: Node) -> list[Node]:
+    sources = [entry.get_source_output().get_node() for entry in node.inputs()]
+    return [source for source in sources if source.get_type_name() == "Constant"]
+
+
+def _sees_image(node: Node) -> bool:
+    shape = _weights(node)[0].get_output_shape(0)
+    return node.get_type_name() == "Convolution" and shape[1] == IMAGE_CHANNELS
+
+
+def _all_but(nodes: Sequence[Node], graph: Model) -> nncf.IgnoredScope:
+    names = {node.get_friendly_name() for node in nodes}
+    others = [
         node for node in graph.get_ordered_ops() if node.get_type_name() not in {"Constant", "Parameter", "Result"}
     ]
-    convolutions = [place for place, node in enumerate(nodes) if node.get_type_name() == "Convolution"]
-    # For images of one size the resizing is a product with constants too, and comes before the first convolution.
-    first = convolutions[0] if convolutions else 0
-    names = [
-        node.get_friendly_name() for place, node in enumerate(nodes) if place < first or not _is_quantised(node, head)
-    ]
-    return nncf.IgnoredScope(names=names, validate=False)
-
-
-def _is_quantised(node: Node, head: Sequence[np.ndarray]) -> bool:
-    if node.get_type_name() not in QUANTISED:
-        return False
-    weights = [
-        source.data
-        for source in (entry.get_source_output().get_node() for entry in node.inputs())
-        if source.get_type_name() == "Constant"
-    ]
-    return bool(weights) and not any(_same(weights[0], constant) for constant in head)
-
-
-def _same(weight: np.ndarray, constant: np.ndarray) -> bool:
-    # By value: PyTorch's exporter stores the transposed centres under a number, and names no module within `no_grad`.
-    weight, constant = weight.squeeze(), constant.squeeze()
-    return any(np.array_equal(weight, other) for other in (constant, constant.T))
+    ignored = [node.get_friendly_name() for node in others if node.get_friendly_name() not in names]
+    return nncf.IgnoredScope(names=ignored, validate=False)
 
 
 def _input_size(graph: Model) -> tuple[int, int] | None:
@@ -208,7 +212,6 @@ def _values(graph: Model, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.
     names = [name for name in (PIXELS_TENSOR, NOVELTY_TENSOR, CLASS_TENSOR) if name in _by_name(graph)]
     graph = graph.clone()
     graph.add_outputs(names)
-    # Also, OpenVINO fails to compile the resizing of images of one size where it merges it with the normalisation.
     keep_in_float32(graph)
     model = compile_model(graph, "CPU", IN_FLOAT32)
     values, classes = [], []

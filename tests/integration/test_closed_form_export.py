@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,22 +29,35 @@ pytestmark = pytest.mark.slow
 SIZE = 128
 CLASSES = ["aitex_03", "aws_cookie", "mvtec_hazelnut", "mvtec_transistor"]
 UNKNOWN_CLASS = "aws_alien"
-SHARES = pytest.mark.parametrize("share", [0.0, 0.02])
+SHARES = pytest.mark.parametrize("share", [pytest.param(0.0, marks=pytest.mark.nightly), 0.02])
+
+
+class Made(dict[float, Any]):
+    """Values that are made when they are asked for first."""
+
+    def __init__(self, make: Callable[[float], Any]) -> None:
+        self.make = make
+
+    def __missing__(self, share: float) -> Any:
+        self[share] = self.make(share)
+        return self[share]
 
 
 @pytest.fixture(scope="module")
 def datamodule(few_shared: Path) -> MultiClass:
     """Four classes, so that there are classes that are no rivals."""
-    return MultiClass(
+    data = MultiClass(
         root=few_shared / "data", categories=CLASSES, train_batch_size=8, eval_batch_size=4, num_workers=0
     )
+    data.setup()
+    return data
 
 
 @pytest.fixture(scope="module")
 def modules(few_shared: Path, datamodule: MultiClass, tmp_path_factory: pytest.TempPathFactory) -> dict[float, Hgad]:
-    """By the share of the pixels that score an image."""
-    made = {}
-    for share in (0.0, 0.02):
+    """By the share of the pixels that score an image; that of some has its whitening folded into its Gaussians."""
+
+    def make(share: float) -> Hgad:
         settings = {
             "backbone_weights": few_shared / "weights/resnet18_timm_stem_l123.safetensors",
             "levels": {"layer2": [1.0], "layer3": [1.0, 0.5]},
@@ -50,17 +65,18 @@ def modules(few_shared: Path, datamodule: MultiClass, tmp_path_factory: pytest.T
             "image_size": SIZE,
             "flow": "linear",
             "flow_arguments": None,
-            "feature_dim": 48,
+            "feature_dim": None if share else 48,
             "covariance": "full",
             "score": "contrast",
             "score_share": share,
             "calibration_share": 0.3,
             "seed": 0,
         }
-        made[share] = Hgad(**LIGHT | settings)
-        engine(tmp_path_factory.mktemp("results")).fit(made[share], datamodule=datamodule)
-        made[share].eval()
-    return made
+        module = Hgad(**LIGHT | settings)
+        engine(tmp_path_factory.mktemp("results")).fit(module, datamodule=datamodule)
+        return module.eval()
+
+    return Made(make)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +88,7 @@ def images(datamodule: MultiClass) -> list[torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def graphs(modules: dict[float, Hgad], tmp_path_factory: pytest.TempPathFactory) -> dict[float, Path]:
-    return {share: module.to_onnx(tmp_path_factory.mktemp("onnx")) for share, module in modules.items()}
+    return Made(lambda share: modules[share].to_onnx(tmp_path_factory.mktemp("onnx")))
 
 
 @torch.no_grad()
@@ -153,7 +169,8 @@ def test_stock_inferencer_computes_it_without_a_setting(
         pixels = read_image(image, as_tensor=True).unsqueeze(0)
         theirs = in_float32(pixels.numpy()) if kind == "INT8" else expected(module, pixels)
         np.testing.assert_allclose(ours.pred_score.item(), theirs["pred_score"].item(), rtol=0, atol=2e-2)
-        if abs(theirs["pred_score"].item() - 0.5) > 1e-2 or kind != "FP16":  # whose weights are rounded
+        # The threshold is the score of an image, which rounding may take to its other side; FP16 rounds weights.
+        if abs(theirs["pred_score"].item() - 0.5) > (1e-2 if kind == "FP16" else 1e-4):
             assert bool(ours.pred_label.item()) == bool(theirs["pred_label"].item()), image
 
 

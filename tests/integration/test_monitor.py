@@ -83,7 +83,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Hgad, Path]:
     return model, Path(run.trainer.default_root_dir)
 
 
-@pytest.mark.parametrize("drift", DRIFTS)
+@pytest.mark.parametrize(
+    "drift", [pytest.param(drift, marks=[pytest.mark.nightly] * (drift == "out of focus")) for drift in DRIFTS]
+)
 def test_drift_of_one_product_is_seen_and_the_other_stays(
     demo: tuple[Hgad, Path], drift: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

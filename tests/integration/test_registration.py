@@ -133,6 +133,7 @@ def test_steps_back_for_a_model_of_anomalibs_own() -> None:
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_benchmark_lays_categories_and_models_side_by_side(tmp_path: Path) -> None:
     """anomalib's needs equal keys of all runs; it prints what is wrong at the very end, and exits with 0."""

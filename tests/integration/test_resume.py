@@ -64,7 +64,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
-@pytest.mark.parametrize("model", ["Hgad", "UniAd"])
+@pytest.mark.parametrize("model", ["Hgad", pytest.param("UniAd", marks=pytest.mark.nightly)])
 def test_resumed_training_ends_as_an_unbroken_one(model: str, data: Path, tmp_path: Path) -> None:
     in_process(*train_flags(model, data, tmp_path / "unbroken"))
 

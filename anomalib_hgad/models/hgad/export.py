@@ -10,17 +10,12 @@ wants them makes these tensors outputs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from anomalib.data import AnomalibDataModule
-from anomalib.deploy import CompressionType
+from typing import TYPE_CHECKING
 
 from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR, PIXELS_TENSOR
-from anomalib_hgad.models.hgad.torch_model import HgadModel
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-    from openvino import Model
 
 
 def name_tensors(graph: ModelProto) -> None:
@@ -41,33 +36,3 @@ def name_tensors(graph: ModelProto) -> None:
         for tensors in (node.input, node.output):
             for position, name in enumerate(tensors):
                 tensors[position] = names.get(name, name)
-
-
-def compress_graph(
-    model: HgadModel,
-    graph: Model,
-    compression_type: CompressionType,
-    datamodule: AnomalibDataModule | None = None,
-    metric: Any = None,  # noqa: ANN401
-    task: Any = None,  # noqa: ANN401
-    max_drop: float = 0.01,
-) -> Model:
-    """Quantise a graph to INT8, but for the mixture and the smoothing of the maps.
-
-    Args:
-        model: The model that the graph is of.
-        graph: Graph in floating point.
-        compression_type: Form of INT8.
-        datamodule: Data for the calibrated forms.
-        metric: Metric for ``INT8_ACQ``.
-        task: Unused; anomalib gives it.
-        max_drop: How much the metric may fall.
-
-    Returns:
-        The quantised graph.
-    """
-    from anomalib_hgad.deploy.quantization import compress  # noqa: PLC0415 - nncf takes seconds, and few need it
-
-    del task
-    head = [tensor.detach().cpu().numpy() for tensor in model.head_weights]
-    return compress(graph, head, compression_type, datamodule, metric, max_drop)

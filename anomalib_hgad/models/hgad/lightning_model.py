@@ -42,7 +42,7 @@ from anomalib_hgad.models.hgad.callbacks import ClassCheck, ClosedForm, NormalCo
 from anomalib_hgad.models.hgad.class_labels import ClassLabels, with_class_fields
 from anomalib_hgad.models.hgad.criterion import StateFigures
 from anomalib_hgad.models.hgad.defect_kinds import KnownDefects, known_in, name_defects, save_known
-from anomalib_hgad.models.hgad.export import compress_graph, name_tensors
+from anomalib_hgad.models.hgad.export import name_tensors
 from anomalib_hgad.models.hgad.feature_cache.cache import FeatureCache
 from anomalib_hgad.models.hgad.fit_added import AddedClass, FitAdded
 from anomalib_hgad.models.hgad.folding import fold
@@ -189,6 +189,8 @@ class Hgad(PluginModel, AnomalibModule):
     model: HgadModel
     default_epochs = 100
     default_image_size = (256, 256)
+
+    stored_in_bytes = ("model.encoder", "model.flows")
 
     def __init__(
         self,
@@ -659,7 +661,3 @@ class Hgad(PluginModel, AnomalibModule):
 
     def _name_tensors(self, graph: Any) -> None:  # noqa: ANN401 - an onnx.ModelProto, see the base
         name_tensors(graph)
-
-    def _compress_ov_model(self, model: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """INT8 in place of anomalib's, which quantises the mixture too, on test images."""
-        return compress_graph(fold(self.model), model, *args, **kwargs)

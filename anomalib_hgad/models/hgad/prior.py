@@ -238,13 +238,6 @@ class HierarchicalGaussianMixture(nn.Module):
         shared = cast("torch.Tensor", self.shared_whitening)
         return (self._fitted_centers - self._fitted_centers.mean(dim=0)) @ shared.mT
 
-    @property
-    def energy_weights(self) -> list[torch.Tensor]:
-        """What :meth:`class_energies` multiplies latents with."""
-        if self.shared_whitening is None:
-            return [self._fitted_centers]
-        return [self.shared_whitening, self._whitened_centers]
-
     def class_log_priors(self) -> torch.Tensor:
         """log p(y) of the classes that were fitted together, shape (K,)."""
         return self.class_logits[: self.num_classes].log_softmax(dim=-1)

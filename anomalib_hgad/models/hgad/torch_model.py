@@ -321,12 +321,6 @@ class HgadModel(nn.Module):
         """The mixtures of the levels."""
         return [cast("HierarchicalGaussianMixture", prior) for prior in self.priors]
 
-    @property
-    def head_weights(self) -> list[torch.Tensor]:
-        """What mixture and smoothing multiply with: centres and covariances of the levels, and kernels."""
-        kernels = [cast("torch.Tensor", blur.kernel) for blur in self.anomaly_map_generator.blur]
-        return [weight for prior in self.level_priors for weight in prior.energy_weights] + kernels
-
     def _new_prior(self, num_classes: int, dim: int, num_later: int) -> HierarchicalGaussianMixture:
         if self.prior_kind == "single_gaussian":
             prior = HierarchicalGaussianMixture(1, 1, dim, self.covariance)

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from anomalib.data import ImageBatch
-from anomalib.deploy import CompressionType
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
@@ -223,18 +222,3 @@ class UniAd(PluginModel, AnomalibModule):
 
     test_step = validation_step
     predict_step = validation_step
-
-    def _compress_ov_model(
-        self,
-        model: Any,  # noqa: ANN401
-        compression_type: CompressionType,
-        datamodule: Any = None,  # noqa: ANN401
-        metric: Any = None,  # noqa: ANN401
-        task: Any = None,  # noqa: ANN401
-        max_drop: float = 0.01,
-    ) -> Any:  # noqa: ANN401
-        """INT8 with ranges from training images, in place of anomalib's, which takes images of one size only."""
-        from anomalib_hgad.deploy.quantization import compress  # noqa: PLC0415 - nncf takes seconds, and few need it
-
-        del task
-        return compress(model, [], compression_type, datamodule, metric, max_drop)
