@@ -1,9 +1,10 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Exported formats of a checkpoint side by side: size, speed, and what they change in the scores of real images.
+"""Exported formats of checkpoints side by side: size, speed, and what they change in the scores of real images.
 
-The reference is the checkpoint in PyTorch, with images resized as in training and test.
+The reference is each checkpoint in PyTorch, with images resized as in training and test. All are timed on images of
+the size of the first.
 """
 
 from __future__ import annotations
@@ -21,16 +22,19 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
+import openvino
 import torch
 from anomalib.deploy import CompressionType, TorchInferencer
 from sklearn.metrics import roc_auc_score
+from torch import nn
 from torchvision.transforms.v2.functional import resize
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anomalib_hgad import Hgad, MultiClass
+from anomalib_hgad.common.encoder import PyramidEncoder
 from anomalib_hgad.data.batch import ClassImageItem
-from anomalib_hgad.deploy.export import CLASS_TENSOR
+from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32, OPSET
 from tests.benchmarks.measure import environment, median_seconds
 from tests.helpers.exports import Outputs, Predict, from_onnx, from_openvino
 
@@ -121,33 +125,67 @@ def figures(of_format: Scores, reference: Scores, items: Sequence[ClassImageItem
 
 
 def run(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Export, load, score and time all formats."""
-    module = Hgad.load_from_checkpoint(arguments.ckpt_path).eval().cpu()
+    """Export, load, score and time all formats of all checkpoints, and the first one's backbone by itself."""
+    modules = [Hgad.load_from_checkpoint(path).eval().cpu() for path in arguments.ckpt_path]
     datamodule = MultiClass(root=arguments.data, eval_batch_size=1, num_workers=0)
     datamodule.setup()
     items = [datamodule.test_data[index] for index in range(len(datamodule.test_data))]
     images = [item.image.unsqueeze(0).numpy() for item in items]
     results: dict[str, dict[str, float]] = {}
+    predictors: dict[str, Predict] = {}
     with TemporaryDirectory() as folder:
-        predictors, reference = {}, None
-        for name, (files, load) in exported(module, datamodule, Path(folder)).items():
-            start = time.perf_counter()
-            predictors[name] = load()
-            results[name] = {"load, s": time.perf_counter() - start}
-            if files:
-                results[name]["size, MB"] = sum(file.stat().st_size for file in files if file.exists()) / 1e6
-            scores = score(predictors[name], images)
-            if reference is None:
-                reference = scores._replace(classes=_classes(module, images))
-            results[name] |= figures(scores, reference, items)
-            print(name, results[name], flush=True)
+        for number, module in enumerate(modules):
+            reference = None
+            prefix = f"{module.model.image_size[0]} px: " if number else ""
+            formats = exported(module, datamodule, Path(folder) / str(number))
+            for name, (files, load) in ((prefix + name, of_format) for name, of_format in formats.items()):
+                start = time.perf_counter()
+                predictors[name] = load()
+                results[name] = {"load, s": time.perf_counter() - start}
+                if files:
+                    results[name]["size, MB"] = sum(file.stat().st_size for file in files if file.exists()) / 1e6
+                scores = score(predictors[name], images)
+                if reference is None:
+                    reference = scores._replace(classes=_classes(module, images))
+                results[name] |= figures(scores, reference, items)
+                print(name, results[name], flush=True)
+        size = modules[0].model.image_size
+        predictors["backbone alone, OpenVINO FP32"] = backbone(modules[0], Path(folder))
         for batch in BATCHES:
-            stack = np.random.default_rng(0).random((batch, 3, *module.model.image_size), dtype=np.float32)
+            stack = np.random.default_rng(0).random((batch, 3, *size), dtype=np.float32)
             calls = {name: lambda predict=predict, stack=stack: predict(stack) for name, predict in predictors.items()}
             for name, seconds in median_seconds(**calls).items():
-                results[name][f"latency, batch {batch}, ms"] = 1000 * seconds
-                results[name][f"images/s, batch {batch}"] = batch / seconds
+                row = results.setdefault(name, {})
+                row[f"latency, batch {batch}, ms"] = 1000 * seconds
+                row[f"images/s, batch {batch}"] = batch / seconds
     return results
+
+
+def backbone(module: Hgad, folder: Path) -> Predict:
+    """The backbone in OpenVINO, for images of the model's size."""
+    file = folder / "backbone.onnx"
+    torch.onnx.export(
+        Levels(module.model.encoder).eval(),
+        (torch.rand(2, 3, *module.model.image_size),),
+        file,
+        dynamo=True,
+        opset_version=OPSET,
+        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+        verbose=False,
+    )
+    model = openvino.compile_model(openvino.Core().read_model(file), "CPU", IN_FLOAT32)
+    return lambda images: {str(index): value.copy() for index, value in enumerate(model(images).values())}
+
+
+class Levels(nn.Module):
+    """An encoder, whose levels are a tuple."""
+
+    def __init__(self, encoder: PyramidEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.encoder(images))
 
 
 def _classes(module: Hgad, images: list[np.ndarray]) -> np.ndarray:
@@ -168,7 +206,7 @@ def table(results: dict[str, dict[str, float]]) -> str:
 def main(command: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ckpt_path", type=Path, required=True, help="checkpoint")
+    parser.add_argument("--ckpt_path", type=Path, required=True, nargs="+", help="checkpoints of Hgad")
     parser.add_argument("--data", type=Path, required=True, help="folder whose subfolders are classes in MVTec layout")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     arguments = parser.parse_args(command)

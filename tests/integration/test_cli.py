@@ -39,6 +39,7 @@ LIGHT_FLAGS_BY_CONFIG = {
     "cifar10": model_flags(LIGHT_VIT),
     # Of as many blocks as the config's, which takes means of some of them.
     "hgad_dinov2": model_flags({name: value for name, value in LIGHT_VIT.items() if name != "levels"}),
+    "hgad_edge": model_flags(LIGHT | {"flow_arguments": {}}),
     "hgad_fast": model_flags(LIGHT | {"flow_arguments": {}}),
     "hgad_fastflow_mvtec_ad": model_flags(LIGHT | {"flow_arguments": LIGHT_FLOW_ARGUMENTS["fastflow"]}),
 }

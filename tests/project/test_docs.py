@@ -58,7 +58,10 @@ EPOCH = [
 SMALL = ["--image_size=64", "--coupling_blocks=2", "--epochs=1"]
 BENCHMARKS = {
     "tests/benchmarks/run.py": (benchmarks.main, ["--only=roofline"]),
-    "tests/benchmarks/added_products.py": (added_products.main, ["--counts", "3", "0", "--draws=1", "--epochs=1", SMALL[0]]),
+    "tests/benchmarks/added_products.py": (
+        added_products.main,
+        ["--counts", "3", "0", "--draws=1", "--epochs=1", SMALL[0]],
+    ),
     "tests/benchmarks/convergence.py": (convergence.main, ["--variants=quarter", "--seeds=0", *SMALL[:2]]),
     "tests/benchmarks/defaults.py": (defaults.main, ["--settings=default", SMALL[0]]),
     "tests/benchmarks/deployment.py": (deployment.main, []),

@@ -525,6 +525,21 @@ def test_defect_of_a_quarter_of_an_image_leaves_its_class() -> None:
     assert (together.argmax(axis=1) != 0).all()
 
 
+@pytest.mark.parametrize(("rank", "found"), [(1, True), (5, True), (6, False)])
+def test_class_is_found_among_the_five_first_by_the_shared_covariance(rank: int, found: bool) -> None:
+    """Its own densities decide, whatever its rank among them."""
+    closed = ClosedForm(7)
+    features = closed.draw(torch.full((3,), 6))
+    order = [0, 1, 2, 3, 4, 5]
+    order.insert(rank - 1, 6)
+    logits = torch.zeros(3, 7).double()
+    logits[:, order] = torch.arange(7, 0, -1).double()
+    readings = [reading._replace(class_logits=logits) for reading in closed.model.read(features)]
+    posterior = closed.model.class_posterior(readings)
+    assert (posterior.argmax(dim=-1) == 6).tolist() == [found] * 3
+    assert ((posterior[:, 6] == 0) == (not found)).all()
+
+
 def test_classes_beyond_the_candidates_have_no_probability() -> None:
     closed = ClosedForm(CANDIDATE_CLASSES + 2)
     posterior = closed.model.class_posterior(closed.model.read(closed.features))
