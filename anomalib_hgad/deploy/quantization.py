@@ -4,9 +4,9 @@
 """INT8 forms of an exported graph, made with NNCF.
 
 Weights are most of a file, and those of backbone and flows are stored in 8 bits. To compute in 8 bits is another thing:
-that the backbone's convolutions and products do alone, where nearly all the work is, and not the first, which sees the
-image. What follows them measures small differences of the features: with flows, mixture or smoothing in 8 bits, images
-could hardly be told apart.
+that the backbone's convolutions and products do alone, where nearly all the work is, and not the first of them. What
+follows them measures small differences of the features: with flows, mixture or smoothing in 8 bits, images could hardly
+be told apart.
 
 The rounding of the activations raises the scores of a class's images by about the same amount each, which differs from
 class to class, and so it does with their novelty. It is measured on the training images and taken off, or else one
@@ -44,8 +44,9 @@ QUANTISED = {"Convolution", "GroupConvolution", "MatMul"}
 COMPUTED_IN_BYTES = ("model.encoder",)
 """Modules that a calibrated form computes in 8 bits."""
 
-IMAGE_CHANNELS = 3
-"""Channels of the weights of a convolution that sees the image."""
+FLOAT_DEPTH = 0.4
+"""Share of the depth of these modules, from the image on, that stays in floating point: rounding there is carried on by
+all that follows. Depth is counted in products with weights."""
 
 LARGE_CONSTANT = 1024
 """Elements from which on a constant that is added, a block's part of the positions, is stored in 8 bits."""
@@ -78,7 +79,7 @@ def compress(
     if compression_type == CompressionType.INT8:
         scope = _all_but(_products(graph, modules), graph)
         return _with_small_biases(nncf.compress_weights(graph, ignored_scope=scope))
-    scope = _all_but([node for node in _products(graph, COMPUTED_IN_BYTES) if not _sees_image(node)], graph)
+    scope = _all_but(_deep(graph, _products(graph, COMPUTED_IN_BYTES)), graph)
     before = graph.clone()
     datamodule.setup("fit")
     size = _input_size(graph)
@@ -115,9 +116,16 @@ def _weights(node: Node) -> list[Node]:
     return [source for source in sources if source.get_type_name() == "Constant"]
 
 
-def _sees_image(node: Node) -> bool:
-    shape = _weights(node)[0].get_output_shape(0)
-    return node.get_type_name() == "Convolution" and shape[1] == IMAGE_CHANNELS
+def _deep(graph: Model, products: Sequence[Node]) -> list[Node]:
+    """The products but those of the first :data:`FLOAT_DEPTH` of the way from the image."""
+    counted = {node.get_friendly_name() for node in products}
+    depths: dict[str, int] = {}
+    for node in graph.get_ordered_ops():
+        sources = (entry.get_source_output().get_node().get_friendly_name() for entry in node.inputs())
+        name = node.get_friendly_name()
+        depths[name] = max((depths[source] for source in sources), default=0) + (name in counted)
+    deepest = max((depths[name] for name in counted), default=0)
+    return [node for node in products if depths[node.get_friendly_name()] > FLOAT_DEPTH * deepest]
 
 
 def _all_but(nodes: Sequence[Node], graph: Model) -> nncf.IgnoredScope:
