@@ -16,7 +16,7 @@ import pytest
 from anomalib.data import MVTecAD
 
 from anomalib_hgad import MultiClass, cli
-from anomalib_hgad.data.batch import UNKNOWN
+from anomalib_hgad.data.reserved_names import UNKNOWN
 from anomalib_hgad.evaluation.predictions import write_predictions
 from anomalib_hgad.evaluation.results import Results, write_results
 from anomalib_hgad.models.hgad.criterion import StateFigures
