@@ -55,9 +55,9 @@ def watch(
         OSError: If folder or model are missing, or output or pictures cannot be written.
         ValueError: If a setting is wrong, or if model and output are not what is expected.
     """
-    check_range("{} >= 0", settle=settle, give_up_after=give_up_after)
+    check_range("0 <= {} < inf", settle=settle, give_up_after=give_up_after)
     if in_flight is not None:
-        check_range("{} >= 1", in_flight=in_flight)
+        check_range("1 <= {} < inf", in_flight=in_flight)
     root = _watched(folder)
     choice = PictureChoice(pictures, root, (pictures_folder or output.with_name(f"{output.stem}_pictures")).resolve())
     if pictures != "none":

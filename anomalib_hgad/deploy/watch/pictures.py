@@ -69,6 +69,6 @@ def heat_colours(anomaly_map: np.ndarray) -> np.ndarray:
     values = anomaly_map.astype(np.float32)
     low, high = values.min(), values.max()
     if low < 0 or high > 1:
-        values = (values - low) / (high - low)
+        values = (values - low) / max(high - low, np.finfo(np.float32).tiny)
     bands = 1.5 - np.abs(4 * values[..., None] - np.array([3, 2, 1], dtype=np.float32))
     return (255 * bands.clip(0, 1)).astype(np.uint8)
