@@ -39,6 +39,7 @@ from tests.benchmarks import (
     transfer,
 )
 from tests.benchmarks import run as benchmarks
+from tests.benchmarks import watch as watch_benchmark
 from tests.helpers import trees
 from tests.helpers.benchmark_runs import keep_runs_in_this_process
 from tests.helpers.commands import LIGHT_FLAGS
@@ -66,6 +67,7 @@ BENCHMARKS = {
     "tests/benchmarks/gpu.py": (gpu.main, ["--cut", "--only", "scores"]),
     "tests/benchmarks/known_defects.py": (known_defects.main, ["--train=4", "--per_kind=2", "--draws=1", SMALL[0]]),
     "tests/benchmarks/scores.py": (scores.main, ["--seeds=0", *SMALL]),
+    "tests/benchmarks/watch.py": (watch_benchmark.main, []),
     "tests/benchmarks/transfer.py": (transfer.main, ["--settings=default", "--seeds=0", *SMALL]),
 }
 
@@ -124,6 +126,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     monkeypatch.setattr(pseudo_labels, "PyramidEncoder", partial(pseudo_labels.PyramidEncoder, pre_trained=False))
     monkeypatch.setattr(demo, "write_demo_dataset", partial(demo.write_demo_dataset, train=4, good=2, per_kind=1))
     monkeypatch.setattr(measure, "REPEATS", 1)
+    monkeypatch.setattr(watch_benchmark, "REPEATS", 1)
     monkeypatch.setattr(deployment, "COMPRESSIONS", {"OpenVINO FP32": None})
     monkeypatch.chdir(tmp_path)
     return tmp_path
