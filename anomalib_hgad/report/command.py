@@ -5,6 +5,7 @@
 
 # No `from __future__ import annotations`: jsonargparse reads the types of the arguments.
 
+import os
 from pathlib import Path
 
 from rich.console import Console
@@ -32,6 +33,9 @@ def report(run: Path, compare: Path | None = None, output: Path | None = None) -
         FileNotFoundError: If a file of the run or a tested image is missing.
         ValueError: If the run is not of Hgad, or if its test had no ground truth.
     """
+    # OpenMP's threads wait for one another at full load otherwise, which on a machine that has other work takes most of
+    # the processor's time; PyTorch looks for it when it is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # What takes seconds to be imported, PyTorch and anomalib, a help text need not wait for.
     from anomalib_hgad.report.page import render  # noqa: PLC0415
     from anomalib_hgad.report.run_files import read_run  # noqa: PLC0415

@@ -28,6 +28,7 @@ from anomalib_hgad.demo import distill
 from anomalib_hgad.models.hgad.flows import FAMILIES
 from tests.benchmarks import (
     added_products,
+    cold_start,
     convergence,
     defaults,
     deployment,
@@ -60,6 +61,7 @@ SMALL = ["--image_size=64", "--coupling_blocks=2", "--epochs=1"]
 BENCHMARKS = {
     "tests/benchmarks/run.py": (benchmarks.main, ["--only=roofline"]),
     "tests/benchmarks/added_products.py": (added_products.main, ["--counts=3", "--draws=1", SMALL[0]]),
+    "tests/benchmarks/cold_start.py": (cold_start.main, []),
     "tests/benchmarks/convergence.py": (convergence.main, ["--variants=quarter", "--seeds=0", *SMALL[:2]]),
     "tests/benchmarks/defaults.py": (defaults.main, ["--settings=default", SMALL[0]]),
     "tests/benchmarks/deployment.py": (deployment.main, []),
@@ -126,6 +128,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     monkeypatch.setattr(pseudo_labels, "PyramidEncoder", partial(pseudo_labels.PyramidEncoder, pre_trained=False))
     monkeypatch.setattr(demo, "write_demo_dataset", partial(demo.write_demo_dataset, train=4, good=2, per_kind=1))
     monkeypatch.setattr(measure, "REPEATS", 1)
+    monkeypatch.setattr(cold_start, "REPEATS", 1)
     monkeypatch.setattr(watch_benchmark, "REPEATS", 1)
     monkeypatch.setattr(deployment, "COMPRESSIONS", {"OpenVINO FP32": None})
     monkeypatch.chdir(tmp_path)
