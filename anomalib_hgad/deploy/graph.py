@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
+import numpy as np
 import openvino
 
 IN_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -17,6 +20,8 @@ exported OpenVINO files do, ONNX files cannot."""
 
 OURS = '"anomalib_hgad.'
 """What the name of the model begins with in the description of a file of this package."""
+
+_FIRST = Lock()
 
 
 def read_graph(path: Path) -> tuple[openvino.Model, dict[str, Any]]:
@@ -47,6 +52,37 @@ def read_graph(path: Path) -> tuple[openvino.Model, dict[str, Any]]:
     tensors = (description.get(f"{name}_tensor") for name in ("novelty", "class"))
     graph.add_outputs([tensor for tensor in tensors if tensor is not None])
     return graph, description
+
+
+def compile_graph(graph: openvino.Model, device: str, settings: dict[str, Any], image_size: Sequence[int]) -> Any:  # noqa: ANN401 - OpenVINO has no types
+    """Compile a graph, and score a black image: a fault of it shows before the first image, which need not wait then.
+
+    What OpenVINO's binding sets up at the first inference (static variables of C++) must not be set up by two threads:
+    one would wait for the other, which waits for Python's lock, which the first one holds.
+
+    Args:
+        graph: The graph.
+        device: Device of OpenVINO.
+        settings: Settings of OpenVINO.
+        image_size: Height and width of the image, where the graph takes any.
+
+    Returns:
+        The compiled model.
+
+    Raises:
+        RuntimeError: If OpenVINO cannot compile it, or cannot infer.
+    """
+    model = openvino.compile_model(graph, device, settings)
+    sizes = zip(model.input(0).partial_shape, (1, 3, *image_size), strict=True)
+    image = np.zeros([free if size.is_dynamic else size.get_length() for size, free in sizes], dtype=np.float32)
+    with _FIRST:
+        infer(model.create_infer_request(), image)
+    return model
+
+
+def infer(request: openvino.InferRequest, image: np.ndarray) -> Any:  # noqa: ANN401 - OpenVINO's own dictionary
+    """Outputs of a request by name, in its own memory: what is kept has to be copied."""
+    return request.infer({0: image}, share_inputs=True, share_outputs=True)
 
 
 def _description(path: Path, graph: openvino.Model) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from anomalib_hgad.data.images import check_finite
 from anomalib_hgad.data.reading import check_depth, read_pixels
 from anomalib_hgad.data.reserved_names import UNKNOWN
 from anomalib_hgad.deploy.arrays import as_input
-from anomalib_hgad.deploy.graph import IN_FLOAT32, read_graph
+from anomalib_hgad.deploy.graph import IN_FLOAT32, compile_graph, read_graph
 
 
 class ClassOpenVINOInferencer(OpenVINOInferencer):
@@ -66,7 +66,7 @@ class ClassOpenVINOInferencer(OpenVINOInferencer):
             msg = f"{path} does not say that it is an exported model of anomalib_hgad.Hgad. For others, take "
             msg += "anomalib's OpenVINOInferencer."
             raise ValueError(msg)
-        model = openvino.compile_model(graph, self.device, self.config)
+        model = compile_graph(graph, self.device, self.config, self.description["image_size"])
         return model.input(0), model.output(0), model
 
     def predict(self, image: str | Path | np.ndarray | Image.Image | torch.Tensor) -> NumpyClassImageBatch:

@@ -19,7 +19,7 @@ import openvino
 
 from anomalib_hgad.data.reserved_names import UNKNOWN
 from anomalib_hgad.deploy.arrays import as_input
-from anomalib_hgad.deploy.graph import IN_FLOAT32, read_graph
+from anomalib_hgad.deploy.graph import IN_FLOAT32, compile_graph, infer, read_graph
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,7 @@ class Scorer:
             settings: dict[str, Any] = IN_FLOAT32 | {"PERFORMANCE_HINT": "THROUGHPUT"}
             if in_flight is not None:
                 settings["PERFORMANCE_HINT_NUM_REQUESTS"] = in_flight
-            self.model = openvino.compile_model(graph, device, settings)
-            self._try_out()
+            self.model = compile_graph(graph, device, settings, self._description.get("image_size", (256, 256)))
         except RuntimeError as error:
             msg = f"{path} cannot be used by OpenVINO on the device {device}: {str(error).strip().splitlines()[-1]}"
             raise ValueError(msg) from error
@@ -82,19 +81,6 @@ class Scorer:
             self._requests.put(self.model.create_infer_request())
         threshold = self._description.get("image_threshold", math.nan)
         self.has_threshold = "pred_label" in self._outputs and threshold is not None
-
-    def _try_out(self) -> None:
-        """Score a black image: a fault of the model shows before the first image, which need not wait for it then.
-
-        What OpenVINO's binding sets up at the first inference (static variables of C++) must not be set up by two
-        threads: one would wait for the other, which waits for Python's lock, which the first one holds.
-        """
-        height, width = self._description.get("image_size", (256, 256))
-        sizes = zip(self.model.input(0).partial_shape, (1, 3, height, width), strict=True)
-        image = np.zeros([free if size.is_dynamic else size.get_length() for size, free in sizes], dtype=np.float32)
-        found = _infer(self.model.create_infer_request(), image)
-        for name in self._outputs:
-            found[name]
 
     def score(self, pixels: np.ndarray, with_map: bool) -> Scored:
         """Score an image; threads wait for a request that is free.
@@ -115,7 +101,7 @@ class Scorer:
             msg = f"the model takes images of shape {shape} alone, got {list(image.shape)}; export it without a size"
             raise ValueError(msg)
         with self._request() as request:
-            found = _infer(request, image)
+            found = infer(request, image)
             values = {name: found[name].item() for name in ("pred_score", "pred_label") if name in self._outputs}
             values |= self._class_and_novelty(found)
             anomaly_map, mask = (
@@ -148,11 +134,6 @@ class Scorer:
             yield request
         finally:
             self._requests.put(request)
-
-
-def _infer(request: openvino.InferRequest, image: np.ndarray) -> Any:  # noqa: ANN401 - OpenVINO's own dictionary
-    """Outputs by name, in the request's own memory: what is kept has to be copied."""
-    return request.infer({0: image}, share_inputs=True, share_outputs=True)
 
 
 def identity(path: Path) -> str:
