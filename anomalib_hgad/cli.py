@@ -1,24 +1,46 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The command ``anomalib-hgad``."""
+"""The command ``anomalib-hgad``.
+
+Of the subcommands only the one that is called is imported: PyTorch and anomalib take many seconds, and neither a line
+nor a help text needs them.
+"""
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser
 
 from anomalib_hgad.compatibility import explain_missing_names
 
-with explain_missing_names():
-    from anomalib_hgad.benchmark.command import benchmark
-    from anomalib_hgad.products.command import add_product, list_products, remove_product
-    from anomalib_hgad.products.defects import name_defects
-    from anomalib_hgad.report.command import report
-    from anomalib_hgad.report.monitor.command import monitor
+COMMANDS = {
+    "report": "report.command",
+    "benchmark": "benchmark.command",
+    "watch": "deploy.watch.command",
+    "monitor": "report.monitor.command",
+    "add-product": "products.command",
+    "remove-product": "products.command",
+    "list-products": "products.command",
+    "name-defects": "products.defects",
+}
+"""Subcommands, and the modules of the functions of these names."""
+
+BY_HAND: dict[str, dict[str, dict[str, Any]]] = {
+    "watch": {
+        "folder": {"type": Path, "help": "the folder; its subfolders are watched too"},
+        "--once": {"action": "store_true", "help": "stop when all images that are there have been scored"},
+    },
+    # jsonargparse takes a list as one argument.
+    "monitor": {"predictions": {"nargs": "+", "type": Path, "help": "tables, or folders that hold one each"}},
+}
+"""Arguments that are given without a name or without a value, where jsonargparse would not have it so."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,31 +52,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 if all went well.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
     parser = ArgumentParser(
-        prog="anomalib-hgad", description="Reports, benchmarks and products of models of many classes."
+        prog="anomalib-hgad", description="Reports, benchmarks, lines and products of models of many classes."
     )
     commands = parser.add_subcommands()
-    functions, names = {}, {}
-    for function in (report, benchmark, monitor, add_product, remove_product, list_products, name_defects):
-        command = function.__name__.replace("_", "-")
-        of_command = ArgumentParser(description=function.__doc__)
-        of_command.add_argument("--config", action=ActionConfigFile, help="YAML file with the arguments")
-        functions[command] = function
-        names[command] = of_command.add_function_arguments(
-            function, as_positional=function is report, skip={"predictions"}
-        )
-        if function is monitor:  # jsonargparse takes a list as one argument
-            of_command.add_argument("predictions", nargs="+", type=Path, help="tables, or folders that hold one each")
-            names[command].append("predictions")
-        commands.add_subcommand(command, of_command)  # type: ignore[no-untyped-call]
-    settings = parser.instantiate_classes(parser.parse_args(arguments))
+    function: Any = None
+    names: list[str] = []
+    for command, home in COMMANDS.items():
+        of_command = ArgumentParser()
+        if given[:1] == [command]:
+            with explain_missing_names():
+                module = import_module(f"anomalib_hgad.{home}")
+            function = getattr(module, _function_name(command))
+            names = _add_arguments(of_command, command, function)
+        commands.add_subcommand(command, of_command, help=_summary(command))  # type: ignore[no-untyped-call]
+    settings = parser.instantiate_classes(parser.parse_args(given))
     chosen = settings[settings.subcommand]
-    values = {name: chosen[name] for name in names[settings.subcommand]}
     try:
-        failures = functions[settings.subcommand](**values)
+        failures = function(**{name: chosen[name] for name in names})
     except (ValueError, OSError) as error:
         parser.error(str(error))
     return 1 if settings.subcommand == "benchmark" and failures else 0
+
+
+def _add_arguments(parser: ArgumentParser, command: str, function: Any) -> list[str]:  # noqa: ANN401 - as jsonargparse
+    """Let a parser take the arguments of a function; give their names."""
+    by_hand = {name.removeprefix("--"): name for name in BY_HAND.get(command, {})}
+    parser.description = (function.__doc__ or "").partition("\n    Args:")[0]
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with the arguments")
+    names = parser.add_function_arguments(function, as_positional=command == "report", skip=set(by_hand))
+    for name in by_hand.values():
+        parser.add_argument(name, **BY_HAND[command][name])
+    return [*names, *by_hand]
+
+
+def _function_name(command: str) -> str:
+    return command.replace("-", "_")
+
+
+def _summary(command: str) -> str:
+    """First line of what a function says of itself, from its source."""
+    source = Path(__file__).parent.joinpath(*COMMANDS[command].split(".")).with_suffix(".py")
+    functions = (
+        node for node in ast.parse(source.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)
+    )
+    text = next(ast.get_docstring(node) for node in functions if node.name == _function_name(command))
+    return (text or "").partition("\n")[0]
 
 
 if __name__ == "__main__":

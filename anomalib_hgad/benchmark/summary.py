@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from anomalib_hgad.common.files import write_json, write_text
-from anomalib_hgad.data.batch import MEAN, POOLED
+from anomalib_hgad.data.reserved_names import MEAN, POOLED
 
 METRICS = {
     "image_AUROC": "image AUROC",

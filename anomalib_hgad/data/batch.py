@@ -23,18 +23,6 @@ from anomalib.data import ImageBatch, ImageItem, NumpyImageBatch, NumpyImageItem
 NO_CLASS = -1
 """``class_index`` of an image of something else than the product classes of its data; for evaluation alone."""
 
-UNKNOWN = "unknown"
-"""``pred_class_name`` of an image of none of the classes that the model knows."""
-
-OTHER = "other"
-"""``defect_kind`` of an image that is unlike all known defects of its class; no kind may be called so."""
-
-MEAN = "mean"
-"""Name of the row of the results that has the mean over the classes; no class may be called so."""
-
-POOLED = "pooled"
-"""Name of the row that has all images, whatever their class; no class may be called so."""
-
 
 ArrayT = TypeVar("ArrayT", torch.Tensor, np.ndarray)
 NameT = TypeVar("NameT", str, list[str])

@@ -21,8 +21,8 @@ from anomalib.utils.path import generate_output_filename
 from PIL import Image
 
 from anomalib_hgad.data.folders import category_folder, check_permission, listed, mask_files, mask_names, named_folders
-from anomalib_hgad.data.images import UNREADABLE, check_depth
 from anomalib_hgad.data.masks import read_masks
+from anomalib_hgad.data.reading import UNREADABLE, check_depth
 
 logger = logging.getLogger(__name__)
 

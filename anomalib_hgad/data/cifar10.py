@@ -26,7 +26,7 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_hgad.common.files import atomic_folder
 from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch, ClassImageItem
-from anomalib_hgad.data.images import naming_errors
+from anomalib_hgad.data.reading import naming_errors
 from anomalib_hgad.data.splits import check_splits
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

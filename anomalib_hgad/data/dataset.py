@@ -26,8 +26,8 @@ from torchvision.tv_tensors import Mask
 
 from anomalib_hgad.data.batch import ClassImageBatch, ClassImageItem
 from anomalib_hgad.data.folders import listed, mask_names
-from anomalib_hgad.data.images import UNREADABLE
 from anomalib_hgad.data.masks import joined, read_masks
+from anomalib_hgad.data.reading import UNREADABLE
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from anomalib.data import AnomalibDataModule, AnomalibDataset
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from anomalib_hgad.data.letters import composed
+from anomalib_hgad.data.reading import IMAGE_SUFFIXES
 
 LISTED_FILES = 5
 
@@ -39,7 +39,7 @@ def mask_files(mask_path: object) -> list[Path]:
 def image_files(folder: Path) -> list[Path]:
     """Get all image files below a folder that are not hidden, sorted; none if it is missing."""
     files = (Path(parent, name) for parent, names in _visible(folder) for name in names)
-    return sorted(file for file in files if file.suffix.lower() in IMG_EXTENSIONS and file.is_file())
+    return sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
 
 
 def is_hidden(file: Path, folders: Sequence[Path]) -> bool:

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -16,23 +15,7 @@ from anomalib.data.utils import read_image
 from PIL import Image
 
 from anomalib_hgad.data.folders import common_folder, is_hidden, listed
-
-UNREADABLE = (OSError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises for files that are no image, broken, or far too large; a SyntaxError for a broken png."""
-
-
-def check_depth(image: Image.Image) -> None:
-    """Refuse grey values of more than 8 bits: Pillow cuts them off at 255, and most images would be white.
-
-    Args:
-        image: Opened image.
-
-    Raises:
-        OSError: If it has such values.
-    """
-    if image.mode == "F" or image.mode.startswith("I"):
-        msg = "its grey values have more than 8 bits and would be cut off at 255; convert it to 8 bits"
-        raise OSError(msg)
+from anomalib_hgad.data.reading import check_depth, naming_errors
 
 
 def check_finite(images: torch.Tensor, paths: Sequence[str] | None) -> None:
@@ -52,23 +35,6 @@ def check_finite(images: torch.Tensor, paths: Sequence[str] | None) -> None:
         msg = f"Expected images of finite numbers, got NaN or infinity in {which}. Correct the dataset or the "
         msg += "augmentation that makes them."
         raise ValueError(msg)
-
-
-@contextmanager
-def naming_errors(path: str | Path) -> Iterator[None]:
-    """Let errors of reading a file name it.
-
-    Args:
-        path: The file.
-
-    Raises:
-        OSError: If it cannot be read.
-    """
-    try:
-        yield
-    except UNREADABLE as error:
-        msg = f"Image {path} cannot be read: {error}. Replace the file or leave it out."
-        raise (FileNotFoundError if isinstance(error, FileNotFoundError) else OSError)(msg) from error
 
 
 def read_checked(path: str | Path) -> torch.Tensor:

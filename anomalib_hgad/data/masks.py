@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from anomalib_hgad.data.images import naming_errors
+from anomalib_hgad.data.reading import naming_errors
 
 LOSSY = {"JPEG", "MPO", "WEBP"}
 """Formats whose compression changes black pixels."""

@@ -29,7 +29,7 @@ from anomalib_hgad.common.backbones import available_layers, image_statistics
 from anomalib_hgad.common.checks import check_choice
 from anomalib_hgad.common.encoder import PyramidEncoder
 from anomalib_hgad.data.folders import image_files
-from anomalib_hgad.data.images import naming_errors
+from anomalib_hgad.data.reading import naming_errors
 
 Labels = Literal["given", "cluster", "references"]
 """Where classes come from: the data's own names, clusters of its images, or reference images."""

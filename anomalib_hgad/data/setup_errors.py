@@ -11,7 +11,6 @@ from importlib import import_module
 from pathlib import Path
 
 from anomalib.data import AnomalibDataModule, BTech
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from anomalib_hgad.data.class_folder import ClassFolder
 from anomalib_hgad.data.folders import (
@@ -25,6 +24,7 @@ from anomalib_hgad.data.folders import (
 )
 from anomalib_hgad.data.layouts import GOOD, is_good, is_like_good
 from anomalib_hgad.data.letters import has_control_characters
+from anomalib_hgad.data.reading import IMAGE_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +100,8 @@ def _stray(folder: Path, read: Collection[Path] = ()) -> str | None:
 def _unread(folder: Path, datamodule: AnomalibDataModule) -> str | None:
     """Which images the dataset of a datamodule does not read for the ending of their names."""
     module = import_module(type(datamodule).__module__.replace(".datamodules.", ".datasets."))
-    endings = vars(module).get("IMG_EXTENSIONS", IMG_EXTENSIONS)
-    if endings == IMG_EXTENSIONS or not (
+    endings = vars(module).get("IMG_EXTENSIONS", IMAGE_SUFFIXES)
+    if endings == IMAGE_SUFFIXES or not (
         unread := [file for file in image_files(folder) if file.suffix not in endings]
     ):
         return None
@@ -142,7 +142,7 @@ def _fault_of_class(folder: Path, datamodule: AnomalibDataModule) -> str | None:
 
 def _hidden(folder: Path) -> str | None:
     """Which images are hidden; anomalib takes most of them in, and finds no mask of theirs."""
-    images = [path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS]
+    images = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
     if not (hidden := [path for path in images if is_hidden(path, [folder])]):
         return None
     return (

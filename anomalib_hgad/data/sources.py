@@ -23,10 +23,10 @@ from anomalib.data.datamodules.base import AnomalibVideoDataModule
 from anomalib.data.utils import ValSplitMode
 
 from anomalib_hgad.common.checks import check_folder_names
-from anomalib_hgad.data.batch import MEAN, POOLED, UNKNOWN
 from anomalib_hgad.data.folders import listed, subfolders
 from anomalib_hgad.data.layouts import FolderNames, check_named_folders, class_folder
 from anomalib_hgad.data.letters import composed
+from anomalib_hgad.data.reserved_names import MEAN, POOLED, UNKNOWN
 
 # Where a dataset has its categories, if not in its root.
 DEEPER_FOLDERS = {"Visa": ["visa_pytorch"], "RealIAD": ["realiad_256", "realiad_512", "realiad_1024"]}

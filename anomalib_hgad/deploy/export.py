@@ -36,10 +36,6 @@ OPSET = 18
 CALIBRATED = (CompressionType.INT8_PTQ, CompressionType.INT8_ACQ)
 """Forms that need images."""
 
-IN_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
-"""Setting of OpenVINO without which it computes in bfloat16 on processors that can, where a graph does not forbid it:
-exported OpenVINO files do, ONNX files cannot."""
-
 DESCRIBED_PACKAGES = ("anomalib", "anomalib-hgad", "torch", "timm")
 """Packages whose versions an exported model says."""
 

@@ -8,24 +8,22 @@ anomalib's own takes the same files and gives the same scores, masks and labels.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
-import onnx
 import openvino
 import torch
 from anomalib.deploy import OpenVINOInferencer
 from PIL import Image
 
-from anomalib_hgad.data.batch import UNKNOWN, NumpyClassImageBatch
-from anomalib_hgad.data.images import check_depth, check_finite, naming_errors
-from anomalib_hgad.deploy.export import IN_FLOAT32
-
-CHANNELS = {1, 3, 4}
-"""Numbers of channels that an array may have."""
+from anomalib_hgad.data.batch import NumpyClassImageBatch
+from anomalib_hgad.data.images import check_finite
+from anomalib_hgad.data.reading import check_depth, read_pixels
+from anomalib_hgad.data.reserved_names import UNKNOWN
+from anomalib_hgad.deploy.arrays import as_input
+from anomalib_hgad.deploy.graph import IN_FLOAT32, compile_graph, read_graph
 
 
 class ClassOpenVINOInferencer(OpenVINOInferencer):
@@ -63,18 +61,12 @@ class ClassOpenVINOInferencer(OpenVINOInferencer):
         Returns:
             Input, first output, and compiled model.
         """
-        path = Path(path)
-        if path.suffix not in {".xml", ".onnx"}:
-            msg = f"Expected an exported .xml or .onnx file, got {path}."
+        graph, self.description = read_graph(Path(path))
+        if "class_tensor" not in self.description:
+            msg = f"{path} does not say that it is an exported model of anomalib_hgad.Hgad. For others, take "
+            msg += "anomalib's OpenVINOInferencer."
             raise ValueError(msg)
-        if not path.is_file():
-            msg = f"No file at {path}. Export a model with `anomalib export --model Hgad --export_type openvino`."
-            raise FileNotFoundError(msg)
-        graph = openvino.Core().read_model(path)
-        self.description = _description(path, graph)
-        tensors = [self.description["novelty_tensor"], self.description["class_tensor"]]
-        graph.add_outputs([name for name in tensors if name is not None])
-        model = openvino.compile_model(graph, self.device, self.config)
+        model = compile_graph(graph, self.device, self.config, self.description["image_size"])
         return model.input(0), model.output(0), model
 
     def predict(self, image: str | Path | np.ndarray | Image.Image | torch.Tensor) -> NumpyClassImageBatch:
@@ -126,40 +118,13 @@ class ClassOpenVINOInferencer(OpenVINOInferencer):
         Raises:
             ValueError: If it is of other numbers or of another shape.
         """
-        is_whole = image.dtype == np.uint8
-        is_known = is_whole or image.dtype == bool or np.issubdtype(image.dtype, np.floating)
-        if not (is_known and image.size and image.ndim in {2, 3, 4}):
-            raise _wrong(image)
-        images = image[None] if image.ndim == 3 else image[None, None] if image.ndim == 2 else image
-        is_first = images.shape[1] in CHANNELS and (image.ndim != 3 or images.shape[-1] not in CHANNELS)
-        if images.shape[-1] in CHANNELS and not is_first:
-            images = images.transpose(0, 3, 1, 2)
-        if images.shape[1] not in CHANNELS:
-            raise _wrong(image)
-        images = np.repeat(images, 3, axis=1) if images.shape[1] == 1 else images[:, :3]
-        made = np.array(images, dtype=np.float32, order="C")
-        if is_whole:
-            return made / np.float32(255)
-        low, high = made.min(), made.max()
-        if np.isfinite([low, high]).all() and (low < 0 or high > 1):
-            raise _wrong(image, f" from {low:.4g} to {high:.4g}")
-        return made
-
-
-def _wrong(image: np.ndarray, values: str = "") -> ValueError:
-    return ValueError(
-        "Expected uint8 from 0 to 255, truth values, or floating-point numbers from 0 to 1, of shape (height, width), "
-        "or with 1, 3 or 4 channels before or behind, or a batch of such, got "
-        f"{image.dtype} of shape {image.shape}{values}. Convert it."
-    )
+        return as_input(image)
 
 
 def _array(image: str | Path | np.ndarray | Image.Image | torch.Tensor) -> np.ndarray:
     """Pixels of an image."""
     if isinstance(image, str | Path):
-        with naming_errors(image), Image.open(image) as opened:
-            check_depth(opened)
-            return np.array(opened.convert("RGB"))
+        return read_pixels(image)
     if isinstance(image, Image.Image):
         try:
             check_depth(image)
@@ -174,20 +139,3 @@ def _array(image: str | Path | np.ndarray | Image.Image | torch.Tensor) -> np.nd
         return image
     msg = f"Expected the path of an image, a PIL image, an array or a tensor, got {type(image).__name__}."
     raise TypeError(msg)
-
-
-def _description(path: Path, graph: openvino.Model) -> dict[str, Any]:
-    if path.suffix == ".onnx":
-        entries = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
-    elif graph.has_rt_info(["model_info", "class_tensor"]):
-        entries = dict(graph.get_rt_info(["model_info"]).value)
-    else:
-        entries = {}
-    if "class_tensor" not in entries:
-        msg = f"{path} does not say that it is an exported model of anomalib_hgad.Hgad. For others, take anomalib's "
-        msg += "OpenVINOInferencer."
-        raise ValueError(msg)
-    if "novelty_tensor" not in entries:
-        msg = f"{path} was exported by an older version, and cannot tell unknown products: export the model again."
-        raise ValueError(msg)
-    return {name: json.loads(value) for name, value in entries.items()}

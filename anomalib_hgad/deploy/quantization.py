@@ -27,8 +27,9 @@ from openvino import CompiledModel, Model, Node, Output, compile_model, opset13
 from torch.utils.data import DataLoader, Subset
 from torchvision.transforms.v2.functional import resize
 
-from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32, NOVELTY_TENSOR, PIXELS_TENSOR
+from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR, PIXELS_TENSOR
 from anomalib_hgad.deploy.float32 import keep_in_float32
+from anomalib_hgad.deploy.graph import IN_FLOAT32
 from anomalib_hgad.deploy.resizing import antialias
 
 if TYPE_CHECKING:

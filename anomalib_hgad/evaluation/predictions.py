@@ -9,15 +9,15 @@ import csv
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
-import torch
-from anomalib.data import ImageBatch
+from typing import TYPE_CHECKING, Any
 
 from anomalib_hgad.common.files import write_text
-from anomalib_hgad.data.batch import UNKNOWN
+from anomalib_hgad.data.reserved_names import UNKNOWN
 from anomalib_hgad.evaluation.spreadsheets import as_number, as_truth, read_rows
+
+if TYPE_CHECKING:  # a program on a line writes such tables without PyTorch
+    import torch
+    from anomalib.data import ImageBatch
 
 PREDICTIONS_FILE = "predictions.csv"
 """What a test writes."""
@@ -69,6 +69,9 @@ class Prediction:
 
 COLUMNS = [field.name for field in fields(Prediction)]
 """Columns of the file."""
+
+WATCH_COLUMNS = ["verdict", "time", "model", "error"]
+"""Columns that ``anomalib-hgad watch`` has beside them. An image with an error has no prediction."""
 
 KINDS: dict[str, Callable[[str], bool | float | None]] = {
     "gt_label": as_truth,
@@ -126,6 +129,8 @@ def write_predictions(predictions: Iterable[Prediction], folder: Path, name: str
         folder: Folder of the run.
         name: Name of the file.
     """
+    import pandas as pd  # noqa: PLC0415 - half a second that whoever reads tables need not wait for
+
     table = pd.DataFrame(map(asdict, predictions), columns=COLUMNS, dtype=object)
     # Where lines end otherwise, a carriage return in the name of a file is written without quotes.
     write_text(folder / name, lambda file: table.to_csv(file, index=False, lineterminator="\r\n"))
@@ -153,27 +158,28 @@ def read_predictions(folder: Path) -> list[Prediction]:
 
 
 def read_table(path: Path) -> list[Prediction]:
-    """Read a table of predictions, of a test or of a prediction, also one that a spreadsheet has saved anew.
+    """Read a table of predictions, of a test, a prediction or a watch, also one that a spreadsheet has saved anew.
 
     Args:
         path: The file.
 
     Returns:
-        The rows.
+        The rows, but those of images that a watch could not read.
 
     Raises:
         OSError: If it cannot be read.
         ValueError: If it is no such table, has other columns, or cells that say nothing.
     """
     try:
-        return [_prediction(number, row) for number, row in enumerate(read_rows(path, COLUMNS, list(KINDS)), start=1)]
+        rows = read_rows(path, COLUMNS, list(KINDS), WATCH_COLUMNS)
+        return [_prediction(number, row) for number, row in enumerate(rows, start=1) if not row.get("error")]
     except (ValueError, csv.Error) as error:
         msg = f"{path} is no table of predictions: {error}"
         raise ValueError(msg) from error
 
 
 def _prediction(number: int, row: dict[str, str]) -> Prediction:
-    values: dict[str, Any] = {name: cell or None for name, cell in row.items()}
+    values: dict[str, Any] = {name: row[name] or None for name in COLUMNS}
     for name, kind in KINDS.items():
         try:
             values[name] = kind(row[name])

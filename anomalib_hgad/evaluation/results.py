@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from anomalib_hgad.common.files import write_json, write_text
-from anomalib_hgad.data.batch import MEAN, POOLED
+from anomalib_hgad.data.reserved_names import MEAN, POOLED
 
 
 @dataclass(frozen=True)

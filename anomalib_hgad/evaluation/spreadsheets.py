@@ -23,13 +23,16 @@ FALSE = frozenset({"false", "0", "falsch", "faux", "falso", "onwaar", "fałsz", 
 """Truth values, in small letters, in the languages that spreadsheets write them in."""
 
 
-def read_rows(path: Path, columns: Sequence[str], numbers: Sequence[str]) -> list[dict[str, str]]:
+def read_rows(
+    path: Path, columns: Sequence[str], numbers: Sequence[str], further: Sequence[str] = ()
+) -> list[dict[str, str]]:
     """Read the cells of a table.
 
     Args:
         path: The file.
         columns: Names of its columns, in any order.
         numbers: Those that hold numbers or truth values.
+        further: Columns that it may have beside them, all or none. Defaults to ``()``.
 
     Returns:
         The rows, without empty ones. Numbers have decimal points.
@@ -47,9 +50,10 @@ def read_rows(path: Path, columns: Sequence[str], numbers: Sequence[str]) -> lis
     text = content.decode(encoding) if encoding else content.decode("utf-8", errors="surrogateescape")
     if text.startswith("sep="):  # what tells Excel the separator
         text = text.partition("\n")[2]
-    separator = next((one for one in SEPARATORS if set(_header(text, one)) == set(columns)), ",")
+    expected = (sorted(columns), sorted([*columns, *further]))
+    separator = next((one for one in SEPARATORS if sorted(_header(text, one)) in expected), ",")
     header = _header(text, separator)
-    if sorted(header) != sorted(columns):
+    if sorted(header) not in expected:
         msg = f"expected the columns {', '.join(columns)}, got {', '.join(map(ascii, header)) or 'none'}."
         raise ValueError(msg)
     rows = [dict(zip(header, cells, strict=True)) for cells in _body(text, separator, len(header))]

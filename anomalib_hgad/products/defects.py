@@ -8,8 +8,8 @@
 from pathlib import Path
 from typing import Any
 
-from anomalib_hgad.data.batch import OTHER
 from anomalib_hgad.data.folders import check_permission, image_files, subfolders
+from anomalib_hgad.data.reserved_names import OTHER
 from anomalib_hgad.models.hgad.products import write_checkpoint
 from anomalib_hgad.products.command import CONSOLE, load
 

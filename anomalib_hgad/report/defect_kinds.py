@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from anomalib_hgad.data.batch import OTHER
+from anomalib_hgad.data.reserved_names import OTHER
 from anomalib_hgad.report.run_files import RunFiles
 
 

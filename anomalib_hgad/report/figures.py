@@ -21,7 +21,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from anomalib_hgad.data.batch import UNKNOWN
+from anomalib_hgad.data.reserved_names import UNKNOWN
 from anomalib_hgad.evaluation.predictions import Prediction
 from anomalib_hgad.models.hgad.criterion import StateFigures, kept_state
 

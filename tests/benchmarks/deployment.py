@@ -34,7 +34,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.common.encoder import PyramidEncoder
 from anomalib_hgad.data.batch import ClassImageItem
-from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32, OPSET
+from anomalib_hgad.deploy.export import CLASS_TENSOR, OPSET
+from anomalib_hgad.deploy.graph import IN_FLOAT32
 from tests.benchmarks.measure import environment, median_seconds
 from tests.helpers.exports import Outputs, Predict, from_onnx, from_openvino
 

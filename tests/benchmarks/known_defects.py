@@ -23,7 +23,7 @@ import numpy as np
 
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.common.files import write_json
-from anomalib_hgad.data.batch import OTHER
+from anomalib_hgad.data.reserved_names import OTHER
 from anomalib_hgad.demo.images import write_demo_dataset
 from anomalib_hgad.models.hgad.defect_kinds import KnownDefects
 from anomalib_hgad.products.defects import known_images

@@ -16,7 +16,8 @@ import onnxruntime
 import openvino
 import pytest
 
-from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32, NOVELTY_TENSOR, DescribedExport
+from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR, DescribedExport
+from anomalib_hgad.deploy.graph import IN_FLOAT32
 
 MARK = "DisablePrecisionConversion"
 """OpenVINO's attribute of a node that is computed in its own precision."""

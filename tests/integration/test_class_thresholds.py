@@ -20,7 +20,7 @@ from PIL import Image
 from scipy.stats import betabinom
 
 from anomalib_hgad import Hgad, MultiClass, NormalPostProcessor, UniAd
-from anomalib_hgad.data.batch import MEAN
+from anomalib_hgad.data.reserved_names import MEAN
 from anomalib_hgad.evaluation.predictions import Prediction, read_predictions
 from anomalib_hgad.models.hgad import calibration
 from anomalib_hgad.models.hgad.calibration import location_and_spread

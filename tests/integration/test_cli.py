@@ -19,7 +19,7 @@ from anomalib.data import PredictDataset
 from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 
 from anomalib_hgad import Hgad
-from anomalib_hgad.deploy.export import IN_FLOAT32
+from anomalib_hgad.deploy.graph import IN_FLOAT32
 from tests.helpers import trees
 from tests.helpers.commands import (
     FAST_FLAGS,

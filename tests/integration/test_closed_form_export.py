@@ -18,8 +18,9 @@ from anomalib.data.utils import read_image
 from anomalib.deploy import CompressionType, OpenVINOInferencer
 
 from anomalib_hgad import ClassOpenVINOInferencer, Hgad, MultiClass
-from anomalib_hgad.data.batch import UNKNOWN
-from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32, NOVELTY_TENSOR, PIXELS_TENSOR
+from anomalib_hgad.data.reserved_names import UNKNOWN
+from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR, PIXELS_TENSOR
+from anomalib_hgad.deploy.graph import IN_FLOAT32
 from tests.helpers.engines import engine
 from tests.helpers.exports import Outputs, Predict, from_onnx, from_openvino, in_bfloat16, to_openvino
 from tests.helpers.light import LIGHT

@@ -21,7 +21,8 @@ from anomalib.pre_processing import PreProcessor
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize
 
 from anomalib_hgad import Hgad
-from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32, NOVELTY_TENSOR
+from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR
+from anomalib_hgad.deploy.graph import IN_FLOAT32
 from anomalib_hgad.models.hgad.flows.conditional import ConditionalFlow, FoldedFlow
 from tests.helpers.exports import from_onnx, from_openvino, to_openvino
 from tests.helpers.light import LIGHT

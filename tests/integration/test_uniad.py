@@ -24,7 +24,7 @@ from torch import nn
 
 from anomalib_hgad import MultiClass, UniAd
 from anomalib_hgad.common import backbones
-from anomalib_hgad.deploy.export import IN_FLOAT32
+from anomalib_hgad.deploy.graph import IN_FLOAT32
 from anomalib_hgad.models.uniad.torch_model import FeatureJitter, UniAdModel
 from tests.helpers import trees
 from tests.helpers.engines import all_figures, engine

@@ -28,17 +28,20 @@ from anomalib_hgad.demo import distill
 from anomalib_hgad.models.hgad.flows import FAMILIES
 from tests.benchmarks import (
     added_products,
+    cold_start,
     convergence,
     defaults,
     deployment,
     evidence,
     gpu,
     known_defects,
+    layers,
     measure,
     scores,
     transfer,
 )
 from tests.benchmarks import run as benchmarks
+from tests.benchmarks import watch as watch_benchmark
 from tests.helpers import trees
 from tests.helpers.benchmark_runs import keep_runs_in_this_process
 from tests.helpers.commands import LIGHT_FLAGS
@@ -62,13 +65,16 @@ BENCHMARKS = {
         added_products.main,
         ["--counts", "3", "0", "--draws=1", "--epochs=1", SMALL[0]],
     ),
+    "tests/benchmarks/cold_start.py": (cold_start.main, []),
     "tests/benchmarks/convergence.py": (convergence.main, ["--variants=quarter", "--seeds=0", *SMALL[:2]]),
     "tests/benchmarks/defaults.py": (defaults.main, ["--settings=default", SMALL[0]]),
     "tests/benchmarks/deployment.py": (deployment.main, []),
     "tests/benchmarks/evidence.py": (evidence.main, ["--only=look_alikes", *SMALL]),
     "tests/benchmarks/gpu.py": (gpu.main, ["--cut", "--only", "scores"]),
     "tests/benchmarks/known_defects.py": (known_defects.main, ["--train=4", "--per_kind=2", "--draws=1", SMALL[0]]),
+    "tests/benchmarks/layers.py": (layers.main, []),
     "tests/benchmarks/scores.py": (scores.main, ["--seeds=0", *SMALL]),
+    "tests/benchmarks/watch.py": (watch_benchmark.main, []),
     "tests/benchmarks/transfer.py": (transfer.main, ["--settings=default", "--seeds=0", *SMALL]),
 }
 
@@ -127,6 +133,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     monkeypatch.setattr(pseudo_labels, "PyramidEncoder", partial(pseudo_labels.PyramidEncoder, pre_trained=False))
     monkeypatch.setattr(demo, "write_demo_dataset", partial(demo.write_demo_dataset, train=4, good=2, per_kind=1))
     monkeypatch.setattr(measure, "REPEATS", 1)
+    monkeypatch.setattr(cold_start, "REPEATS", 1)
+    monkeypatch.setattr(watch_benchmark, "REPEATS", 1)
     monkeypatch.setattr(deployment, "COMPRESSIONS", {"OpenVINO FP32": None})
     monkeypatch.chdir(tmp_path)
     return tmp_path

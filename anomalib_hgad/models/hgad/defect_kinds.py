@@ -24,8 +24,8 @@ from torch.nn import functional as F
 
 from anomalib_hgad.common.checks import check_folder_names
 from anomalib_hgad.common.precision import full_precision, no_autocast
-from anomalib_hgad.data.batch import OTHER
 from anomalib_hgad.data.images import read_checked
+from anomalib_hgad.data.reserved_names import OTHER
 from anomalib_hgad.models.hgad.flows import Latents
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 from anomalib_hgad.models.hgad.torch_model import HgadModel, HgadPrediction

@@ -10,7 +10,8 @@ from typing import Literal, cast
 
 import torch
 
-from anomalib_hgad.data.batch import NO_CLASS, UNKNOWN, ClassImageBatch
+from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch
+from anomalib_hgad.data.reserved_names import UNKNOWN
 from anomalib_hgad.models.hgad.defect_kinds import KnownDefects, named_kinds
 from anomalib_hgad.models.hgad.novelty import NOVELTY_LIMIT
 from anomalib_hgad.models.hgad.torch_model import HgadModel, HgadPrediction, LevelReading

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from anomalib_hgad.data.batch import UNKNOWN
+from anomalib_hgad.data.reserved_names import UNKNOWN
 from anomalib_hgad.evaluation.predictions import PREDICTED_FILE, PREDICTIONS_FILE, Prediction, read_table
 
 

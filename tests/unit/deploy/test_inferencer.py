@@ -21,7 +21,7 @@ from anomalib.deploy import OpenVINOInferencer
 from PIL import Image
 
 from anomalib_hgad import Hgad
-from anomalib_hgad.deploy.export import IN_FLOAT32
+from anomalib_hgad.deploy.graph import IN_FLOAT32
 from anomalib_hgad.deploy.inferencer import ClassOpenVINOInferencer
 from anomalib_hgad.models.hgad.novelty import WIDE_MARGIN
 from tests.helpers.exports import to_openvino

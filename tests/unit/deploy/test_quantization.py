@@ -19,7 +19,8 @@ from sklearn.metrics import roc_auc_score
 
 from anomalib_hgad import Hgad, MultiClass, UniAd
 from anomalib_hgad.data.batch import ClassImageBatch
-from anomalib_hgad.deploy.export import CLASS_TENSOR, IN_FLOAT32
+from anomalib_hgad.deploy.export import CLASS_TENSOR
+from anomalib_hgad.deploy.graph import IN_FLOAT32
 from anomalib_hgad.deploy.quantization import LARGE_CONSTANT
 from tests.helpers import trees
 from tests.helpers.engines import engine

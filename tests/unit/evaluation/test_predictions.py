@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomalib_hgad.data.batch import UNKNOWN, ClassImageBatch
+from anomalib_hgad.data.batch import ClassImageBatch
+from anomalib_hgad.data.reserved_names import UNKNOWN
 from anomalib_hgad.evaluation.predictions import (
     PREDICTIONS_FILE,
     Prediction,

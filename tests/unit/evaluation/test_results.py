@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from anomalib_hgad.data.batch import MEAN, POOLED
+from anomalib_hgad.data.reserved_names import MEAN, POOLED
 from anomalib_hgad.evaluation.results import Results, heading, read_results, results_table, write_results
 
 RESULTS = Results(

@@ -16,12 +16,12 @@ import pytest
 from anomalib.data import MVTecAD
 
 from anomalib_hgad import MultiClass, cli
-from anomalib_hgad.data.batch import UNKNOWN
+from anomalib_hgad.data.reserved_names import UNKNOWN
 from anomalib_hgad.evaluation.predictions import write_predictions
 from anomalib_hgad.evaluation.results import Results, write_results
 from anomalib_hgad.models.hgad.criterion import StateFigures
 from anomalib_hgad.report import examples
-from anomalib_hgad.report.command import render
+from anomalib_hgad.report.page import render
 from anomalib_hgad.report.run_files import CHECKPOINT, read_run
 from tests.helpers import trees
 from tests.helpers.engines import train_and_test

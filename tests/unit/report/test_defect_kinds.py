@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_hgad.report.command import render
 from anomalib_hgad.report.defect_kinds import KindTable, kind_tables
+from anomalib_hgad.report.page import render
 from anomalib_hgad.report.run_files import read_run
 from tests.helpers.html_pages import Elements
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from anomalib_hgad import Hgad
-from anomalib_hgad.data.batch import UNKNOWN
+from anomalib_hgad.data.reserved_names import UNKNOWN
 from anomalib_hgad.evaluation.predictions import Prediction, read_predictions, write_predictions
 from anomalib_hgad.models.hgad.novelty import NOVELTY_LIMIT
 from anomalib_hgad.report.run_files import CHECKPOINT, read_run

@@ -14,7 +14,7 @@ from scipy.stats import beta
 
 from anomalib_hgad.evaluation.predictions import Prediction
 from anomalib_hgad.models.hgad.class_thresholds import ClassThresholds
-from anomalib_hgad.report.command import render
+from anomalib_hgad.report.page import render
 from anomalib_hgad.report.run_files import read_run
 from anomalib_hgad.report.thresholds import ThresholdRow, clopper_pearson, threshold_rows
 from tests.helpers.html_pages import Elements

@@ -1,0 +1,160 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Images of a folder that are complete and were not scored yet.
+
+The folder is listed again and again: shares of a network, from which most cameras' images come, notify nobody.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from threading import Lock
+
+from anomalib_hgad.data.reading import IMAGE_SUFFIXES
+from anomalib_hgad.deploy.watch.seen_paths import SeenPaths
+
+logger = logging.getLogger(__name__)
+
+MOST_READY = 500
+"""Images that one look hands out. As many more are known by then, so that none of them has to settle first."""
+
+CHUNK = 4096
+"""Names of a folder that are in memory at a time."""
+
+RETRY_SECONDS = 0.5
+"""After how long an image that could not be read is tried again."""
+
+
+@dataclass
+class Waiting:
+    """An image that was seen and not scored.
+
+    Attributes:
+        state: Its size and time of modification.
+        since: When it was first seen so, or has last changed, in seconds of the monotonic clock.
+        due: When it may be read.
+        is_taken: Whether it was handed out.
+    """
+
+    state: tuple[int, int]
+    since: float
+    due: float
+    is_taken: bool = False
+
+
+class Arrivals:
+    """Images of a folder and its subfolders, each handed out once when it has not changed for a while.
+
+    One thread looks; all others may say what has become of an image.
+
+    Args:
+        folder: The folder.
+        seen: Paths of images that were scored before.
+        settle: Seconds for which the size and time of modification of an image have to stay the same.
+        give_up_after: Seconds after its last change for which an image that cannot be read is tried again.
+    """
+
+    def __init__(self, folder: Path, seen: SeenPaths, settle: float, give_up_after: float) -> None:
+        self._folder = folder
+        self._seen = seen
+        self._settle = settle
+        self._give_up_after = give_up_after
+        self._waiting: dict[str, Waiting] = {}
+        self._unlisted: set[str] = set()
+        self._lock = Lock()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no image was left to be scored at the last look or since."""
+        with self._lock:
+            return not self._waiting
+
+    def look(self) -> list[str]:
+        """List the folder.
+
+        Returns:
+            Paths of images that are complete, in order; they are handed out from now on.
+        """
+        found = heapq.nsmallest(2 * MOST_READY, self._unseen())
+        states = {path: state for path in found if (state := _state(path)) is not None}
+        now = time.monotonic()
+        ready: list[str] = []
+        with self._lock:
+            # Another thread may have scored one since it was listed.
+            here = set(self._seen.unseen(list(states)))
+            self._waiting = {
+                path: waiting for path, waiting in self._waiting.items() if waiting.is_taken or path in here
+            }
+            for path, state in states.items():
+                if path not in here:
+                    continue
+                waiting = self._waiting.get(path)
+                if waiting is None or (waiting.state != state and not waiting.is_taken):
+                    waiting = self._waiting[path] = Waiting(state, now, now + self._settle)
+                if not waiting.is_taken and now >= waiting.due and len(ready) < MOST_READY:
+                    waiting.is_taken = True
+                    ready.append(path)
+        return ready
+
+    def has_changed(self, path: str) -> bool:
+        """Whether an image is not what it was when it was handed out; one that has gone meanwhile was complete."""
+        with self._lock:
+            return _state(path) not in {None, self._waiting[path].state}
+
+    def finish(self, path: str) -> None:
+        """Say that an image is in the table."""
+        with self._lock:
+            self._seen.add(path)
+            del self._waiting[path]
+
+    def put_back(self, path: str) -> None:
+        """Say that an image is to be handed out once more, when it is due and still there."""
+        with self._lock:
+            waiting = self._waiting[path]
+            waiting.is_taken, waiting.due = False, time.monotonic() + max(self._settle, RETRY_SECONDS)
+
+    def is_given_up(self, path: str) -> bool:
+        """Whether an image that cannot be read has stayed the same for so long that it is what it will be."""
+        with self._lock:
+            waiting = self._waiting[path]
+            return _state(path) == waiting.state and time.monotonic() - waiting.since >= self._give_up_after
+
+    def _unseen(self) -> Iterator[str]:
+        for chunk in self._listed(str(self._folder)):
+            yield from self._seen.unseen(chunk)
+
+    def _listed(self, folder: str) -> Iterator[list[str]]:
+        """Paths of files that are called as images are, below a folder, without hidden ones."""
+        subfolders = []
+        try:
+            with os.scandir(folder) as entries:
+                visible = (entry for entry in entries if not entry.name.startswith("."))
+                while chunk := list(islice(visible, CHUNK)):
+                    # Links that lead to folders may lead back.
+                    subfolders += [entry.path for entry in chunk if entry.is_dir(follow_symlinks=False)]
+                    yield [entry.path for entry in chunk if entry.name.lower().endswith(IMAGE_SUFFIXES)]
+            self._unlisted.discard(folder)
+        except OSError as error:
+            if folder not in self._unlisted:
+                logger.warning("The folder %s cannot be listed now, and is tried again: %s.", folder, error.strerror)
+                self._unlisted.add(folder)
+        for subfolder in subfolders:
+            yield from self._listed(subfolder)
+
+
+def _state(path: str) -> tuple[int, int] | None:
+    """Size and time of modification of a file; ``None`` if it is no file, or gone."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - thousands of times a second
+    except OSError:
+        return None
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None

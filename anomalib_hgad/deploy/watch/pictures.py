@@ -1,0 +1,74 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Pictures of what a model has said: the anomaly map on the image, and the edge of what was found anomalous."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageChops, ImageFilter
+
+from anomalib_hgad.deploy.watch.scorer import Scored
+
+LONGER_SIDE = 512
+"""Pixels of the longer side of a picture at most."""
+
+EDGE = (255, 255, 255)
+"""Colour of the edge of the mask: none that the map has."""
+
+
+def picture_path(image: Path, root: Path, folder: Path) -> Path:
+    """Where the picture of an image belongs.
+
+    Args:
+        image: The image.
+        root: The folder that is watched.
+        folder: The folder of the pictures.
+
+    Returns:
+        A file of the same place and name with ``.jpg`` behind: ``a.png`` and ``a.tif`` are two.
+    """
+    place = folder / image.relative_to(root)
+    return place.with_name(f"{place.name}.jpg")
+
+
+def draw(pixels: np.ndarray, scored: Scored) -> Image.Image:
+    """Draw an image with its anomaly map and the edge of its mask.
+
+    Args:
+        pixels: RGB, uint8, shape (height, width, 3).
+        scored: What the model says of it, with map and mask if the model has them.
+
+    Returns:
+        The picture.
+    """
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((LONGER_SIDE, LONGER_SIDE))
+    if scored.anomaly_map is not None:
+        heat = Image.fromarray(heat_colours(scored.anomaly_map)).resize(picture.size, Image.Resampling.BILINEAR)
+        picture = Image.blend(picture, heat, 0.4)
+    if scored.pred_mask is not None:
+        mask = Image.fromarray(np.uint8(255) * scored.pred_mask.astype(np.uint8)).resize(picture.size)
+        wide, narrow = (mask.filter(each(3)) for each in (ImageFilter.MaxFilter, ImageFilter.MinFilter))
+        picture.paste(EDGE, mask=ImageChops.difference(wide, narrow))
+    return picture
+
+
+def heat_colours(anomaly_map: np.ndarray) -> np.ndarray:
+    """Colours of an anomaly map, from blue over green to red.
+
+    Args:
+        anomaly_map: From 0 to 1 with the threshold at 0.5, so that a colour means the same in all pictures; of a model
+            without such a scale any numbers, of which the lowest is blue then and the highest red.
+
+    Returns:
+        RGB, uint8, shape (height, width, 3).
+    """
+    values = anomaly_map.astype(np.float32)
+    low, high = values.min(), values.max()
+    if low < 0 or high > 1:
+        values = (values - low) / max(high - low, np.finfo(np.float32).tiny)
+    bands = 1.5 - np.abs(4 * values[..., None] - np.array([3, 2, 1], dtype=np.float32))
+    return (255 * bands.clip(0, 1)).astype(np.uint8)

@@ -1,0 +1,154 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""An exported model that several threads score images with, each with a request of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import openvino
+
+from anomalib_hgad.data.reserved_names import UNKNOWN
+from anomalib_hgad.deploy.arrays import as_input
+from anomalib_hgad.deploy.graph import IN_FLOAT32, compile_graph, infer, read_graph
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model says of an image. ``None`` where it does not say.
+
+    Attributes:
+        values: Columns of the tables of predictions.
+        verdict: ``"good"``, ``"bad"`` or ``"unknown"``.
+        anomaly_map: Shape (height, width).
+        pred_mask: Pixels that were found anomalous, bool, shape (height, width).
+    """
+
+    values: dict[str, Any]
+    verdict: str | None
+    anomaly_map: np.ndarray | None
+    pred_mask: np.ndarray | None
+
+
+class Scorer:
+    """A compiled model and its requests.
+
+    Args:
+        path: Exported .xml or .onnx file, of this package or of anomalib.
+        device: Device of OpenVINO.
+        in_flight: How many images there will be at a time; as many as keep the device busy if ``None``.
+
+    Attributes:
+        identity: A checksum of the files, 16 digits.
+        in_flight: How many images there should be at a time.
+        has_threshold: Whether the model tells good from bad images.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no exported anomaly model, or cannot be read or compiled.
+    """
+
+    def __init__(self, path: Path, device: str = "CPU", in_flight: int | None = None) -> None:
+        try:
+            graph, self._description = read_graph(path)
+            self.identity = identity(path)
+            self._outputs = {name for output in graph.outputs for name in output.names}
+            if "pred_score" not in self._outputs:
+                msg = f"{path} gives no pred_score: expected an anomaly model that `anomalib export` has made."
+                raise ValueError(msg)
+            # Streams beside one another give more images a second than all cores for one.
+            settings: dict[str, Any] = IN_FLOAT32 | {"PERFORMANCE_HINT": "THROUGHPUT"}
+            if in_flight is not None:
+                settings["PERFORMANCE_HINT_NUM_REQUESTS"] = in_flight
+            self.model = compile_graph(graph, device, settings, self._description.get("image_size", (256, 256)))
+        except RuntimeError as error:
+            msg = f"{path} cannot be used by OpenVINO on the device {device}: {str(error).strip().splitlines()[-1]}"
+            raise ValueError(msg) from error
+        requests = self.model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        # While some are scored, others are read.
+        self.in_flight = 2 * requests if in_flight is None else in_flight
+        self._requests: SimpleQueue[openvino.InferRequest] = SimpleQueue()
+        for _ in range(min(requests, self.in_flight)):
+            self._requests.put(self.model.create_infer_request())
+        threshold = self._description.get("image_threshold", math.nan)
+        self.has_threshold = "pred_label" in self._outputs and threshold is not None
+
+    def score(self, pixels: np.ndarray, with_map: bool) -> Scored:
+        """Score an image; threads wait for a request that is free.
+
+        Args:
+            pixels: RGB, uint8, shape (height, width, 3).
+            with_map: Whether map and mask are asked for.
+
+        Returns:
+            What the model says.
+
+        Raises:
+            ValueError: If the model takes images of another size alone, or says no number.
+        """
+        image = as_input(pixels)
+        if not self.model.input(0).partial_shape.compatible(openvino.PartialShape(list(image.shape))):
+            shape = self.model.input(0).partial_shape
+            msg = f"the model takes images of shape {shape} alone, got {list(image.shape)}; export it without a size"
+            raise ValueError(msg)
+        with self._request() as request:
+            found = infer(request, image)
+            values = {name: found[name].item() for name in ("pred_score", "pred_label") if name in self._outputs}
+            values |= self._class_and_novelty(found)
+            anomaly_map, mask = (
+                found[name].reshape(found[name].shape[-2:]).copy() if with_map and name in self._outputs else None
+                for name in ("anomaly_map", "pred_mask")
+            )
+        if not math.isfinite(values["pred_score"]):
+            msg = f"the model gives {values['pred_score']} for a score"
+            raise ValueError(msg)
+        label = values["pred_label"] = bool(values["pred_label"]) if self.has_threshold else None
+        is_unknown = values.get("novelty") is not None and values["novelty"] > self._description["novelty_limit"]
+        verdict = "unknown" if is_unknown else None if label is None else "bad" if label else "good"
+        if is_unknown and values["pred_class_name"] is not None:
+            values["pred_class_name"] = UNKNOWN
+        return Scored(values, verdict, anomaly_map, mask)
+
+    def _class_and_novelty(self, found: Any) -> dict[str, Any]:  # noqa: ANN401 - OpenVINO's own dictionary
+        if "class_tensor" not in self._description:
+            return {}
+        names, tensor = self._description["class_names"], self._description["class_tensor"]
+        # A single Gaussian of several classes infers none.
+        name = names[found[tensor].item()] if tensor is not None else names[0] if len(names) == 1 else None
+        novelty = found[self._description["novelty_tensor"]].item()
+        return {"novelty": novelty, "pred_class_name": name, "scored_class_name": name}
+
+    @contextmanager
+    def _request(self) -> Iterator[openvino.InferRequest]:
+        request = self._requests.get()
+        try:
+            yield request
+        finally:
+            self._requests.put(request)
+
+
+def identity(path: Path) -> str:
+    """Checksum of an exported model.
+
+    Args:
+        path: The file. Its weights are beside it.
+
+    Returns:
+        16 digits.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for file in (path, path.with_suffix(".bin"), path.with_name(f"{path.name}.data")):
+        if file.is_file():
+            with file.open("rb") as opened:
+                while part := opened.read(2**20):
+                    digest.update(part)
+    return digest.hexdigest()

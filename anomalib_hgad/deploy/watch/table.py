@@ -1,0 +1,182 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The file that a watch writes: a line for each image, which is there as a whole or not at all after a restart."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Lock
+from typing import Any, BinaryIO, NoReturn
+
+from anomalib_hgad.common.files import explain_full_disk
+from anomalib_hgad.deploy.watch.seen_paths import SeenPaths
+from anomalib_hgad.evaluation.predictions import COLUMNS, WATCH_COLUMNS
+
+if sys.platform != "win32":
+    import fcntl
+
+ALL_COLUMNS = [*COLUMNS, *WATCH_COLUMNS]
+"""Columns of the file, in order."""
+
+CODEC = ("utf-8", "surrogateescape")
+"""The name of a file may have bytes that are no text."""
+
+
+class Table:
+    """A file of CSV or of JSON lines, which is gone on with if it is there.
+
+    Threads may share it.
+
+    Args:
+        path: The file; its ending, .csv or .jsonl, says which.
+        model: Identity of the model that the scores are of.
+
+    Attributes:
+        seen: Images that are in it.
+        cut_off: Bytes of a line that a crash has cut off, which were removed.
+
+    Raises:
+        OSError: If it cannot be written, or another process writes it.
+        ValueError: If it has another ending, other columns, a broken line, or scores of another model.
+    """
+
+    def __init__(self, path: Path, model: str) -> None:
+        if path.suffix not in {".csv", ".jsonl"}:
+            msg = f"Expected an output that ends in .csv or .jsonl, got {path}."
+            raise ValueError(msg)
+        self.seen = SeenPaths()
+        self._path = path
+        self._model = model
+        self._lock = Lock()
+        self._is_csv = path.suffix == ".csv"
+        self._file = _opened(path)
+        try:
+            end = self._read()
+            self.cut_off = path.stat().st_size - end
+            self._file.truncate(end)
+            if end == 0 and self._is_csv:
+                self._write(_csv_line(ALL_COLUMNS))
+        except BaseException:
+            self._file.close()
+            raise
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Write a line.
+
+        Args:
+            row: Values of columns; the others are empty.
+
+        Raises:
+            OSError: If the disk is full.
+        """
+        values = {name: row.get(name) for name in ALL_COLUMNS} | {"model": self._model}
+        line = _csv_line(list(values.values())) if self._is_csv else json.dumps(values).encode() + b"\n"
+        with self._lock:
+            self._write(line)
+
+    def close(self) -> None:
+        """Bring all lines to the disk."""
+        with self._lock, explain_full_disk(self._path):
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def _write(self, line: bytes) -> None:
+        with explain_full_disk(self._path):
+            self._file.write(line)
+            self._file.flush()  # whoever reads the table meanwhile finds whole lines
+
+    def _read(self) -> int:
+        """Take in the lines that are there; give the number of bytes of those that are whole."""
+        self._file.seek(0)
+        records = _records(self._file) if self._is_csv else iter(self._file)
+        end = 0
+        for number, record in enumerate(records, start=1):
+            if not record.endswith(b"\n"):
+                self._check_start(end, record)
+                return end
+            row = self._row(number, record)
+            if row is not None:
+                self._check_row(number, row)
+                self.seen.add(row["image_path"])
+            end += len(record)
+        return end
+
+    def _check_start(self, end: int, rest: bytes) -> None:
+        """Refuse a file of something else that is one line without an end: a cut line would be taken from it."""
+        start = _csv_line(ALL_COLUMNS) if self._is_csv else f'{{"{ALL_COLUMNS[0]}": '.encode()
+        if end == 0 and not start.startswith(rest[: len(start)]):
+            self._refuse("it begins with something else")
+
+    def _row(self, number: int, record: bytes) -> dict[str, Any] | None:
+        """Values of a line; ``None`` for the names of the columns."""
+        text = record.decode(*CODEC)
+        try:
+            if self._is_csv:
+                (cells,) = csv.reader(io.StringIO(text, newline=""), strict=True)
+                if number == 1 and cells == ALL_COLUMNS:
+                    return None
+                row: Any = dict(zip(ALL_COLUMNS, cells, strict=True)) if number > 1 else {}
+            else:
+                row = json.loads(text)
+        except (ValueError, csv.Error) as error:
+            self._refuse(f"line {number} is broken ({error})")
+        if not isinstance(row, dict) or list(row) != ALL_COLUMNS:
+            self._refuse("it has other columns")
+        return row
+
+    def _check_row(self, number: int, row: dict[str, Any]) -> None:
+        if row["model"] != self._model:
+            msg = f"{self._path} has scores of another model: {row['model']} in line {number}, now {self._model}. Give "
+            msg += "every model an --output of its own."
+            raise ValueError(msg)
+
+    def _refuse(self, reason: str) -> NoReturn:
+        msg = f"{self._path} is no table that a watch has written: {reason}. It stays as it is; give another --output."
+        raise ValueError(msg)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A file to append to, which no other process appends to meanwhile."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab+")
+    except OSError as error:
+        msg = (
+            f"The output {path} cannot be written: {error.strerror}. Give a file in a folder that this user may write."
+        )
+        raise OSError(msg) from error
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            msg = f"Another process writes {path}: give every watch an --output of its own."
+            raise OSError(msg) from error
+    return file
+
+
+def _csv_line(cells: list[Any]) -> bytes:
+    text = io.StringIO(newline="")
+    # Where lines end otherwise, a carriage return in the name of a file is written without quotes.
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().encode(*CODEC)
+
+
+def _records(file: BinaryIO) -> Iterator[bytes]:
+    """Lines of CSV with their ends; the name of a file may have a line break within its quotes."""
+    record = b""
+    for line in file:
+        record += line
+        if record.count(b'"') % 2 == 0 and record.endswith(b"\n"):
+            yield record
+            record = b""
+    if record:
+        # Without an end, whatever its last byte is.
+        yield record.rstrip(b"\r\n")
