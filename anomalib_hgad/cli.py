@@ -19,6 +19,13 @@ with explain_missing_names():
     from anomalib_hgad.products.defects import name_defects
     from anomalib_hgad.report.command import report
     from anomalib_hgad.report.monitor.command import monitor
+    from anomalib_hgad.report.parity.command import check_export
+
+LISTS = {
+    "monitor": ("predictions", "tables, or folders that hold one each"),
+    "check-export": ("exports", "exported files"),
+}
+"""Lists that commands take without a name, and what they are: jsonargparse takes a list as one argument."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,26 +42,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subcommands()
     functions, names = {}, {}
-    for function in (report, benchmark, monitor, add_product, remove_product, list_products, name_defects):
+    for function in (
+        report,
+        benchmark,
+        monitor,
+        add_product,
+        remove_product,
+        list_products,
+        name_defects,
+        check_export,
+    ):
         command = function.__name__.replace("_", "-")
         of_command = ArgumentParser(description=function.__doc__)
         of_command.add_argument("--config", action=ActionConfigFile, help="YAML file with the arguments")
         functions[command] = function
         names[command] = of_command.add_function_arguments(
-            function, as_positional=function is report, skip={"predictions"}
+            function, as_positional=function is report, skip={name for name, _ in LISTS.values()}
         )
-        if function is monitor:  # jsonargparse takes a list as one argument
-            of_command.add_argument("predictions", nargs="+", type=Path, help="tables, or folders that hold one each")
-            names[command].append("predictions")
+        if command in LISTS:
+            name, what = LISTS[command]
+            of_command.add_argument(name, nargs="+", type=Path, help=what)
+            names[command].append(name)
         commands.add_subcommand(command, of_command)  # type: ignore[no-untyped-call]
     settings = parser.instantiate_classes(parser.parse_args(arguments))
     chosen = settings[settings.subcommand]
     values = {name: chosen[name] for name in names[settings.subcommand]}
     try:
         failures = functions[settings.subcommand](**values)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         parser.error(str(error))
-    return 1 if settings.subcommand == "benchmark" and failures else 0
+    return 1 if settings.subcommand in {"benchmark", "check-export"} and failures else 0
 
 
 if __name__ == "__main__":
