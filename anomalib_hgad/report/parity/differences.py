@@ -234,7 +234,8 @@ def _difference(expected: float | np.ndarray | None, found: float | np.ndarray |
     if found is None or np.shape(found) != np.shape(expected):
         return math.inf
     there, here = np.asarray(expected, np.float64), np.asarray(found, np.float64)
-    apart = np.abs(here - there) / np.maximum(1, np.abs(there))
+    with np.errstate(invalid="ignore"):  # of infinities
+        apart = np.abs(here - there) / np.maximum(1, np.abs(there))
     apart = np.where(np.isnan(here) & np.isnan(there) | (here == there), 0, apart)
     return float(np.nan_to_num(apart, nan=math.inf, posinf=math.inf).max())
 
