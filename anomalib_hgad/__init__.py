@@ -11,7 +11,7 @@ TYPE_CHECKING = False  # typing's own would have to be imported at every Python 
 if TYPE_CHECKING:
     from anomalib_hgad.data.cifar10 import MANY_VERSUS_MANY, Cifar10
     from anomalib_hgad.data.multi_class import MultiClass
-    from anomalib_hgad.deploy.inferencer import ClassOpenVINOInferencer
+    from anomalib_hgad.deploy.inferencer import ClassONNXInferencer, ClassOpenVINOInferencer
     from anomalib_hgad.evaluation.evaluator import ClassEvaluator
     from anomalib_hgad.evaluation.threshold import NormalPostProcessor
     from anomalib_hgad.models.hgad.lightning_model import Hgad
@@ -24,6 +24,7 @@ __all__ = [
     "MANY_VERSUS_MANY",
     "Cifar10",
     "ClassEvaluator",
+    "ClassONNXInferencer",
     "ClassOpenVINOInferencer",
     "Hgad",
     "HgadModel",
@@ -37,6 +38,7 @@ _HOMES = {
     "MANY_VERSUS_MANY": "data.cifar10",
     "Cifar10": "data.cifar10",
     "ClassEvaluator": "evaluation.evaluator",
+    "ClassONNXInferencer": "deploy.inferencer",
     "ClassOpenVINOInferencer": "deploy.inferencer",
     "Hgad": "models.hgad.lightning_model",
     "HgadModel": "models.hgad.torch_model",

@@ -29,6 +29,7 @@ COMMANDS = {
     "remove-product": "products.command",
     "list-products": "products.command",
     "name-defects": "products.defects",
+    "check-export": "report.parity.command",
 }
 """Subcommands, and the modules of the functions of these names."""
 
@@ -39,6 +40,7 @@ BY_HAND: dict[str, dict[str, dict[str, Any]]] = {
     },
     # jsonargparse takes a list as one argument.
     "monitor": {"predictions": {"nargs": "+", "type": Path, "help": "tables, or folders that hold one each"}},
+    "check-export": {"exports": {"nargs": "+", "type": Path, "help": "exported files"}},
 }
 """Arguments that are given without a name or without a value, where jsonargparse would not have it so."""
 
@@ -71,9 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = settings[settings.subcommand]
     try:
         failures = function(**{name: chosen[name] for name in names})
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         parser.error(str(error))
-    return 1 if settings.subcommand == "benchmark" and failures else 0
+    return 1 if settings.subcommand in {"benchmark", "check-export"} and failures else 0
 
 
 def _add_arguments(parser: ArgumentParser, command: str, function: Any) -> list[str]:  # noqa: ANN401 - as jsonargparse

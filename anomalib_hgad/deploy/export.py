@@ -23,10 +23,12 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_hgad.common.files import explain_full_disk, move_whole
 from anomalib_hgad.common.versions import installed_versions
+from anomalib_hgad.deploy.torch_export import save_program
 from anomalib_hgad.deploy.transforms import AntialiasedResize, ResizeOperator, check_antialiasing, exportable, last_size
 from anomalib_hgad.evaluation.post_processing import LABELS, labels_without_meaning, warn_of_missing_labels
 
 if TYPE_CHECKING:
+    import torch
     from onnx import ModelProto
     from openvino import Model
 
@@ -176,6 +178,47 @@ class DescribedExport(ExportMixin):
                 return made
 
             return _completed(export_root, described)
+
+    def to_torch_export(self, export_root: Path | str, model_file_name: str = "model") -> Path:
+        """Export by ``torch.export``, with the description in the file: for PyTorch without this package.
+
+        anomalib knows no such form. A batch may have any number of images, of any size if the pre-processor resizes
+        them.
+
+        Args:
+            export_root: Folder for the file.
+            model_file_name: Its name without ending.
+
+        Returns:
+            The .pt2 file. Its program gives the outputs of :meth:`named_outputs` by their names.
+
+        Raises:
+            ValueError: If the model was not trained.
+        """
+        self.check_trained()
+        resized = self._fixed_size()
+        size = resized or cast("tuple[int, int]", self.model.image_size)
+
+        def described(folder: Path) -> Path:
+            path = folder / "weights" / "torch_export" / f"{model_file_name}.pt2"
+            module = cast("nn.Module", self).eval()
+            save_program(path, module, self.named_outputs, size, resized is not None, self.description())
+            return path
+
+        with self._for_inference(resized):
+            return _completed(export_root, described)
+
+    def named_outputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What an exported model says of images, by the names of the outputs.
+
+        Args:
+            images: Images with values from 0 to 1, shape (B, 3, height, width).
+
+        Returns:
+            ``pred_score``, ``pred_label``, ``anomaly_map`` and ``pred_mask``, those of them that there are.
+        """
+        outputs = cast("nn.Module", self)(images)._asdict()
+        return {name: value for name, value in outputs.items() if value is not None}
 
     def check_trained(self) -> None:
         """Check that there is something to export."""

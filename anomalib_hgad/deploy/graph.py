@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
@@ -14,11 +13,13 @@ from typing import Any
 import numpy as np
 import openvino
 
+from anomalib_hgad.deploy.description import of_onnx, of_openvino
+
 IN_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 """Setting of OpenVINO without which it computes in bfloat16 on processors that can, where a graph does not forbid it:
 exported OpenVINO files do, ONNX files cannot."""
 
-OURS = '"anomalib_hgad.'
+OURS = "anomalib_hgad."
 """What the name of the model begins with in the description of a file of this package."""
 
 _FIRST = Lock()
@@ -86,12 +87,5 @@ def infer(request: openvino.InferRequest, image: np.ndarray) -> Any:  # noqa: AN
 
 
 def _description(path: Path, graph: openvino.Model) -> dict[str, Any]:
-    if path.suffix == ".onnx":
-        import onnx  # noqa: PLC0415 - a third of a second that other files need not wait for
-
-        entries = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
-    else:
-        entries = dict(graph.get_rt_info(["model_info"]).value) if graph.has_rt_info(["model_info"]) else {}
-    if "class_tensor" not in entries and not str(entries.get("model", "")).startswith(OURS):
-        return {}
-    return {name: json.loads(value) for name, value in entries.items()}
+    entries = of_onnx(path) if path.suffix == ".onnx" else of_openvino(graph)
+    return entries if "class_tensor" in entries or str(entries.get("model", "")).startswith(OURS) else {}

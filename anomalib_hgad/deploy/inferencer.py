@@ -1,73 +1,47 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""anomalib's OpenVINOInferencer, which says the inferred class too, or that the product is unknown.
+"""Inferencers that say the inferred class too, or that the product is unknown: of OpenVINO and of onnxruntime.
 
 anomalib's own takes the same files and gives the same scores, masks and labels.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
+import onnx
 import openvino
 import torch
+from anomalib.data import InferenceBatch
 from anomalib.deploy import OpenVINOInferencer
 from PIL import Image
 
 from anomalib_hgad.data.batch import NumpyClassImageBatch
 from anomalib_hgad.data.images import check_finite
 from anomalib_hgad.data.reading import check_depth, read_pixels
-from anomalib_hgad.data.reserved_names import UNKNOWN
 from anomalib_hgad.deploy.arrays import as_input
+from anomalib_hgad.deploy.description import of_onnx, predicted_names
+from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR
 from anomalib_hgad.deploy.graph import IN_FLOAT32, compile_graph, read_graph
 
+ELEMENT_TYPES = {CLASS_TENSOR: onnx.TensorProto.INT64, NOVELTY_TENSOR: onnx.TensorProto.FLOAT}
+"""Types of the tensors that are no outputs of an exported graph."""
 
-class ClassOpenVINOInferencer(OpenVINOInferencer):
-    """Inferencer for exported files of :class:`~anomalib_hgad.Hgad`.
 
-    It computes in float32 unless told otherwise. Several threads may share one: they take turns.
-
-    Args:
-        path: Exported .xml or .onnx file.
-        device: Device of OpenVINO.
-            Defaults to ``"CPU"``.
-        config: Settings of OpenVINO.
-            Defaults to ``None``.
+class ClassInferencer(ABC):
+    """Inferencer for exported files of :class:`~anomalib_hgad.Hgad`, whatever computes them.
 
     Attributes:
         description: What the file says of the model, see :meth:`anomalib_hgad.Hgad.description`.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is no exported model of Hgad, or one without a novelty.
     """
 
     description: dict[str, Any]
-
-    def __init__(self, path: str | Path, device: str = "CPU", config: dict[str, Any] | None = None) -> None:
-        super().__init__(path, device, IN_FLOAT32 | (config or {}))
-        self._turn = Lock()
-
-    def load_model(self, path: str | Path) -> tuple[Any, Any, openvino.CompiledModel]:
-        """Read and compile a file, with class and novelty among the outputs.
-
-        Args:
-            path: Exported .xml or .onnx file.
-
-        Returns:
-            Input, first output, and compiled model.
-        """
-        graph, self.description = read_graph(Path(path))
-        if "class_tensor" not in self.description:
-            msg = f"{path} does not say that it is an exported model of anomalib_hgad.Hgad. For others, take "
-            msg += "anomalib's OpenVINOInferencer."
-            raise ValueError(msg)
-        model = compile_graph(graph, self.device, self.config, self.description["image_size"])
-        return model.input(0), model.output(0), model
 
     def predict(self, image: str | Path | np.ndarray | Image.Image | torch.Tensor) -> NumpyClassImageBatch:
         """Predict an image.
@@ -91,19 +65,23 @@ class ClassOpenVINOInferencer(OpenVINOInferencer):
         """
         images = self.pre_process(_array(image))
         check_finite(torch.from_numpy(images), None)
-        with self._turn:
-            outputs = self.post_process(self.model({self.input_blob.any_name: images}))
+        outputs = self.compute(images)
         novelty = outputs.pop(self.description["novelty_tensor"])
-        inferred = outputs.pop(self.description["class_tensor"], np.zeros((len(images), 1), dtype=np.int64))
+        inferred = outputs.pop(self.description["class_tensor"], None)
+        class_index = None if inferred is None else inferred[:, 0]
         batch = NumpyClassImageBatch(image=images, **outputs, novelty=novelty)
-        class_names = self.description["class_names"]
-        if self.description["class_tensor"] is not None or len(class_names) == 1:
-            batch.pred_class_index = inferred[:, 0]
-            batch.pred_class_name = [
-                UNKNOWN if is_novel else class_names[index]
-                for index, is_novel in zip(inferred[:, 0], novelty > self.description["novelty_limit"], strict=True)
-            ]
+        if (names := predicted_names(self.description, novelty, class_index)) is not None:
+            batch.pred_class_index = np.zeros(len(images), dtype=np.int64) if class_index is None else class_index
+            batch.pred_class_name = names
         return batch
+
+    @abstractmethod
+    def compute(self, images: np.ndarray) -> dict[str, Any]:
+        """Outputs of the graph by their names, class and novelty among them.
+
+        Args:
+            images: From 0 to 1, float32, shape (B, 3, height, width).
+        """
 
     @staticmethod
     def pre_process(image: np.ndarray) -> np.ndarray:
@@ -119,6 +97,159 @@ class ClassOpenVINOInferencer(OpenVINOInferencer):
             ValueError: If it is of other numbers or of another shape.
         """
         return as_input(image)
+
+
+class ClassOpenVINOInferencer(ClassInferencer, OpenVINOInferencer):
+    """Inferencer for exported files of :class:`~anomalib_hgad.Hgad`.
+
+    It computes in float32 unless told otherwise. Several threads may share one: they take turns.
+
+    Args:
+        path: Exported .xml or .onnx file.
+        device: Device of OpenVINO.
+            Defaults to ``"CPU"``.
+        config: Settings of OpenVINO.
+            Defaults to ``None``.
+
+    Attributes:
+        description: What the file says of the model, see :meth:`anomalib_hgad.Hgad.description`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no exported model of Hgad, or one without a novelty.
+    """
+
+    def __init__(self, path: str | Path, device: str = "CPU", config: dict[str, Any] | None = None) -> None:
+        super().__init__(path, device, IN_FLOAT32 | (config or {}))
+        self._turn = Lock()
+
+    def load_model(self, path: str | Path) -> tuple[Any, Any, openvino.CompiledModel]:
+        """Read and compile a file, with class and novelty among the outputs.
+
+        Args:
+            path: Exported .xml or .onnx file.
+
+        Returns:
+            Input, first output, and compiled model.
+        """
+        graph, self.description = read_graph(Path(path))
+        if "class_tensor" not in self.description:
+            msg = f"{path} does not say that it is an exported model of anomalib_hgad.Hgad. For others, take "
+            msg += "anomalib's OpenVINOInferencer."
+            raise ValueError(msg)
+        model = compile_graph(graph, self.device, self.config, self.description["image_size"])
+        return model.input(0), model.output(0), model
+
+    def compute(self, images: np.ndarray) -> dict[str, Any]:
+        """As of :class:`ClassInferencer`."""
+        with self._turn:
+            results = self.model({self.input_blob.any_name: images})
+        # A graph that was changed since its export may have more names for a tensor than its own.
+        known = {*InferenceBatch._fields, *_tensors(self.description)}
+        return {name: value for output, value in results.items() for name in output.names if name in known}
+
+
+class ClassONNXInferencer(ClassInferencer):
+    """Inferencer for exported .onnx files of :class:`~anomalib_hgad.Hgad`, by onnxruntime; threads may share one.
+
+    Args:
+        path: Exported .onnx file.
+        providers: What computes, in the order of preference, as onnxruntime takes them: names such as
+            ``"CUDAExecutionProvider"`` or ``"TensorrtExecutionProvider"``, or pairs of a name and its options. A part
+            of the graph that none of them can compute is left to the CPU.
+            Defaults to the CPU alone.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no exported model of Hgad, or one without a novelty.
+        RuntimeError: If a provider is not there, or cannot be used.
+        ModuleNotFoundError: If onnxruntime is not installed.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        providers: Sequence[str | tuple[str, dict[str, Any]]] = ("CPUExecutionProvider",),
+    ) -> None:
+        onnxruntime = import_onnxruntime()
+        path = _existing(path, ".onnx")
+        self.description = of_onnx(path)
+        tensors = _further_tensors(path, self.description)
+        wanted = [provider if isinstance(provider, str) else provider[0] for provider in providers]
+        installed = onnxruntime.get_available_providers()
+        if missing := [name for name in wanted if name not in installed]:
+            msg = (
+                f"The installed onnxruntime has no {' and no '.join(missing)}; it has {', '.join(installed)}. Install "
+            )
+            msg += "one that has it, as onnxruntime-gpu, or choose another provider."
+            raise RuntimeError(msg)
+        graph = onnx.load(path, load_external_data=False)
+        graph.graph.output.extend(
+            onnx.helper.make_tensor_value_info(name, ELEMENT_TYPES[name], None) for name in tensors
+        )
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+        self.session = onnxruntime.InferenceSession(graph.SerializeToString(), options, list(providers))
+        # A provider whose libraries are missing is left out without an error.
+        if unusable := [name for name in wanted if name not in self.session.get_providers()]:
+            msg = f"onnxruntime cannot use {' and '.join(unusable)} here, and would compute with "
+            msg += (
+                f"{', '.join(self.session.get_providers())} in its place. Its log says why: mostly a library of CUDA, "
+            )
+            msg += "cuDNN or TensorRT is missing, or of another version."
+            raise RuntimeError(msg)
+
+    def compute(self, images: np.ndarray) -> dict[str, Any]:
+        """As of :class:`ClassInferencer`."""
+        names = [output.name for output in self.session.get_outputs()]
+        (entry,) = self.session.get_inputs()
+        return dict(zip(names, self.session.run(names, {entry.name: images}), strict=True))
+
+
+def import_onnxruntime() -> Any:  # noqa: ANN401 - a module that need not be there
+    """onnxruntime.
+
+    Returns:
+        The module.
+
+    Raises:
+        ModuleNotFoundError: If it is not installed. The message says what to install.
+    """
+    try:
+        import onnxruntime  # noqa: PLC0415 - anomalib exports without it
+    except ModuleNotFoundError as error:
+        msg = "An .onnx file is computed by onnxruntime, which is not installed: pip install onnxruntime, or "
+        msg += "onnxruntime-gpu for CUDA and TensorRT."
+        raise ModuleNotFoundError(msg, name="onnxruntime") from error
+    return onnxruntime
+
+
+def _existing(path: str | Path, *endings: str) -> Path:
+    path = Path(path)
+    if path.suffix not in endings:
+        msg = f"Expected an exported {' or '.join(endings)} file, got {path}."
+        raise ValueError(msg)
+    if not path.is_file():
+        msg = f"No file at {path}. Export a model with `anomalib export --model Hgad --export_type "
+        msg += f"{'onnx' if path.suffix == '.onnx' else 'openvino'}`."
+        raise FileNotFoundError(msg)
+    return path
+
+
+def _further_tensors(path: Path, description: dict[str, Any]) -> list[str]:
+    """Names of the tensors that are to be outputs too."""
+    if "class_tensor" not in description:
+        msg = f"{path} does not say that it is an exported model of anomalib_hgad.Hgad. For others, take anomalib's "
+        msg += "OpenVINOInferencer."
+        raise ValueError(msg)
+    if "novelty_tensor" not in description:
+        msg = f"{path} was exported by an older version, and cannot tell unknown products: export the model again."
+        raise ValueError(msg)
+    return _tensors(description)
+
+
+def _tensors(description: dict[str, Any]) -> list[str]:
+    return [name for name in (description["novelty_tensor"], description["class_tensor"]) if name is not None]
 
 
 def _array(image: str | Path | np.ndarray | Image.Image | torch.Tensor) -> np.ndarray:

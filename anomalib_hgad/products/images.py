@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 from anomalib.data.utils import TestSplitMode, ValSplitMode
 
+from anomalib_hgad.data.arguments import multi_class
 from anomalib_hgad.data.folders import image_files
 from anomalib_hgad.data.images import read_checked
 from anomalib_hgad.data.layouts import normal_folders
@@ -52,10 +52,7 @@ def product_images(data: dict[str, Any], name: str | None) -> MultiClass:
         ValueError: If an argument is unknown, or if there is a name for several products.
         FileNotFoundError: If a folder or an image is missing.
     """
-    if unknown := sorted(data.keys() - signature(MultiClass).parameters):
-        msg = f"MultiClass has no argument {', '.join(unknown)}. It has {', '.join(signature(MultiClass).parameters)}."
-        raise ValueError(msg)
-    datamodule = MultiClass(**{"num_workers": 0} | _for_training_alone(data))
+    datamodule = multi_class(_for_training_alone(data))
     if name is not None:
         if len(datamodule.sources) > 1:
             msg = (

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,12 @@ from anomalib.data import InferenceBatch
 from anomalib.pre_processing import PreProcessor
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize
 
-from anomalib_hgad import Hgad
+from anomalib_hgad import Hgad, UniAd
 from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR
 from anomalib_hgad.deploy.graph import IN_FLOAT32
 from anomalib_hgad.models.hgad.flows.conditional import ConditionalFlow, FoldedFlow
 from tests.helpers.exports import from_onnx, from_openvino, to_openvino
-from tests.helpers.light import LIGHT
+from tests.helpers.light import LIGHT, LIGHT_UNIAD
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("seeded")]
 
@@ -158,12 +160,64 @@ def test_torch_export_is_folded(module: Hgad, tmp_path: Path) -> None:
         torch.testing.assert_close(restored(images).pred_score, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def program(module: Hgad, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return module.to_torch_export(tmp_path_factory.mktemp("torch export 출력"))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 32, 48), (2, 3, 60, 50), (5, 3, 21, 100)])
+def test_program_of_torch_export_computes_what_a_test_computes(
+    program: Path, module: Hgad, shape: tuple[int, ...]
+) -> None:
+    """Batches and images of any size."""
+    images = torch.rand(*shape)
+    outputs = torch.export.load(program).module()(images)
+    with torch.no_grad():
+        expected = as_in_a_test(module, images)
+        prediction, _ = module.model.predict(module.pre_processor.transform(images))
+    for name, value in expected._asdict().items():
+        np.testing.assert_allclose(outputs[name], value.numpy(), rtol=1e-3, atol=1e-4, err_msg=name)
+    assert outputs[CLASS_TENSOR][:, 0].tolist() == prediction.class_posterior.argmax(dim=-1).tolist()
+    assert_novelty(outputs[NOVELTY_TENSOR].numpy(), prediction.novelty)
+
+
+@pytest.mark.subprocess
+def test_program_of_torch_export_needs_pytorch_alone(program: Path, module: Hgad) -> None:
+    """And says what it is."""
+    code = """
+import json, sys, torch
+texts = {"model_info.json": ""}
+model = torch.export.load(sys.argv[1], extra_files=texts).module()
+score = model(torch.zeros(2, 3, 40, 50))["pred_score"]
+assert not {"anomalib", "timm", "torchvision", "lightning"} & set(sys.modules)
+print(json.dumps([texts["model_info.json"], score.tolist()]))
+"""
+    process = subprocess.run([sys.executable, "-c", code, program], capture_output=True, text=True, check=True)
+    description, scores = json.loads(process.stdout)
+    assert json.loads(description) == module.description()
+    with torch.no_grad():
+        expected = as_in_a_test(module, torch.zeros(2, 3, 40, 50)).pred_score
+    np.testing.assert_allclose(scores, expected, rtol=1e-4)
+
+
+def test_uniad_exports_by_torch_export(tmp_path: Path) -> None:
+    module = UniAd(**LIGHT_UNIAD).eval()
+    module.is_trained = True
+    outputs = torch.export.load(module.to_torch_export(tmp_path)).module()(images := torch.rand(3, 3, 40, 30))
+    with torch.no_grad():
+        expected = as_in_a_test(module, images)
+    assert outputs.keys() == {"pred_score", "pred_label", "anomaly_map", "pred_mask"}
+    np.testing.assert_allclose(outputs["pred_score"], expected.pred_score, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(outputs["anomaly_map"], expected.anomaly_map, rtol=1e-3, atol=1e-4)
+
+
 def test_export_prints_no_traceback_and_no_warning(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     module = Hgad(**ONE_LEVEL).eval()
     module.set_class_names(["bolt"])
     module.to_openvino(tmp_path)
+    module.to_torch_export(tmp_path)
     printed = "".join(capfd.readouterr())
     assert "Traceback" not in printed
     assert "Error" not in printed

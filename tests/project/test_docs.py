@@ -109,6 +109,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     trees.mvtec_3d_class(tmp_path / "datasets/MVTec3D", "bagel")
     trees.cifar10(tmp_path / "datasets", monkeypatch)
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    shutil.copytree(ROOT / "docs/cpp", tmp_path / "docs/cpp")
     for config in (tmp_path / "configs").glob("*.yaml"):  # what a config says beats the defaults, which are light here
         config.write_text(
             re.sub(
@@ -144,6 +145,9 @@ def run(command: str) -> None:
     shared = os.environ.get("HGAD_TEST_DATA")
     if "$HGAD_TEST_DATA" in command and shared is None:
         pytest.skip("HGAD_TEST_DATA names no folder with real images and weights")
+    if command.startswith(("cmake ", "build/")):
+        run_in_a_shell(command)
+        return
     program, *arguments = shlex.split(os.path.expandvars(command))
     if program.startswith("MASTER_ADDR="):
         run_on_two_nodes(arguments)
@@ -167,6 +171,15 @@ def run(command: str) -> None:
         assert "README.md" in (ROOT / ".ci/run").read_text()  # the gate takes this very command from there
     else:
         pytest.fail(f"No test runs the command {command!r}.")
+
+
+def run_in_a_shell(command: str) -> None:
+    """A command of a compiler, or of what it has made."""
+    if not (shutil.which("cmake") and shutil.which("c++")):
+        pytest.skip("no cmake and C++ compiler to build the programs with")
+    python = Path(sys.executable).parent
+    environment = os.environ | {"PATH": f"{python}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-euo", "pipefail", "-c", command], env=environment, check=True)
 
 
 def in_small(arguments: list[str], on_real_images: bool) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from anomalib.data import AnomalibDataModule, ImageBatch
+from anomalib.data import AnomalibDataModule, ImageBatch, InferenceBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
@@ -654,6 +654,26 @@ class Hgad(PluginModel, AnomalibModule):
             "novelty_limit": NOVELTY_LIMIT,
         }
         return super().description() | {name: json.dumps(value) for name, value in entries.items()}
+
+    def named_outputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What an exported model says of images, with inferred class and novelty: see the base.
+
+        Args:
+            images: Images with values from 0 to 1, shape (B, 3, height, width).
+
+        Returns:
+            The outputs of the base; ``novelty``, shape (B,), and, unless there is one class alone, ``inferred_class``,
+            shape (B, 1), int64.
+        """
+        prediction, _ = self.model.predict(images if self.pre_processor is None else self.pre_processor(images))
+        outputs = InferenceBatch(pred_score=prediction.pred_score, anomaly_map=prediction.anomaly_map)
+        if self.post_processor is not None:
+            outputs = self.post_processor(outputs)
+        named = {name: value for name, value in outputs._asdict().items() if value is not None}
+        named[NOVELTY_TENSOR] = prediction.novelty
+        if self.model.num_classes > 1:
+            named[CLASS_TENSOR] = prediction.class_posterior.argmax(dim=-1, keepdim=True)
+        return named
 
     def _model_for_inference(self, image_size: tuple[int, int] | None) -> HgadModel:
         """The model, folded if all images come to it in one size."""

@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import openvino
 import pytest
 import torch
@@ -22,7 +21,7 @@ from PIL import Image
 
 from anomalib_hgad import Hgad
 from anomalib_hgad.deploy.graph import IN_FLOAT32
-from anomalib_hgad.deploy.inferencer import ClassOpenVINOInferencer
+from anomalib_hgad.deploy.inferencer import ClassInferencer, ClassONNXInferencer, ClassOpenVINOInferencer
 from anomalib_hgad.models.hgad.novelty import WIDE_MARGIN
 from tests.helpers.exports import to_openvino
 from tests.helpers.light import LIGHT
@@ -294,10 +293,15 @@ def test_threads_share_an_inferencer(inferencer: ClassOpenVINOInferencer) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["onnx", "openvino"])
-def test_unknown_product_is_called_so_whatever_its_label(strict: dict[str, Any], kind: str) -> None:
+@pytest.mark.parametrize(
+    ("of_runtime", "kind"),
+    [(ClassOpenVINOInferencer, "onnx"), (ClassOpenVINOInferencer, "openvino"), (ClassONNXInferencer, "onnx")],
+)
+def test_unknown_product_is_called_so_whatever_its_label(
+    strict: dict[str, Any], of_runtime: type[ClassInferencer], kind: str
+) -> None:
     """The novelty is 3 and -1, as the limit is 1 and the margin a quarter of the difference."""
-    inferencer = ClassOpenVINOInferencer(strict[kind])
+    inferencer = of_runtime(strict[kind])
     assert inferencer.description["novelty_limit"] == 1
     for name, novelty in (("known", -1), ("unknown", 3)):
         image = read_image(strict[name], as_tensor=True).unsqueeze(0)
@@ -320,44 +324,79 @@ def test_unknown_product_in_a_batch(strict: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_programs_say_unknown_in_place_of_good_or_bad(
-    strict: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_onnxruntime_says_what_openvino_says(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it is called from: the weights lie beside the file."""
+    monkeypatch.chdir(files["onnx"].parents[2])
+    images = np.random.default_rng(0).random((3, 3, 36, 44), dtype=np.float32)
+    expected, found = (
+        inferencer.predict(images)
+        for inferencer in (ClassOpenVINOInferencer(files["onnx"]), ClassONNXInferencer(files["onnx"]))
+    )
+    for name in ("pred_score", "anomaly_map", "novelty"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-3, atol=1e-4, err_msg=name)
+    assert found.pred_class_name == expected.pred_class_name
+    assert found.pred_class_index.tolist() == expected.pred_class_index.tolist()
+
+
+@pytest.mark.slow
+def test_providers_are_onnxruntimes(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In their order, with their options."""
+    given: list[Any] = []
+    make = onnxruntime.InferenceSession
+    available = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    class Session:
+        """As on a machine that has them."""
+
+        def __init__(self, graph: bytes, options: Any, providers: list[Any]) -> None:
+            given.append(providers)
+            self.inner = make(graph, options, providers=["CPUExecutionProvider"])
+
+        def get_providers(self) -> list[str]:
+            return available
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.inner, name)
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    wanted = [("TensorrtExecutionProvider", {"trt_engine_cache_enable": True}), "CUDAExecutionProvider"]
+    inferencer = ClassONNXInferencer(files["onnx"], providers=wanted)
+    assert given == [wanted]
+    assert inferencer.predict(np.zeros((20, 20, 3), dtype=np.uint8)).pred_score.shape == (1,)
+
+
+@pytest.mark.slow
+def test_no_other_provider_computes_in_the_place_of_one_that_is_not_there(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of docs/deployment.md; the one in C++ is compiled with what OpenVINO's package brings."""
-    inferencer = ClassOpenVINOInferencer(strict["openvino"])
-    program = program_in_cpp(tmp_path)
-    (in_python,) = (text for text in programs("python") if "ClassOpenVINOInferencer" in text)
-    in_python = in_python.replace("exported/weights/openvino/model.xml", str(strict["openvino"]))
-    for name in ("known", "unknown"):
-        expected = inferencer.predict(strict[name])
-        verdict = "unknown" if name == "unknown" else "bad" if strict["bad"] else "good"
-        exec(in_python.replace("datasets/products/bolt/test/crack/000.png", str(strict[name])), {})
-        assert capsys.readouterr().out.split()[0] == verdict
-        command = [program, strict["openvino"], strict[name]]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-        assert said[0] == verdict
-        assert float(said[1]) == pytest.approx(expected.pred_score.item(), rel=1e-4)
-        assert int(said[2]) == expected.pred_class_index.item()
-        assert float(said[3]) == pytest.approx(expected.novelty.item(), abs=0.1)
+    """onnxruntime itself falls back to the CPU: without a word, or with one in its log."""
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    with pytest.raises(RuntimeError, match=r"has no CUDAExecutionProvider; it has .*Install one that has it"):
+        ClassONNXInferencer(files["onnx"], providers=["CUDAExecutionProvider", "CPUExecutionProvider"])
+    # As where the package is for CUDA and its libraries are missing.
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(RuntimeError, match="cannot use CUDAExecutionProvider here, and would compute with CPUExec"),
+    ):
+        ClassONNXInferencer(files["onnx"], providers=["CUDAExecutionProvider"])
 
 
-def programs(language: str) -> list[str]:
-    """Those of docs/deployment.md."""
+@pytest.mark.slow
+def test_program_says_unknown_in_place_of_good_or_bad(
+    strict: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That of docs/deployment.md in Python; those in C++ have tests of their own."""
     page = (ROOT / "docs/deployment.md").read_text()
-    return re.findall(rf"^```{language}\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
-
-
-def program_in_cpp(folder: Path) -> Path:
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no g++ to compile the program with")
-    (program,) = programs("cpp")
-    (folder / "inspect.cpp").write_text(program)
-    package = Path(openvino.__file__).parent
-    (library,) = (package / "libs").glob("libopenvino.so.*")
-    flags = [f"-I{package / 'include'}", str(library), f"-Wl,-rpath,{package / 'libs'}", "-std=c++17"]
-    subprocess.run([compiler, folder / "inspect.cpp", *flags, "-o", folder / "inspect"], check=True)
-    return folder / "inspect"
+    programs = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    (program,) = (text for text in programs if "import ClassOpenVINOInferencer" in text)
+    program = program.replace("exported/weights/openvino/model.xml", str(strict["openvino"]))
+    for name in ("known", "unknown"):
+        exec(program.replace("datasets/products/bolt/test/crack/000.png", str(strict[name])), {})
+        verdict = "unknown" if name == "unknown" else "bad" if strict["bad"] else "good"
+        assert capsys.readouterr().out.split()[0] == verdict
 
 
 @pytest.mark.slow
@@ -365,8 +404,11 @@ def test_model_of_one_class(tmp_path: Path) -> None:
     single = Hgad(**LIGHT, post_processor=False)
     single.set_class_names(["bolt"])
     single.model.novelty.margin.fill_(WIDE_MARGIN)
-    inferencer = ClassOpenVINOInferencer(single.to_onnx(tmp_path))
-    assert inferencer.predict(np.zeros((32, 32, 3), dtype=np.uint8)).pred_class_name == ["bolt"]
+    path = single.to_onnx(tmp_path)
+    for inferencer in (ClassOpenVINOInferencer(path), ClassONNXInferencer(path)):
+        prediction = inferencer.predict(np.zeros((32, 32, 3), dtype=np.uint8))
+        assert prediction.pred_class_name == ["bolt"]
+        assert prediction.pred_class_index.tolist() == [0]
 
 
 @pytest.mark.slow
@@ -385,6 +427,8 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         ClassOpenVINOInferencer(tmp_path / "model.xml")
     with pytest.raises(ValueError, match=r"Expected an exported \.xml or \.onnx file, got .*model\.pt"):
         ClassOpenVINOInferencer(tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"Expected an exported \.onnx file, got .*model\.xml"):
+        ClassONNXInferencer(tmp_path / "model.xml")
     parameter = openvino.opset13.parameter([1, 3], np.float32)
     openvino.save_model(openvino.Model([openvino.opset13.relu(parameter)], [parameter]), tmp_path / "other.xml")
     with pytest.raises(ValueError, match="does not say that it is an exported model"):

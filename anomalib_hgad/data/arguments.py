@@ -1,0 +1,30 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A MultiClass of the arguments of a command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from inspect import signature
+
+from anomalib_hgad.data.multi_class import MultiClass
+
+
+def multi_class(arguments: Mapping[str, object]) -> MultiClass:
+    """Make a datamodule of arguments by name, without workers unless they are given.
+
+    Args:
+        arguments: Arguments of :class:`~anomalib_hgad.MultiClass`.
+
+    Returns:
+        The datamodule.
+
+    Raises:
+        ValueError: If it has no such argument, or as of the datamodule.
+        FileNotFoundError: If a folder is missing.
+    """
+    if unknown := sorted(arguments.keys() - signature(MultiClass).parameters):
+        msg = f"MultiClass has no argument {', '.join(unknown)}. It has {', '.join(signature(MultiClass).parameters)}."
+        raise ValueError(msg)
+    return MultiClass(**{"num_workers": 0} | dict(arguments))  # type: ignore[arg-type]

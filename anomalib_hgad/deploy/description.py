@@ -1,0 +1,79 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What exported files say of the model that they are of, and the names of the classes in their outputs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+
+from anomalib_hgad.data.reserved_names import UNKNOWN
+
+
+def of_onnx(path: Path) -> dict[str, Any]:
+    """Read the description of an .onnx file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its entries, see :meth:`anomalib_hgad.Hgad.description`; none if the file has none.
+    """
+    import onnx  # noqa: PLC0415 - a third of a second that other files need not wait for
+
+    entries = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+    return values(entries)
+
+
+def of_openvino(graph: openvino.Model) -> dict[str, Any]:
+    """The same of a graph of an .xml file.
+
+    Args:
+        graph: The graph, as it was read.
+
+    Returns:
+        As of :func:`of_onnx`.
+    """
+    described = graph.has_rt_info(["model_info"])
+    return values(dict(graph.get_rt_info(["model_info"]).value)) if described else {}
+
+
+def predicted_names(
+    description: dict[str, Any], novelty: np.ndarray, class_index: np.ndarray | None
+) -> list[str] | None:
+    """Names of the inferred classes of a batch.
+
+    Args:
+        description: Description of the file that the numbers are of.
+        novelty: Novelties, shape (B,).
+        class_index: Inferred classes, int64, shape (B,); ``None`` of a file that infers none.
+
+    Returns:
+        The names, ``"unknown"`` above the limit of the novelty; ``None`` of a model that tells no classes apart: a
+        single Gaussian of several classes.
+    """
+    names = description["class_names"]
+    if class_index is None:
+        if len(names) > 1:
+            return None
+        class_index = np.zeros(len(novelty), dtype=np.int64)
+    return [
+        UNKNOWN if is_novel else names[index]
+        for index, is_novel in zip(class_index, novelty > description["novelty_limit"], strict=True)
+    ]
+
+
+def values(entries: dict[str, str]) -> dict[str, Any]:
+    """Those of the entries of a file whose values are JSON, as this package writes them."""
+    read = {}
+    for name, value in entries.items():
+        try:
+            read[name] = json.loads(value)
+        except (TypeError, ValueError):  # OpenVINO's tools write plain text into the files of other models
+            continue
+    return read

@@ -1,0 +1,133 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Figures of exports on the terminal and in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from anomalib_hgad.common.files import write_json, write_text
+from anomalib_hgad.report.parity.differences import ImageDifference, Parity, Tolerances
+from anomalib_hgad.report.parity.exports import Export
+
+ENDINGS = (".json", ".csv")
+"""Of files that the figures are written to."""
+
+COLUMNS = {
+    "form": "form",
+    "score, largest": "largest_score_difference",
+    "median": "median_score_difference",
+    "same label": "same_label",
+    "same class": "same_class",
+    "same mask": "same_mask",
+    "map, largest": "largest_map_difference",
+}
+"""Headings of the table on the terminal, and the figures below them."""
+
+
+def show(
+    figures: Sequence[Parity],
+    differences: Sequence[Sequence[ImageDifference]],
+    exports: Sequence[Export],
+    without_labels: Sequence[str],
+    failed: Sequence[str],
+) -> None:
+    """Show the figures on the terminal, and what to know of them.
+
+    Args:
+        figures: Of every export.
+        differences: Those of its images, of every export.
+        exports: The exports.
+        without_labels: Labels of the checkpoint that say nothing.
+        failed: What is beyond the tolerances.
+    """
+    console = Console(markup=False, soft_wrap=True)  # names may have brackets, and paths are copied
+    table = Table(
+        title=f"{figures[0].images} images, differences from the checkpoint",
+        title_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("file", no_wrap=True)
+    for heading in COLUMNS:
+        table.add_column(heading, justify="left" if heading == "form" else "right")
+    for of_file in figures:
+        values = [getattr(of_file, name) for name in COLUMNS.values()]
+        table.add_row(Text("/".join(Path(of_file.file).parts[-2:])), *map(_cell, COLUMNS, values))
+    console.print(table)
+    for of_file, of_export, export in zip(figures, differences, exports, strict=True):
+        for note in notes(of_file, of_export, export):
+            console.print(note)
+    if without_labels:
+        console.print(
+            f"The checkpoint has no threshold, as no validation was run: {' and '.join(without_labels)} say nothing."
+        )
+    for sentence in failed or ["All within the tolerances."]:
+        console.print(sentence)
+
+
+def notes(parity: Parity, differences: Sequence[ImageDifference], export: Export) -> list[str]:
+    """What to know of the figures of an export.
+
+    Args:
+        parity: The figures.
+        differences: Those of all images.
+        export: The export.
+
+    Returns:
+        Sentences.
+    """
+    said = []
+    if parity.largest_score_difference:
+        said.append(f"{export.path}: the largest difference of a score is that of {parity.worst_image}.")
+    if borderline := [one.image for one in differences if one.label is False and one.borderline]:
+        said.append(
+            f"{export.path}: {len(borderline)} labels differ of images whose score is the threshold within "
+            f"score_tolerance, such as {borderline[0]}."
+        )
+    if cut := sum(one.expected.pred_score == one.found.pred_score in {0, 1} for one in differences):
+        said.append(
+            f"{export.path}: {cut} of {len(differences)} scores are cut off at 0 or 1, as anomalib's post-processor "
+            "does it: of how these differ nothing is seen."
+        )
+    if export.size is not None:
+        size = " x ".join(map(str, export.size))
+        said.append(f"{export.path} takes images of {size} alone: others were resized before, antialiased.")
+    if export.form != "FP32":
+        said.append(f"{export.path} is in {export.form}, which rounds: its tolerances are yours to choose.")
+    return said
+
+
+def write(
+    output: Path, figures: Sequence[Parity], ckpt_path: Path, tolerances: Tolerances, failed: Sequence[str]
+) -> None:
+    """Write the figures.
+
+    Args:
+        output: A .json file, or a .csv file with a row for each export.
+        figures: Of every export.
+        ckpt_path: The checkpoint.
+        tolerances: What was let pass.
+        failed: What is beyond them.
+    """
+    rows = [asdict(of_file) for of_file in figures]
+    if output.suffix == ".json":
+        named = {f"{field.name}_tolerance": getattr(tolerances, field.name) for field in fields(tolerances)}
+        write_json({"checkpoint": str(ckpt_path), **named, "exports": rows, "failures": list(failed)}, output)
+        return
+    table = pd.DataFrame(rows)
+    write_text(output, lambda file: table.to_csv(file, index=False, lineterminator="\r\n"))
+
+
+def _cell(heading: str, value: float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or "–"
+    return f"{100 * value:.4g} %" if heading.startswith("same") else f"{value:.2g}"
