@@ -198,8 +198,8 @@ class HierarchicalGaussianMixture(nn.Module):
         inverse = torch.linalg.inv(whitening.double())
         self.class_centers.copy_(self.class_centers.double() @ inverse.mT + mean)
         self.center_offsets.copy_(self.center_offsets.double() @ inverse.mT)
-        for factor in (self.class_whitening, self.shared_whitening):
-            cast("torch.Tensor", factor).copy_(lower_triangular(factor.double() @ whitening.double()))
+        for factor in (cast("torch.Tensor", self.class_whitening), cast("torch.Tensor", self.shared_whitening)):
+            factor.copy_(lower_triangular(factor.double() @ whitening.double()))
 
     def covariances(self) -> torch.Tensor:
         """Sigma_y of the classes, with its ridge, in float64, shape (N, D, D)."""
