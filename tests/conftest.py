@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.helpers import trees
+from tests.helpers.signal_stack import take_own_signal_stack
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Several processes on all cores each would wait for one another; what the tests start inherits it.
@@ -23,6 +24,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let anomalib's own tests be given."""
     parser.addoption("--anomalib-checkout", help="folder with anomalib's repository, for the tests in tests/upstream")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Let no model of an earlier test end the process."""
+    take_own_signal_stack()
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks

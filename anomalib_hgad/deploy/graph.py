@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -23,6 +24,16 @@ OURS = "anomalib_hgad."
 """What the name of the model begins with in the description of a file of this package."""
 
 _FIRST = Lock()
+
+
+@cache
+def core() -> openvino.Core:
+    """The one OpenVINO of this process, which stays.
+
+    Each one that compiles for a processor changes the stack on which the process handles signals. Where two come and go
+    in the same order, OpenVINO leaves a stack that is gone, and the next signal ends the process.
+    """
+    return openvino.Core()
 
 
 def read_graph(path: Path) -> tuple[openvino.Model, dict[str, Any]]:
@@ -45,7 +56,7 @@ def read_graph(path: Path) -> tuple[openvino.Model, dict[str, Any]]:
     if not path.is_file():
         msg = f"No file at {path}. Export a model with `anomalib export --model Hgad --export_type openvino`."
         raise FileNotFoundError(msg)
-    graph = openvino.Core().read_model(path)
+    graph = core().read_model(path)
     description = _description(path, graph)
     if "class_tensor" in description and "novelty_tensor" not in description:
         msg = f"{path} was exported by an older version, and cannot tell unknown products: export the model again."
@@ -73,7 +84,7 @@ def compile_graph(graph: openvino.Model, device: str, settings: dict[str, Any], 
     Raises:
         RuntimeError: If OpenVINO cannot compile it, or cannot infer.
     """
-    model = openvino.compile_model(graph, device, settings)
+    model = core().compile_model(graph, device, settings)
     sizes = zip(model.input(0).partial_shape, (1, 3, *image_size), strict=True)
     image = np.zeros([free if size.is_dynamic else size.get_length() for size, free in sizes], dtype=np.float32)
     with _FIRST:

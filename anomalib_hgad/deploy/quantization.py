@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from anomalib.deploy import CompressionType
 from anomalib.metrics import F1Score
-from openvino import CompiledModel, Model, Node, Output, compile_model, opset13
+from openvino import CompiledModel, Model, Node, Output, opset13
 from torch.utils.data import DataLoader, Subset
 from torchvision.transforms.v2.functional import resize
 
 from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR, PIXELS_TENSOR
 from anomalib_hgad.deploy.float32 import keep_in_float32
-from anomalib_hgad.deploy.graph import IN_FLOAT32
+from anomalib_hgad.deploy.graph import IN_FLOAT32, core
 from anomalib_hgad.deploy.resizing import antialias
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def _values(graph: Model, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.
     graph = graph.clone()
     graph.add_outputs(names)
     keep_in_float32(graph)
-    model = compile_model(graph, "CPU", IN_FLOAT32)
+    model = core().compile_model(graph, "CPU", IN_FLOAT32)
     values, classes = [], []
     for image in images:
         result = model(image)

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import openvino
 import torch
 from anomalib.deploy import TorchInferencer
 from torchvision.transforms.v2.functional import resize
 
 from anomalib_hgad.deploy.description import of_onnx, of_openvino, predicted_names
+from anomalib_hgad.deploy.graph import core
 from anomalib_hgad.deploy.inferencer import (
     ClassInferencer,
     ClassONNXInferencer,
@@ -108,12 +108,12 @@ def _named(path: Path, runtime: str) -> Iterator[None]:
 
 
 def _openvino(path: Path, runtime: str) -> Export:
-    graph = openvino.Core().read_model(path)
+    graph = core().read_model(path)
     constants = [node for node in graph.get_ordered_ops() if node.get_type_name() == "Constant"]
     kinds = {constant.get_element_type().get_type_name() for constant in constants}
     shape, description = graph.input(0).get_partial_shape(), of_openvino(graph)
     # Outputs that are added may change in which precision the others are computed: the classes are another graph's.
-    model = openvino.compile_model(graph, "AUTO")
+    model = core().compile_model(graph, "AUTO")
     names = _class_names(ClassOpenVINOInferencer, path, description)
     return Export(
         path,
