@@ -14,7 +14,7 @@ from anomalib_hgad import Hgad, UniAd
 from tests.helpers.exports import in_bfloat16, to_openvino
 from tests.helpers.light import LIGHT, LIGHT_UNIAD
 
-pytestmark = [pytest.mark.nightly, pytest.mark.slow, pytest.mark.usefixtures("seeded")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("seeded")]
 
 CLOSED_FORM = {"flow": "linear", "flow_arguments": {}, "covariance": "full", "score": "contrast"}
 MODELS = {

@@ -98,7 +98,6 @@ class Terminator(Callback):
         setattr(self, moment, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
 
 
-@pytest.mark.nightly
 @pytest.mark.parametrize("moment", ["on_train_batch_start", "on_validation_start", "on_train_end", "on_test_end"])
 def test_run_that_is_terminated_says_so(data: MultiClass, tmp_path: Path, moment: str) -> None:
     """128 + 15 is what a shell calls a program that SIGTERM has ended: nothing after ``&&`` is run."""
