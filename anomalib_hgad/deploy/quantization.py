@@ -104,12 +104,28 @@ def compress(
 
 def _products(graph: Model, modules: Sequence[str]) -> list[Node]:
     """Products of some modules with weights."""
-    starts = tuple(f"{module}{end}" for module in modules for end in "./")
+    starts = tuple(f"{module}." for module in modules)
+    of_nodes = _modules(graph)
     return [
         node
         for node in graph.get_ordered_ops()
-        if node.get_type_name() in QUANTISED and node.get_friendly_name().startswith(starts) and _weights(node)
+        if node.get_type_name() in QUANTISED
+        and f"{of_nodes[node.get_friendly_name()]}.".startswith(starts)
+        and _weights(node)
     ]
+
+
+def _modules(graph: Model) -> dict[str, str]:
+    """Module of every operation by its name; one that OpenVINO has renamed is of the module that takes its result."""
+    modules: dict[str, str] = {}
+    for node in reversed(graph.get_ordered_ops()):
+        name = node.get_friendly_name()
+        module, named, _ = name.partition("/node")
+        takers = (
+            entry.get_node().get_friendly_name() for output in node.outputs() for entry in output.get_target_inputs()
+        )
+        modules[name] = module if named else next((modules[taker] for taker in takers), "")
+    return modules
 
 
 def _weights(node: Node) -> list[Node]:
