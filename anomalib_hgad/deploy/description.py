@@ -43,6 +43,36 @@ def of_openvino(graph: openvino.Model) -> dict[str, Any]:
     return values(dict(graph.get_rt_info(["model_info"]).value)) if described else {}
 
 
+def scored_names(description: dict[str, Any], class_index: np.ndarray | None, images: int) -> list[str] | None:
+    """Names of the classes that a batch was scored as.
+
+    Args:
+        description: Description of the file that the numbers are of.
+        class_index: Inferred classes, int64, shape (B,); ``None`` of a file that infers none.
+        images: B.
+
+    Returns:
+        The names; ``None`` of a model that tells no classes apart: a single Gaussian of several classes.
+    """
+    names = description["class_names"]
+    if class_index is None:
+        return names * images if len(names) == 1 else None
+    return [names[index] for index in class_index]
+
+
+def are_unknown(description: dict[str, Any], novelty: np.ndarray) -> np.ndarray:
+    """Which images of a batch are of no product of the model.
+
+    Args:
+        description: Description of the file that the numbers are of.
+        novelty: Novelties, shape (B,).
+
+    Returns:
+        Truth values, shape (B,).
+    """
+    return novelty > description["novelty_limit"]
+
+
 def predicted_names(
     description: dict[str, Any], novelty: np.ndarray, class_index: np.ndarray | None
 ) -> list[str] | None:
@@ -54,17 +84,14 @@ def predicted_names(
         class_index: Inferred classes, int64, shape (B,); ``None`` of a file that infers none.
 
     Returns:
-        The names, ``"unknown"`` above the limit of the novelty; ``None`` of a model that tells no classes apart: a
-        single Gaussian of several classes.
+        The names, ``"unknown"`` above the limit of the novelty; ``None`` as of :func:`scored_names`.
     """
-    names = description["class_names"]
-    if class_index is None:
-        if len(names) > 1:
-            return None
-        class_index = np.zeros(len(novelty), dtype=np.int64)
+    names = scored_names(description, class_index, len(novelty))
+    if names is None:
+        return None
     return [
-        UNKNOWN if is_novel else names[index]
-        for index, is_novel in zip(class_index, novelty > description["novelty_limit"], strict=True)
+        UNKNOWN if is_unknown else name
+        for name, is_unknown in zip(names, are_unknown(description, novelty), strict=True)
     ]
 
 

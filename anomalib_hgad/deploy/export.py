@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-from ast import literal_eval
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import signature
@@ -14,21 +13,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+import torch
 from anomalib.deploy import CompressionType
 from anomalib.models.components.base.export_mixin import ExportMixin
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from torch import nn
-from torchvision.transforms.v2 import Transform
 
 from anomalib_hgad.common.files import explain_full_disk, move_whole
 from anomalib_hgad.common.versions import installed_versions
+from anomalib_hgad.deploy.module_names import name_modules
 from anomalib_hgad.deploy.torch_export import save_program
 from anomalib_hgad.deploy.transforms import AntialiasedResize, ResizeOperator, check_antialiasing, exportable, last_size
 from anomalib_hgad.evaluation.post_processing import LABELS, labels_without_meaning, warn_of_missing_labels
 
 if TYPE_CHECKING:
-    import torch
     from onnx import ModelProto
     from openvino import Model
 
@@ -47,9 +46,6 @@ CLASS_TENSOR = "inferred_class"
 NOVELTY_TENSOR = "novelty"
 """Name of the tensor of the novelty of each image, float32, shape (B,)."""
 
-MODULES_KEY = "pkg.torch.onnx.name_scopes"
-"""Entry of the metadata of an ONNX operation in which PyTorch lists the modules that it is of, and then itself."""
-
 PIXELS_TENSOR = "largest_pixels"
 """Name of the tensor of the pixels of each image's map, before any scale, whose mean its score is of."""
 
@@ -64,7 +60,7 @@ class DescribedExport(ExportMixin):
     stored_in_bytes: ClassVar[tuple[str, ...]] = ("model",)
     """Modules whose weights are stored in 8 bits where the form is ``INT8``."""
 
-    _resize: type[Transform] = AntialiasedResize
+    _resize: type[AntialiasedResize] = AntialiasedResize
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export to a pickled PyTorch module.
@@ -147,6 +143,7 @@ class DescribedExport(ExportMixin):
         import openvino  # noqa: PLC0415 - as onnx above
 
         from anomalib_hgad.deploy.float32 import keep_in_float32  # noqa: PLC0415
+        from anomalib_hgad.deploy.graph import core  # noqa: PLC0415
         from anomalib_hgad.deploy.resizing import antialias  # noqa: PLC0415
 
         arguments = signature(super().to_openvino).bind(export_root, *args, **kwargs).arguments
@@ -168,7 +165,7 @@ class DescribedExport(ExportMixin):
                 del self._resize
 
             def described(folder: Path) -> Path:
-                graph = openvino.Core().read_model(path)
+                graph = core().read_model(path)
                 antialias(graph)
                 keep_in_float32(graph)
                 for name, value in self.description().items():
@@ -269,7 +266,10 @@ class DescribedExport(ExportMixin):
 
     @contextmanager
     def _for_inference(self, image_size: tuple[int, int] | None) -> Iterator[None]:
-        """With the model as it is exported, and the transform in its exportable form."""
+        """With the model as it is exported, and the transform in its exportable form; without gradients throughout.
+
+        Where PyTorch's exporter sees them switched off on the way, it forgets which module an operation is of.
+        """
         warn_of_missing_labels(self.post_processor)
         model, pre_processor = self.model, self.pre_processor
         transform = getattr(pre_processor, "export_transform", None)
@@ -277,24 +277,12 @@ class DescribedExport(ExportMixin):
         if pre_processor is not None:
             pre_processor.export_transform = exportable(pre_processor.transform, self._resize)
         try:
-            yield
+            with torch.no_grad():
+                yield
         finally:
             self.model = model
             if pre_processor is not None:
                 pre_processor.export_transform = transform
-
-
-def name_modules(graph: ModelProto) -> None:
-    """Put the module that an operation is of before its name, with a slash, as ``model.encoder.extractor/node_conv``.
-
-    Args:
-        graph: Graph that PyTorch exported, which is changed.
-    """
-    for node in graph.graph.node:
-        for entry in node.metadata_props:
-            if entry.key == MODULES_KEY:
-                *modules, _ = literal_eval(entry.value)
-                node.name = f"{modules[-1] if modules else ''}/{node.name}"
 
 
 def _completed(export_root: Path | str, export: Callable[[Path], Path]) -> Path:

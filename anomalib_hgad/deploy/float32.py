@@ -19,6 +19,8 @@ from __future__ import annotations
 import numpy as np
 from openvino import Model, Node, Output, opset10, opset13
 
+from anomalib_hgad.deploy.nodes import replace, sources_of
+
 MARK = "precise_0"
 """Runtime information of a node that is never computed in less than its own precision: name and version of OpenVINO's
 attribute."""
@@ -61,7 +63,7 @@ def keep_in_float32(graph: Model) -> None:
         if node.get_type_name() == "MatMul":
             _align(node, constant)
         elif node.get_type_name() == "Interpolate" and node.get_attributes()["mode"] != "bilinear_pillow":
-            _replace(node, _interpolate(node))
+            replace(node, _interpolate(node))
     _lead_to_score(graph, _ends(graph, constant))
     graph.validate_nodes_and_infer_types()
     for node in graph.get_ordered_ops():
@@ -73,7 +75,7 @@ def _constant(graph: Model) -> set[str]:
     """Names of constants, and of what restores those that are stored in fewer bits."""
     names: set[str] = set()
     for node in graph.get_ordered_ops():
-        sources = [source.get_node().get_friendly_name() for source in _sources(node)]
+        sources = [source.get_node().get_friendly_name() for source in sources_of(node)]
         if node.get_type_name() == "Constant" or (sources and names.issuperset(sources)):
             names.add(node.get_friendly_name())
     return names
@@ -81,7 +83,7 @@ def _constant(graph: Model) -> set[str]:
 
 def _align(product: Node, constant: set[str]) -> None:
     """Turn the factors of a product, and give both as many axes: OpenVINO would replace the product by one so made."""
-    ranks = [len(factor.get_partial_shape()) for factor in _sources(product)]
+    ranks = [len(factor.get_partial_shape()) for factor in sources_of(product)]
     if product.get_attributes()["transpose_a"]:
         *order, rows, columns = range(ranks[0])
         turned = opset13.transpose(product.input_value(0), opset13.constant([*order, columns, rows]))
@@ -98,20 +100,10 @@ def _align(product: Node, constant: set[str]) -> None:
 
 def _interpolate(node: Node) -> Node:
     """The older form of Interpolate, which OpenVINO replaces the newer one by."""
-    image, sizes, *axes = _sources(node)
+    image, sizes, *axes = sources_of(node)
     attributes = {name: node.get_attributes()[name] for name in INTERPOLATION}
     scales = opset13.constant(np.ones(sizes.get_partial_shape()[0].get_length(), dtype=np.float32))
     return opset10.interpolate(image, sizes, scales, axes=axes[0] if axes else None, **attributes)
-
-
-def _replace(node: Node, by: Node) -> None:
-    old, new = node.output(0), by.output(0)
-    names = old.get_names()
-    for entry in old.get_target_inputs():
-        entry.replace_source_output(new)
-    old.set_names(set())
-    new.set_names(names)
-    by.set_friendly_name(node.get_friendly_name())
 
 
 def _ends(graph: Model, constant: set[str]) -> list[Output]:
@@ -120,7 +112,7 @@ def _ends(graph: Model, constant: set[str]) -> list[Output]:
     kept = set(constant)
     for node in graph.get_ordered_ops():
         kind, name = node.get_type_name(), node.get_friendly_name()
-        sources = _sources(node)
+        sources = sources_of(node)
         if kind in ENDS or (
             kind in KEPT and kept.issuperset(source.get_node().get_friendly_name() for source in sources)
         ):
@@ -157,7 +149,3 @@ def _lead_to_score(graph: Model, tensors: list[Output]) -> None:
     score.set_names(set())
     result.input(0).replace_source_output(chosen)
     chosen.set_names(names)
-
-
-def _sources(node: Node) -> list[Output]:
-    return [entry.get_source_output() for entry in node.inputs()]

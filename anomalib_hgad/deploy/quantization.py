@@ -30,6 +30,8 @@ from torchvision.transforms.v2.functional import resize
 from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR, PIXELS_TENSOR
 from anomalib_hgad.deploy.float32 import keep_in_float32
 from anomalib_hgad.deploy.graph import IN_FLOAT32, core
+from anomalib_hgad.deploy.module_names import modules_of
+from anomalib_hgad.deploy.nodes import sources_of
 from anomalib_hgad.deploy.resizing import antialias
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def compress(
 
     Args:
         graph: Graph in floating point, whose operations are named by
-            :func:`~anomalib_hgad.deploy.export.name_modules`.
+            :func:`~anomalib_hgad.deploy.module_names.name_modules`.
         modules: Modules whose weights are stored in 8 bits where the form is ``INT8``.
         compression_type: ``INT8`` for the weights alone; ``INT8_PTQ`` for backbones that compute in 8 bits, with ranges
             from training images; ``INT8_ACQ`` for as much of that as the metric on the validation images allows.
@@ -105,7 +107,7 @@ def compress(
 def _products(graph: Model, modules: Sequence[str]) -> list[Node]:
     """Products of some modules with weights."""
     starts = tuple(f"{module}." for module in modules)
-    of_nodes = _modules(graph)
+    of_nodes = modules_of(graph)
     return [
         node
         for node in graph.get_ordered_ops()
@@ -115,22 +117,9 @@ def _products(graph: Model, modules: Sequence[str]) -> list[Node]:
     ]
 
 
-def _modules(graph: Model) -> dict[str, str]:
-    """Module of every operation by its name; one that OpenVINO has renamed is of the module that takes its result."""
-    modules: dict[str, str] = {}
-    for node in reversed(graph.get_ordered_ops()):
-        name = node.get_friendly_name()
-        module, named, _ = name.partition("/node")
-        takers = (
-            entry.get_node().get_friendly_name() for output in node.outputs() for entry in output.get_target_inputs()
-        )
-        modules[name] = module if named else next((modules[taker] for taker in takers), "")
-    return modules
-
-
 def _weights(node: Node) -> list[Node]:
-    sources = [entry.get_source_output().get_node() for entry in node.inputs()]
-    return [source for source in sources if source.get_type_name() == "Constant"]
+    entering = [source.get_node() for source in sources_of(node)]
+    return [source for source in entering if source.get_type_name() == "Constant"]
 
 
 def _deep(graph: Model, products: Sequence[Node]) -> list[Node]:
@@ -138,9 +127,9 @@ def _deep(graph: Model, products: Sequence[Node]) -> list[Node]:
     counted = {node.get_friendly_name() for node in products}
     depths: dict[str, int] = {}
     for node in graph.get_ordered_ops():
-        sources = (entry.get_source_output().get_node().get_friendly_name() for entry in node.inputs())
         name = node.get_friendly_name()
-        depths[name] = max((depths[source] for source in sources), default=0) + (name in counted)
+        before = (depths[source.get_node().get_friendly_name()] for source in sources_of(node))
+        depths[name] = max(before, default=0) + (name in counted)
     deepest = max((depths[name] for name in counted), default=0)
     return [node for node in products if depths[node.get_friendly_name()] > FLOAT_DEPTH * deepest]
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from openvino import Model, Node, opset11, opset13
 
+from anomalib_hgad.deploy.nodes import replace, sources_of
+
 
 def antialias(graph: Model) -> None:
     """Have a graph resize with the antialiasing that it was exported with.
@@ -29,22 +31,12 @@ def antialias(graph: Model) -> None:
         if mode != "linear_onnx":
             msg = f"Expected a graph that resizes bilinearly, got the mode {mode!r} of OpenVINO."
             raise ValueError(msg)
-        _replace(node, _of_pillow(node))
+        replace(node, _of_pillow(node))
 
 
 def _of_pillow(node: Node) -> Node:
-    image, sizes, *_ = [entry.get_source_output() for entry in node.inputs()]
+    image, sizes, *_ = sources_of(node)
     # Pillow's takes height and width alone.
     last = opset13.slice(sizes, *(opset13.constant(np.array([value])) for value in (2, 4, 1)))
     axes = opset13.constant(np.array([2, 3]))
     return opset11.interpolate(image, last, "bilinear_pillow", "sizes", axes=axes, antialias=True)
-
-
-def _replace(node: Node, by: Node) -> None:
-    old, new = node.output(0), by.output(0)
-    names = old.get_names()
-    for entry in old.get_target_inputs():
-        entry.replace_source_output(new)
-    old.set_names(set())
-    new.set_names(names)
-    by.set_friendly_name(node.get_friendly_name())

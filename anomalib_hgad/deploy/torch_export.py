@@ -49,7 +49,6 @@ def _without_gradients(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad = True
 
 
-@torch.no_grad()
 def save_program(
     path: Path,
     module: nn.Module,

@@ -49,31 +49,6 @@ def check_antialiasing(transform: Transform | None) -> None:
             raise ValueError(msg)
 
 
-def exportable(transform: Transform | None, resize: type[Transform] | None = None) -> Transform | None:
-    """Form of a transform that can be exported and gives the same images.
-
-    anomalib's own leaves out the antialiasing of every Resize: a model would see other images on the line than those it
-    was trained and tested on.
-
-    Args:
-        transform: The transform.
-        resize: What takes the place of antialiased bilinear Resizes to a height and a width. Defaults to ``None``, for
-            :class:`AntialiasedResize`.
-
-    Returns:
-        A copy, with the rest as anomalib exports it.
-    """
-    if transform is None:
-        return None
-    resize = resize or AntialiasedResize
-    return Compose(
-        [
-            resize((step.size[0], step.size[1])) if _is_antialiased(step) else get_exportable_transform(step)
-            for step in steps(transform)
-        ]
-    )
-
-
 def _is_antialiased(step: Transform) -> bool:
     return (
         isinstance(step, Resize)
@@ -117,29 +92,36 @@ class AntialiasedResize(Transform):
         return by_row @ (inpt @ by_column.T)
 
 
-class ResizeOperator(Transform):
-    """Antialiased bilinear resizing as one operator, for runtimes that do not ignore its antialiasing.
-
-    Args:
-        size: Height and width of the result.
-    """
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.size = size
+class ResizeOperator(AntialiasedResize):
+    """The same resizing as one operator, for runtimes that do not ignore its antialiasing."""
 
     def transform(self, inpt: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
-        """Resize.
-
-        Args:
-            inpt: Images, shape (B, channels, height, width).
-            params: Unused.
-
-        Returns:
-            Images, shape (B, channels, *size).
-        """
+        """Resize, as :class:`AntialiasedResize`; images have the shape (B, channels, height, width)."""
         del params
         return F.interpolate(inpt, size=self.size, mode="bilinear", antialias=True)
+
+
+def exportable(transform: Transform | None, resize: type[AntialiasedResize] = AntialiasedResize) -> Transform | None:
+    """Form of a transform that can be exported and gives the same images.
+
+    anomalib's own leaves out the antialiasing of every Resize: a model would see other images on the line than those it
+    was trained and tested on.
+
+    Args:
+        transform: The transform.
+        resize: What takes the place of antialiased bilinear Resizes to a height and a width.
+
+    Returns:
+        A copy, with the rest as anomalib exports it.
+    """
+    if transform is None:
+        return None
+    return Compose(
+        [
+            resize((step.size[0], step.size[1])) if _is_antialiased(step) else get_exportable_transform(step)
+            for step in steps(transform)
+        ]
+    )
 
 
 def resize_weights(size: int, new_size: int, like: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,7 @@ import numpy as np
 import openvino
 
 from anomalib_hgad.common.files import write_json
+from anomalib_hgad.deploy.module_names import module_in
 
 REPEATS = 20
 SLOWEST = 10
@@ -39,8 +40,8 @@ OTHER = "what OpenVINO adds"
 
 def part_of(name: str, kind: str) -> str:
     """Part of a model that a layer is of, by its name, which begins with its module, and its type."""
-    module, slash, _ = name.rpartition("/node")
-    part = next((part for start, part in PARTS.items() if module.startswith(start)), OTHER) if slash else OTHER
+    module = module_in(name)
+    part = OTHER if module is None else next((part for start, part in PARTS.items() if module.startswith(start)), OTHER)
     return SMOOTHING if part == PARTS["model"] and kind in SMOOTHING_LAYERS else part
 
 

@@ -19,6 +19,7 @@ import openvino
 
 from anomalib_hgad.data.reserved_names import UNKNOWN
 from anomalib_hgad.deploy.arrays import as_input
+from anomalib_hgad.deploy.description import are_unknown, predicted_names, scored_names
 from anomalib_hgad.deploy.graph import IN_FLOAT32, compile_graph, infer, read_graph
 
 
@@ -112,20 +113,20 @@ class Scorer:
             msg = f"the model gives {values['pred_score']} for a score"
             raise ValueError(msg)
         label = values["pred_label"] = bool(values["pred_label"]) if self.has_threshold else None
-        is_unknown = values.get("novelty") is not None and values["novelty"] > self._description["novelty_limit"]
-        verdict = "unknown" if is_unknown else None if label is None else "bad" if label else "good"
-        if is_unknown and values["pred_class_name"] is not None:
-            values["pred_class_name"] = UNKNOWN
+        is_unknown = "novelty" in values and are_unknown(self._description, np.array(values["novelty"]))
+        verdict = UNKNOWN if is_unknown else None if label is None else "bad" if label else "good"
         return Scored(values, verdict, anomaly_map, mask)
 
     def _class_and_novelty(self, found: Any) -> dict[str, Any]:  # noqa: ANN401 - OpenVINO's own dictionary
         if "class_tensor" not in self._description:
             return {}
-        names, tensor = self._description["class_names"], self._description["class_tensor"]
-        # A single Gaussian of several classes infers none.
-        name = names[found[tensor].item()] if tensor is not None else names[0] if len(names) == 1 else None
-        novelty = found[self._description["novelty_tensor"]].item()
-        return {"novelty": novelty, "pred_class_name": name, "scored_class_name": name}
+        tensor, novelty = self._description["class_tensor"], found[self._description["novelty_tensor"]]
+        class_index = None if tensor is None else found[tensor][:, 0]
+        names = {
+            "pred_class_name": predicted_names(self._description, novelty, class_index),
+            "scored_class_name": scored_names(self._description, class_index, len(novelty)),
+        }
+        return {"novelty": novelty.item()} | {column: of_batch and of_batch[0] for column, of_batch in names.items()}
 
     @contextmanager
     def _request(self) -> Iterator[openvino.InferRequest]:

@@ -296,7 +296,7 @@ class HierarchicalGaussianMixture(nn.Module):
             # The difference before the product: in half precision nothing would be left of it after.
             differences = full_precision(z).unsqueeze(1) - self.class_centers.detach()[class_index].unsqueeze(2)
             rows = differences @ whitening.mT
-            if self.center_offsets.shape[1] == 0:
+            if self.center_offsets.shape[1] == 0:  # one centre: a product with zeros less
                 return (log_det(whitening).unsqueeze(-1) - 0.5 * rows.square().sum(dim=-1)).mT
             offsets = torch.cat((torch.zeros_like(self.class_centers).unsqueeze(1), self.center_offsets), dim=1)
             energies = gaussian_energies(rows, offsets[class_index] @ whitening.mT)

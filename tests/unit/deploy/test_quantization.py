@@ -173,6 +173,13 @@ def test_weights_of_backbone_and_flows_are_quantised_and_no_others(
     assert {name: actual[name] for name in kept} == {name: expected[name] for name in kept}
 
 
+def set_scale(module: Hgad) -> None:
+    """Put scores between 0 and 1, as a validation does."""
+    for name, value in (("min", 0.0), ("max", 2.0), ("threshold", 1.0)):
+        setattr(module.post_processor, f"_image_{name}", torch.tensor(value))
+        setattr(module.post_processor, f"_pixel_{name}", torch.tensor(value))
+
+
 class Contented:
     """A metric that finds every model perfect, and remembers the scores that it saw."""
 
@@ -194,9 +201,7 @@ def test_accuracy_control_keeps_what_the_metric_allows(tmp_path: Path) -> None:
     trees.mvtec_class(tmp_path / "data/bolt")
     single = Hgad(**LIGHT | {"levels": {"layer2": [1.0]}, "flow_arguments": {"coupling_blocks": 1}}).eval()
     single.set_class_names(["bolt"])
-    for name, value in (("min", 0.0), ("max", 2.0), ("threshold", 1.0)):
-        setattr(single.post_processor, f"_image_{name}", torch.tensor(value))
-        setattr(single.post_processor, f"_pixel_{name}", torch.tensor(value))
+    set_scale(single)
     metric = Contented()
     path = single.to_openvino(
         tmp_path,
@@ -236,6 +241,7 @@ def test_calibrated_for_images_of_one_size(kind: CompressionType, tmp_path: Path
     trees.mvtec_class(tmp_path / "data/bolt")
     single = Hgad(**LIGHT | {"levels": {"layer2": [1.0]}}).eval()
     single.set_class_names(["bolt"])
+    set_scale(single)
     data = MultiClass(root=tmp_path / "data", num_workers=0)
     path = single.to_openvino(tmp_path, compression_type=kind, input_size=(48, 40), datamodule=data, max_drop=1.0)
     model = openvino.compile_model(openvino.Core().read_model(path), "CPU")
