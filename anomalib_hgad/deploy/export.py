@@ -58,7 +58,7 @@ class DescribedExport(ExportMixin):
     post_processor: PostProcessor | None
 
     stored_in_bytes: ClassVar[tuple[str, ...]] = ("model",)
-    """Modules whose weights are stored in 8 bits where the form is ``INT8``."""
+    """Modules whose weights the forms of INT8 store in 8 bits."""
 
     _resize: type[AntialiasedResize] = AntialiasedResize
 

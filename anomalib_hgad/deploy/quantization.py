@@ -48,8 +48,8 @@ COMPUTED_IN_BYTES = ("model.encoder",)
 """Modules that a calibrated form computes in 8 bits."""
 
 FLOAT_DEPTH = 0.4
-"""Share of the depth of these modules, from the image on, that stays in floating point: rounding there is carried on by
-all that follows. Depth is counted in products with weights."""
+"""Share of the depth of these modules, from the image on, that computes in floating point: rounding there is carried on
+by all that follows. Depth is counted in products with weights."""
 
 LARGE_CONSTANT = 1024
 """Elements from which on a constant that is added, a block's part of the positions, is stored in 8 bits."""
@@ -68,7 +68,7 @@ def compress(
     Args:
         graph: Graph in floating point, whose operations are named by
             :func:`~anomalib_hgad.deploy.module_names.name_modules`.
-        modules: Modules whose weights are stored in 8 bits where the form is ``INT8``.
+        modules: Modules whose weights are stored in 8 bits.
         compression_type: ``INT8`` for the weights alone; ``INT8_PTQ`` for backbones that compute in 8 bits, with ranges
             from training images; ``INT8_ACQ`` for as much of that as the metric on the validation images allows.
         datamodule: Data for the calibrated forms, or ``None``.
@@ -82,7 +82,8 @@ def compress(
     if compression_type == CompressionType.INT8:
         scope = _all_but(_products(graph, modules), graph)
         return _with_small_biases(nncf.compress_weights(graph, ignored_scope=scope))
-    scope = _all_but(_deep(graph, _products(graph, COMPUTED_IN_BYTES)), graph)
+    deep = _deep(graph, _products(graph, COMPUTED_IN_BYTES))
+    scope = _all_but(deep, graph)
     before = graph.clone()
     datamodule.setup("fit")
     size = _input_size(graph)
@@ -101,6 +102,9 @@ def compress(
             subset_size=len(images),
             ignored_scope=scope,
         )
+    computed = {node.get_friendly_name() for node in deep}
+    stored = [node for node in _products(quantised, modules) if node.get_friendly_name() not in computed]
+    quantised = _with_small_biases(nncf.compress_weights(quantised, ignored_scope=_all_but(stored, quantised)))
     return _recentred(quantised, before, images) if NOVELTY_TENSOR in _by_name(quantised) else quantised
 
 

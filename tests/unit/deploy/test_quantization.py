@@ -154,15 +154,14 @@ def test_weights_of_backbone_and_flows_are_quantised_and_no_others(
     # Centres of trained levels are not the same.
     for prior in module.model.priors:
         prior.class_centers.data.normal_()
+    file = module.to_onnx(tmp_path, input_size=input_size)
     notes = {
         node.name: next(entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.fx_node")
-        for node in onnx.load(module.to_onnx(tmp_path, input_size=input_size)).graph.node
-        if node.op_type in {"Conv", "MatMul"} and not node.name.startswith("pre_processor")
+        for node in onnx.load(file).graph.node
+        if node.op_type in {"Conv", "MatMul"}
     }
     expected = {name: "_model_encoder_" in note or "_model_flows_" in note for name, note in notes.items()}
-    graph = openvino.Core().read_model(
-        module.to_openvino(tmp_path, input_size=input_size, compression_type=CompressionType.INT8)
-    )
+    graph = openvino.Core().read_model(to_openvino(module, file, tmp_path, compression_type=CompressionType.INT8))
     products = [node for node in graph.get_ordered_ops() if node.get_type_name() in {"Convolution", "MatMul"}]
     actual = {node.get_friendly_name(): "Convert" in ancestors(node, 1) for node in products}
     assert len(actual) == len(expected)
