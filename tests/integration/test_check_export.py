@@ -314,24 +314,12 @@ def test_model_of_a_checkpoint_is_given_or_found(padim: Run, hgad: Run, tmp_path
             id="no program",
         ),
         pytest.param(
-            lambda hgad, _, folder: [
-                hgad.exports[".onnx"],
-                "--ckpt_path",
-                folder / "no.ckpt",
-                "--data.root",
-                hgad.data,
-            ],
+            lambda hgad, _, folder: [hgad.exports[".onnx"], *of(hgad._replace(checkpoint=folder / "no.ckpt"))],
             r"No checkpoint at .*no\.ckpt",
             id="no checkpoint",
         ),
         pytest.param(
-            lambda hgad, _, folder: [
-                hgad.exports[".onnx"],
-                "--ckpt_path",
-                hgad.checkpoint,
-                "--data.root",
-                folder / "empty",
-            ],
+            lambda hgad, _, folder: [hgad.exports[".onnx"], *of(hgad._replace(data=folder / "empty"))],
             r"Expected images to compare in .*empty",
             id="no images",
         ),
@@ -351,13 +339,7 @@ def test_model_of_a_checkpoint_is_given_or_found(padim: Run, hgad: Run, tmp_path
             id="other classes",
         ),
         pytest.param(
-            lambda _, padim, folder: [
-                padim.exports[".onnx"],
-                "--ckpt_path",
-                folder / "unnamed.ckpt",
-                "--data.root",
-                padim.data,
-            ],
+            lambda _, padim, folder: [padim.exports[".onnx"], *of(padim._replace(checkpoint=folder / "unnamed.ckpt"))],
             r"Neither .*unnamed\.ckpt nor the folders that it is in say of which model it is",
             id="unnamed checkpoint",
         ),
