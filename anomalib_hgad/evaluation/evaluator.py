@@ -38,6 +38,7 @@ from anomalib_hgad.evaluation.class_metric import (
     sources_of,
     values_of,
 )
+from anomalib_hgad.evaluation.logged_names import warn_of_shared_names
 from anomalib_hgad.evaluation.post_processing import (
     LABELS,
     RawScores,
@@ -166,6 +167,7 @@ class ClassEvaluator(Evaluator):
                 msg += "which is chosen at the end of a validation. Expected a metric of the scores alone, such as "
                 msg += "F1Max(fields=['pred_score', 'gt_label']), the largest F1 of all thresholds, or AUROC."
                 raise ValueError(msg)
+        warn_of_shared_names(trainer.loggers, self._names_of_classes(trainer))
         # A list of its own: Lightning goes through the present one.
         lightning = cast("Any", trainer)  # Lightning does not declare the list
         others = [callback for callback in lightning.callbacks if not isinstance(callback, RawScores)]
@@ -251,10 +253,13 @@ class ClassEvaluator(Evaluator):
         self._predictions = []
         # A list: a module list would become a part of the state.
         self._metrics, self._normalized = list(metrics), normalized
-        datamodule = getattr(trainer, "datamodule", None)
-        names = datamodule_class_names(datamodule) if datamodule is not None else []
-        self._by_class = {name: self._new_metrics() for name in names}
+        self._by_class = {name: self._new_metrics() for name in self._names_of_classes(trainer)}
         self._pooled = self._new_metrics()
+
+    @staticmethod
+    def _names_of_classes(trainer: Trainer) -> Sequence[str]:
+        datamodule = getattr(trainer, "datamodule", None)
+        return datamodule_class_names(datamodule) if datamodule is not None else []
 
     def _new_metrics(self) -> list[ClassMetric]:
         return [ClassMetric(metric, self._normalized) for metric in self._metrics]
