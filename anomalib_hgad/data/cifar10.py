@@ -19,15 +19,16 @@ from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.data.utils import LabelName, Split, ValSplitMode
 from lightning.pytorch.utilities.types import EVAL_DATALOADERS
 from PIL import Image
-from rich.progress import track
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import check_integrity
 from torchvision.transforms.v2 import Transform
 
 from anomalib_hgad.common.files import atomic_folder
+from anomalib_hgad.common.progress import track
 from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch, ClassImageItem
 from anomalib_hgad.data.reading import naming_errors
 from anomalib_hgad.data.splits import check_splits
+from anomalib_hgad.data.workers import usual_workers
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 """Names of the classes, in the order of CIFAR-10's numbers from 0."""
@@ -61,7 +62,7 @@ class Cifar10(AnomalibDataModule):
         eval_batch_size: Validation, test and prediction batch size.
             Defaults to ``32``.
         num_workers: Number of workers for data loading.
-            Defaults to ``8``.
+            Defaults to ``None``, one for each core that there is, at most 8.
         train_augmentations: Augmentations of the training images.
             Defaults to ``None``.
         val_augmentations: Augmentations of the validation images.
@@ -97,7 +98,7 @@ class Cifar10(AnomalibDataModule):
         normal_classes: Sequence[int | str] = MANY_VERSUS_MANY[0],
         train_batch_size: int = 32,
         eval_batch_size: int = 32,
-        num_workers: int = 8,
+        num_workers: int | None = None,
         train_augmentations: Transform | None = None,
         val_augmentations: Transform | None = None,
         test_augmentations: Transform | None = None,
@@ -113,7 +114,7 @@ class Cifar10(AnomalibDataModule):
         super().__init__(
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
+            num_workers=usual_workers() if num_workers is None else num_workers,
             train_augmentations=train_augmentations,
             val_augmentations=val_augmentations,
             test_augmentations=test_augmentations,

@@ -27,6 +27,7 @@ from anomalib_hgad.data.pseudo_labels import Labels, PseudoLabels
 from anomalib_hgad.data.setup import SUBSETS, check_and_mark_masks, set_up_class
 from anomalib_hgad.data.sources import sources_of_datamodules, sources_of_dataset, sources_of_folders
 from anomalib_hgad.data.splits import check_splits
+from anomalib_hgad.data.workers import usual_workers
 
 
 class MultiClass(AnomalibDataModule):
@@ -68,7 +69,7 @@ class MultiClass(AnomalibDataModule):
         eval_batch_size: Validation, test and prediction batch size.
             Defaults to ``32``.
         num_workers: Number of workers for data loading.
-            Defaults to ``8``.
+            Defaults to ``None``, one for each core that there is, at most 8.
         train_augmentations: Augmentations of the training images. These and all that follow go to each class; with
             ``datamodules``, give them there.
             Defaults to ``None``.
@@ -132,7 +133,7 @@ class MultiClass(AnomalibDataModule):
         mask_dir: list[str] | str | None = None,
         train_batch_size: int = 32,
         eval_batch_size: int = 32,
-        num_workers: int = 8,
+        num_workers: int | None = None,
         train_augmentations: Transform | None = None,
         val_augmentations: Transform | None = None,
         test_augmentations: Transform | None = None,
@@ -149,6 +150,7 @@ class MultiClass(AnomalibDataModule):
         label_weights: str | Path | None = None,
         name: str | None = None,
     ) -> None:
+        num_workers = usual_workers() if num_workers is None else num_workers
         super().__init__(train_batch_size, eval_batch_size, num_workers)
         accept_all_letters()
         of_each_class = {

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 import torch
 from anomalib.data.utils import read_image
-from rich.progress import track
 from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import NearestCentroid
@@ -28,6 +27,7 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 from anomalib_hgad.common.backbones import available_layers, image_statistics
 from anomalib_hgad.common.checks import check_choice
 from anomalib_hgad.common.encoder import PyramidEncoder
+from anomalib_hgad.common.progress import track
 from anomalib_hgad.data.folders import image_files
 from anomalib_hgad.data.reading import naming_errors
 
@@ -152,7 +152,7 @@ def describe(encoder: PyramidEncoder, transform: Compose, paths: Sequence[str]) 
         OSError: If an image cannot be read.
     """
     rows = []
-    for path in track(paths, description="Labelling images", transient=True):
+    for path in track(paths, "Labelling the images"):
         with naming_errors(path):
             image = read_image(path, as_tensor=True)
         (features,) = encoder(transform(image).unsqueeze(0))

@@ -16,7 +16,7 @@ from anomalib_hgad.models.hgad.lightning_model import Hgad
 
 
 def main(arguments: list[str] | None = None) -> Engine:
-    """Draw the images, train, test, and say where the figures and pictures are.
+    """Draw the images, train and test.
 
     Args:
         arguments: Those of the command line.
@@ -34,7 +34,6 @@ def main(arguments: list[str] | None = None) -> Engine:
     engine = Engine(default_root_dir=settings.results, enable_model_summary=False)
     model = Hgad(backbone=BACKBONE, backbone_weights=WEIGHTS, levels={layer: [1.0] for layer in LAYERS})
     engine.train(model, datamodule=MultiClass(root=root, train_batch_size=16, eval_batch_size=16, num_workers=0))
-    print(f"Figures and pictures: {engine.trainer.default_root_dir}")
     return engine
 
 

@@ -21,6 +21,7 @@ from anomalib.pre_processing import PreProcessor
 from torch import nn
 
 from anomalib_hgad.common.files import explain_full_disk, move_whole
+from anomalib_hgad.common.progress import phase
 from anomalib_hgad.common.versions import installed_versions
 from anomalib_hgad.deploy.module_names import name_modules
 from anomalib_hgad.deploy.torch_export import save_program
@@ -93,7 +94,7 @@ class DescribedExport(ExportMixin):
             export_root: Folder for the file.
             model_file_name: Its name without ending.
             input_size: Height and width of the images. Defaults to ``None``, for images of any size.
-            **kwargs: Arguments of :func:`torch.onnx.export`; the opset is 18 unless given.
+            **kwargs: Arguments of :func:`torch.onnx.export`; unless given, the opset is 18, and PyTorch prints nothing.
 
         Returns:
             The file.
@@ -112,6 +113,7 @@ class DescribedExport(ExportMixin):
             raise ValueError(msg)
         check_antialiasing(getattr(self.pre_processor, "transform", None))
         kwargs.setdefault("opset_version", OPSET)
+        kwargs.setdefault("verbose", False)
         export = super().to_onnx
 
         def described(folder: Path) -> Path:
@@ -123,7 +125,7 @@ class DescribedExport(ExportMixin):
             onnx.save(graph, path)
             return path
 
-        with self._for_inference(size):
+        with self._for_inference(size), phase("Exporting to ONNX"):
             return _completed(export_root, described)
 
     def to_openvino(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401
@@ -202,7 +204,7 @@ class DescribedExport(ExportMixin):
             save_program(path, module, self.named_outputs, size, resized is not None, self.description())
             return path
 
-        with self._for_inference(resized):
+        with self._for_inference(resized), phase("Exporting by torch.export"):
             return _completed(export_root, described)
 
     def named_outputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,14 +21,15 @@ from anomalib.data import ImageBatch
 from anomalib.metrics import AUPRO, AUROC, AnomalibMetric, Evaluator, F1Score
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from rich.console import Console
 from torch import distributed
 from torch.nn import ModuleList
 from torchmetrics import MeanMetric
 
 from anomalib_hgad.common.processes import are_repeated, gather_objects
+from anomalib_hgad.common.progress import track_within
 from anomalib_hgad.data.batch import NO_CLASS
 from anomalib_hgad.data.class_names import datamodule_class_names
+from anomalib_hgad.data.reserved_names import POOLED
 from anomalib_hgad.evaluation.class_metric import (
     POST_PROCESSED,
     ClassMetric,
@@ -46,7 +47,8 @@ from anomalib_hgad.evaluation.post_processing import (
     remove_labels_without_meaning,
 )
 from anomalib_hgad.evaluation.predictions import Prediction, predictions_of_batch, write_predictions
-from anomalib_hgad.evaluation.results import Results, results_table, write_results
+from anomalib_hgad.evaluation.results import Results, write_results
+from anomalib_hgad.evaluation.terminal import show_test
 from anomalib_hgad.evaluation.values import rows_of
 
 logger = logging.getLogger(__name__)
@@ -144,6 +146,8 @@ class ClassEvaluator(Evaluator):
         self._normalized = False
         self._others: dict[str, float] = {}
         self._seen: Counter[int] = Counter()
+        self._images: Counter[str] = Counter()
+        self._to_be_shown = False
         self._predictions: list[Prediction] = []
         self._raw_scores = RawScores()
         self._returned = RETURNED if test_metrics is None else frozenset(metric.name for metric in self.test_metrics)
@@ -227,7 +231,7 @@ class ClassEvaluator(Evaluator):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute and log the metrics of a test, and keep them for :meth:`on_test_end`."""
         del pl_module
-        self.results = self._compute(self.test_metrics)
+        self.results = self._compute(self.test_metrics, trainer)
         figures = self._figures(self.results)
         returned: dict[str, float] = {}
         for name, pooled in zip(self.results.pooled, self._pooled, strict=True):
@@ -239,17 +243,28 @@ class ClassEvaluator(Evaluator):
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._others.items()})
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the metrics on the terminal, write them to files, and give the loggers what a test does not return."""
+        """Write the metrics to files, and give the loggers what a test does not return."""
+        del pl_module
         if self.results is not None and trainer.is_global_zero:
-            Console().print(results_table(self.results, title=type(pl_module).__name__))
+            # Lightning's own table of what a test returns has nothing that this one has not.
+            loop = trainer.test_loop
+            self._to_be_shown, loop.verbose = loop.verbose, False
             write_results(self.results, Path(trainer.default_root_dir))
             write_predictions(self._predictions, Path(trainer.default_root_dir))
             for logger_of_run in trainer.loggers if self._others else []:
                 logger_of_run.log_metrics(self._others, step=trainer.global_step)
                 logger_of_run.save()
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Show the metrics on the terminal, below the progress of the test."""
+        del stage
+        if self._to_be_shown and self.results is not None:
+            show_test(trainer, self.results, self._images, title=type(pl_module).__name__)
+        self._to_be_shown = False
+
     def _start(self, trainer: Trainer, metrics: Sequence[AnomalibMetric], normalized: bool) -> None:
         self._seen.clear()
+        self._images.clear()
         self._predictions = []
         # A list: a module list would become a part of the state.
         self._metrics, self._normalized = list(metrics), normalized
@@ -318,6 +333,7 @@ class ClassEvaluator(Evaluator):
         """Add the values of some images and their classes."""
         if not names:
             return
+        self._images.update([POOLED] * len(names) + [name for name in names if name is not None])
         with_class = rows_of(values, [name is not None for name in names])
         for metric in self._pooled:
             metric.update(with_class if metric.needs_class else values)
@@ -328,18 +344,17 @@ class ClassEvaluator(Evaluator):
             for metric in self._by_class.setdefault(name, self._new_metrics()):
                 metric.update(of_class)
 
-    def _compute(self, metrics: Sequence[AnomalibMetric]) -> Results:
+    def _compute(self, metrics: Sequence[AnomalibMetric], trainer: Trainer | None = None) -> Results:
+        """Compute the metrics; with a trainer its progress is shown: regions take AUPRO longer than the images."""
         names = [metric.name for metric in metrics]
         for metric, pooled in zip(metrics, self._pooled, strict=True):
             if metric.strict and pooled.missing and not pooled.metric.update_called:
                 logger.warning("%s has no value: no image has %s.", metric.name, " and ".join(pooled.missing))
-        return Results(
-            classes={
-                class_name: dict(zip(names, (metric.compute() for metric in class_metrics), strict=True))
-                for class_name, class_metrics in self._by_class.items()
-            },
-            pooled=dict(zip(names, (metric.compute() for metric in self._pooled), strict=True)),
-        )
+        groups: Iterable[list[ClassMetric]] = [*self._by_class.values(), self._pooled]
+        if trainer is not None:
+            groups = track_within(trainer, groups, "Computing the metrics", len(self._by_class) + 1)
+        computed = [dict(zip(names, (one.compute() for one in group), strict=True)) for group in groups]
+        return Results(classes=dict(zip(self._by_class, computed[:-1], strict=True)), pooled=computed[-1])
 
     @staticmethod
     def _figures(results: Results) -> dict[str, float | None]:

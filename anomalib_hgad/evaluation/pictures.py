@@ -18,6 +18,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_hgad.data.folders import common_folder
+from anomalib_hgad.evaluation.picture_selection import Group, PictureSelection
 
 
 class SeparatePictures(ImageVisualizer):
@@ -45,6 +46,16 @@ class SeparatePictures(ImageVisualizer):
 
     on_predict_start = on_test_start
 
+    @property
+    def written(self) -> int:
+        """Number of pictures of the last run."""
+        return len(self._taken)
+
+    @property
+    def note(self) -> str:
+        """What the pictures are of."""
+        return f"all {self.written} images"
+
     def on_test_batch_end(
         self,
         trainer: Trainer,
@@ -59,17 +70,27 @@ class SeparatePictures(ImageVisualizer):
         if batch_idx == 0:
             self._root = _predicted_folder(trainer, dataloader_idx)
         for item in batch:
+            place = self._free(self._place(item, trainer), replaces=trainer.state.fn == TrainerFn.TESTING)
+            if not self._is_wanted(item, place, trainer):
+                continue
             picture = self.visualize(item)
             if picture is not None:
-                place = self._free(self._place(item, trainer), replaces=trainer.state.fn == TrainerFn.TESTING)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 picture.save(place)
                 self._taken.add(place)
 
+    def folder(self, trainer: Trainer) -> Path:
+        """Folder of the pictures; not kept, as anomalib does: the next run of the model may have another one."""
+        return Path(self.output_dir or Path(trainer.default_root_dir) / "images")
+
+    def _is_wanted(self, item: ImageItem, place: Path, trainer: Trainer) -> bool:
+        """Whether there is to be a picture of an image."""
+        del item, place, trainer
+        return True
+
     def _place(self, item: ImageItem, trainer: Trainer) -> Path:
         """Where a picture belongs."""
-        # Not kept, as anomalib does: the next run of the model may have another folder.
-        folder = Path(self.output_dir or Path(trainer.default_root_dir) / "images")
+        folder = self.folder(trainer)
         path = Path(item.image_path or "")
         if self._root is not None and path.is_relative_to(self._root):
             return folder / path.relative_to(self._root)
@@ -81,6 +102,42 @@ class SeparatePictures(ImageVisualizer):
         """The same place, or with a number where another picture is there."""
         places = (place.with_stem(f"{place.stem}_{number}") if number else place for number in count())
         return next(free for free in places if free not in self._taken and (replaces or not free.exists()))
+
+
+class SomePictures(SeparatePictures):
+    """Pictures of the worst images of a test and of a sample of the others; of a prediction, of all images.
+
+    See :class:`~anomalib_hgad.evaluation.picture_selection.PictureSelection`. A test of thousands of images would write
+    gigabytes of pictures of which few are looked at. An ``ImageVisualizer`` in the place of this one writes all.
+    """
+
+    _selection: PictureSelection
+
+    def on_test_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Forget the pictures of an earlier run."""
+        super().on_test_start(trainer, pl_module)
+        self._selection = PictureSelection()
+
+    @property
+    def note(self) -> str:
+        """What the pictures are of."""
+        if self.written == self._selection.seen:
+            return super().note
+        return f"{self.written} of {self._selection.seen} images: the worst, and a sample"
+
+    def _is_wanted(self, item: ImageItem, place: Path, trainer: Trainer) -> bool:
+        """Ask the selection about an image of a test; the picture of another one may have to go for it."""
+        if trainer.state.fn != TrainerFn.TESTING or item.pred_score is None:
+            return True
+        label = None if item.gt_label is None else bool(item.gt_label)
+        group = Group(getattr(item, "class_name", None), label)
+        wanted, replaced = self._selection.offer(group, float(item.pred_score), place)
+        if replaced is not None and replaced in self._taken:
+            replaced.unlink(missing_ok=True)
+            self._taken.remove(replaced)
+        if not wanted:
+            place.unlink(missing_ok=True)  # the picture of an earlier test
+        return wanted
 
 
 def _predicted_folder(trainer: Trainer, loader_number: int) -> Path | None:

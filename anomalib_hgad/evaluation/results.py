@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +18,9 @@ from rich.text import Text
 
 from anomalib_hgad.common.files import write_json, write_text
 from anomalib_hgad.data.reserved_names import MEAN, POOLED
+
+SHOWN_FIRST = ("image_AUROC", "pixel_AUROC", "pixel_AUPRO", "image_F1Score")
+"""Metrics that the table on the terminal has; others fill places that these leave."""
 
 
 @dataclass(frozen=True)
@@ -51,25 +55,33 @@ class Results:
         return [name for name in self.pooled if any(metrics.get(name) is not None for _, metrics in self.rows)]
 
 
-def results_table(results: Results, title: str) -> Table:
-    """Lay the metrics out for the terminal, in percent.
+def results_table(results: Results, title: str, images: Mapping[str, int]) -> Table:
+    """Lay the most important metrics out for a terminal of 80 characters, in percent.
 
     Args:
         results: The metrics.
         title: Line above the table.
+        images: Number of test images of each class, and of all of them under :data:`~anomalib_hgad.data.POOLED`.
 
     Returns:
         The table.
     """
-    table = Table(title=title, caption="In percent. Mean: over the classes. Pooled: all images, whatever their class.")
-    table.add_column("class", no_wrap=True)
-    for column in results.columns:
-        table.add_column(heading(column), justify="right")
+    first = [name for name in SHOWN_FIRST if name in results.columns]
+    columns = [*first, *(name for name in results.columns if name not in first)][: len(SHOWN_FIRST)]
+    caption = "In percent. mean: of the classes. pooled: all images."
+    if len(columns) < len(results.columns):
+        caption += " More in results.csv."
+    table = Table(title=title, caption=caption)
+    table.add_column("class", overflow="fold")
+    for column in columns:
+        table.add_column(heading(column), justify="right", overflow="fold")
+    table.add_column("images", justify="right", no_wrap=True)
     for name, metrics in results.rows:
         if name == MEAN:
             table.add_section()
-        cells = (metrics.get(column) for column in results.columns)
-        table.add_row(Text(name), *("–" if value is None else f"{100 * value:.1f}" for value in cells))
+        values = (metrics.get(column) for column in columns)
+        cells = ("–" if value is None else f"{100 * value:.1f}" for value in values)
+        table.add_row(Text(name), *cells, str(images.get(name, "")))
     return table
 
 

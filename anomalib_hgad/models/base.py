@@ -25,13 +25,14 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 from anomalib_hgad.data.images import check_finite
 from anomalib_hgad.deploy.export import DescribedExport
 from anomalib_hgad.evaluation.evaluator import ClassEvaluator
-from anomalib_hgad.evaluation.pictures import SeparatePictures
+from anomalib_hgad.evaluation.pictures import SeparatePictures, SomePictures
 from anomalib_hgad.models.callbacks import (
     UNVALIDATED_KEY,
     LastValidation,
     MeaningfulLabels,
     NamedImages,
     PredictedTable,
+    QuietRun,
     RandomState,
     Termination,
     TrainedModel,
@@ -45,6 +46,7 @@ from anomalib_hgad.models.checkpoint import (
     with_metrics_of,
 )
 from anomalib_hgad.models.checkpoint_io import WholeCheckpoints, explain_checkpoint_errors
+from anomalib_hgad.models.progress import LoggedProgress
 from anomalib_hgad.models.run_folder import prepare_run_folder
 from anomalib_hgad.models.trainer_checks import check_trainer
 
@@ -153,6 +155,8 @@ class PluginModel(DescribedExport):
         components.insert(place, MeaningfulLabels())
         own = [
             WholeCheckpoints(),
+            QuietRun(),
+            LoggedProgress(),
             TrainedModel(),
             LastValidation(),
             NamedImages(),
@@ -166,6 +170,11 @@ class PluginModel(DescribedExport):
     def configure_evaluator() -> ClassEvaluator:
         """Metrics of every class and their means."""
         return ClassEvaluator()
+
+    @classmethod
+    def configure_visualizer(cls) -> SomePictures:
+        """Pictures of the worst images of a test, and of a sample of the others."""
+        return SomePictures()
 
     @classmethod
     def configure_pre_processor(

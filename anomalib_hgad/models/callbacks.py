@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anomalib_hgad.common.processes import gather_objects
+from anomalib_hgad.common.warnings_by_design import ignored
 from anomalib_hgad.data.batch import cuts_tiles
 from anomalib_hgad.data.images import NamingPredictDataset
 from anomalib_hgad.evaluation.post_processing import remove_labels_without_meaning, warn_of_missing_labels
@@ -47,6 +49,30 @@ class TrainedModel(Callback):
         """Check the model."""
         del trainer
         pl_module.check_trained()
+
+
+class QuietRun(Callback):
+    """Keeps warnings of Lightning out of a run that are about what these models are meant to do."""
+
+    BY_DESIGN = (
+        ".*returned `None`, this fit will run with no optimizer",  # a closed form has no steps
+        r"Found \d+ module\(s\) in eval mode at the start of training",  # the backbone is frozen
+        "You have overridden `on_before_batch_transfer` in `LightningModule`",  # it checks the images
+    )
+
+    def __init__(self) -> None:
+        self._undo = ExitStack()
+
+    def setup(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:
+        """Ignore them from now on."""
+        del trainer, pl_module, stage
+        self._undo.enter_context(ignored(*self.BY_DESIGN))
+
+    def teardown(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
+        """Heed them again."""
+        self._undo.close()
+
+    on_exception = teardown
 
 
 class LastValidation(Callback):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 
 from anomalib_hgad import Hgad
 from anomalib_hgad.deploy.graph import IN_FLOAT32
+from anomalib_hgad.models.callbacks import QuietRun
 from tests.helpers import trees
 from tests.helpers.commands import (
     FAST_FLAGS,
@@ -51,7 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     trees.mvtec_class(folder / "data/bolt")
     trees.mvtec_class(folder / "data/nut", masks=False)
-    command_line(
+    printed = command_line(
         "train",
         "--model",
         "Hgad",
@@ -62,6 +64,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"--default_root_dir={folder / 'results'}",
         *FAST_FLAGS,
     )
+    (folder / "printed.txt").write_text(printed)
     return folder
 
 
@@ -78,6 +81,19 @@ def test_train_writes_figures_of_every_class(trained: Path) -> None:
     assert figures["classes"]["nut"]["pixel_AUROC"] is None
     assert figures["mean"]["pixel_AUROC"] == figures["classes"]["bolt"]["pixel_AUROC"]
     assert (run / "results.csv").read_text().startswith("class,image_AUROC")
+
+
+def test_train_ends_with_one_table_and_where_its_files_are(trained: Path, checkpoint: Path) -> None:
+    printed = (trained / "printed.txt").read_text()
+    assert "Test metric" not in printed, "Lightning's table"
+    run = trained / "results/Hgad/data/v0"
+    places = dict(line.split(maxsplit=1) for line in printed.splitlines() if re.match(r"[A-Z]\w+ +\S+", line))
+    assert places["Metrics"] == str(run / "results.csv")
+    assert places["Pictures"] == f"{run / 'images'} (all 8 images)"
+    assert places["Checkpoint"] == str(checkpoint)
+    assert places["Next"] == f"anomalib-hgad report {run}"
+    for beginning in QuietRun.BY_DESIGN:
+        assert not re.search(beginning, printed)
 
 
 def test_checkpoint_keeps_the_options_of_the_flow(checkpoint: Path) -> None:

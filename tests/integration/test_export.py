@@ -225,11 +225,15 @@ def test_export_prints_no_traceback_and_no_warning(
 @pytest.mark.parametrize(
     ("names", "settings"),
     [
-        (["bolt"], {}),
-        (CLASSES, {"prior": "single_gaussian"}),
-        (["bolt"], {"flow": "linear", "flow_arguments": {}, "covariance": "full", "score": "contrast"}),
+        pytest.param(["bolt"], {}, id="one class"),
+        pytest.param(CLASSES, {"prior": "single_gaussian"}, id="single Gaussian", marks=pytest.mark.nightly),
+        pytest.param(
+            ["bolt"],
+            {"flow": "linear", "flow_arguments": {}, "covariance": "full", "score": "contrast"},
+            id="one class, closed form",
+            marks=pytest.mark.nightly,
+        ),
     ],
-    ids=["one class", "single Gaussian", "one class, closed form"],
 )
 def test_model_of_one_class_exports_without_a_class(names: list[str], settings: dict[str, Any], tmp_path: Path) -> None:
     """But with a novelty."""

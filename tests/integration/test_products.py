@@ -100,6 +100,7 @@ def test_old_products_stay_bit_for_bit_on_real_images(few_shared: Path, tmp_path
     assert all_figures(run)["ClassAccuracy"] == 1
 
 
+@pytest.mark.nightly
 def test_commands_add_list_and_remove(
     checkpoint: Path, plant: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

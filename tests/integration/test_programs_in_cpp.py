@@ -145,6 +145,7 @@ def test_jpeg_is_inspected_up_to_the_rounding_of_decoders(
     assert float(done.stdout.split()[1]) == pytest.approx(levels[1], abs=max(np.ptp(levels), 1e-3))
 
 
+@pytest.mark.nightly
 @RUNTIMES
 def test_unknown_product_is_neither_good_nor_bad(
     runtime: str, model: Model, programs: dict[str, Path], tmp_path: Path
@@ -160,6 +161,7 @@ def test_unknown_product_is_neither_good_nor_bad(
     assert float(said[2]) > 1
 
 
+@pytest.mark.nightly
 @RUNTIMES
 def test_model_of_one_class_names_it(runtime: str, programs: dict[str, Path], tmp_path: Path) -> None:
     module = Hgad(**LIGHT).eval()

@@ -177,7 +177,7 @@ def test_names_are_read_from_csv_as_they_were_written(tmp_path: Path) -> None:
 def test_names_are_text_in_the_table_of_the_terminal() -> None:
     names = ["[red]a[/red]", "[/]", "[link=http://x]b"]
     console = Console(file=io.StringIO(), width=100)
-    console.print(results_table(Results({name: {"x": 0.5} for name in names}, {"x": 0.5}), "Test"))
+    console.print(results_table(Results({name: {"x": 0.5} for name in names}, {"x": 0.5}), "Test", {}))
     for name in names:
         assert f" {name} " in console.file.getvalue()
 

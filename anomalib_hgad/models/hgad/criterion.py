@@ -137,7 +137,7 @@ def _encode(trainer: Trainer, module: AnomalibModule, dataset: SyntheticAnomalie
     """Features of some images of the dataset."""
     encoded = []
     with inference(trainer, module.model):
-        for batch in image_batches(trainer, module, dataset, rows):
+        for batch in image_batches(trainer, module, dataset, rows, "Making synthetic anomalies"):
             images, masks = cast("torch.Tensor", batch.image), cast("torch.Tensor", batch.gt_mask)
             features = [level.cpu() for level in module.model.encoder(images)]
             class_index = module.model.mixture_class_index(module.class_index(batch)).cpu()

@@ -223,7 +223,7 @@ class _Images:
     def readings(self, model: HgadModel) -> Iterator[tuple[list[LevelReading], torch.Tensor, list[str]]]:
         """What the levels of a model say of the images, batch by batch, with their parts and files."""
         row = 0
-        for batch in normal_images(self._trainer, self._module):
+        for batch in normal_images(self._trainer, self._module, "Reading the new products"):
             rows = slice(row, row + batch.batch_size)
             row += batch.batch_size
             parts = torch.tensor(self.parts[rows], device=self._module.device)

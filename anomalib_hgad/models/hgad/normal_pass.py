@@ -15,6 +15,7 @@ from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader, Dataset
 
+from anomalib_hgad.common.progress import track_within
 from anomalib_hgad.data.batch import ClassImageBatch, FeatureBatch
 from anomalib_hgad.data.pasted_patches import PastedPatches
 from anomalib_hgad.data.synthetic_anomalies import SyntheticAnomalies
@@ -28,6 +29,7 @@ from anomalib_hgad.models.hgad.torch_model import HgadModel
 def normal_images(
     trainer: Trainer,
     module: AnomalibModule,
+    description: str,
     dataset: Dataset[Any] | None = None,
 ) -> Iterator[ClassImageBatch | FeatureBatch]:
     """All training images, or others, once, in a fixed order, pre-processed and on the model's device.
@@ -37,6 +39,7 @@ def normal_images(
     Args:
         trainer: Trainer of the running fit.
         module: The model in training.
+        description: What is done, for the progress.
         dataset: Normal images to take instead of the training images.
 
     Returns:
@@ -53,11 +56,16 @@ def normal_images(
         batch_size=loader.batch_size or 1,
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
+        description=description,
     )
 
 
 def image_batches(
-    trainer: Trainer, module: AnomalibModule, dataset: SyntheticAnomalies | PastedPatches, rows: Sequence[int]
+    trainer: Trainer,
+    module: AnomalibModule,
+    dataset: SyntheticAnomalies | PastedPatches,
+    rows: Sequence[int],
+    description: str,
 ) -> Iterator[ClassImageBatch]:
     """Images, though features may have taken the place of those that are trained on; see :func:`ordered_batches`."""
     datamodule = getattr(trainer, "datamodule", None)
@@ -69,6 +77,7 @@ def image_batches(
         batch_size=getattr(datamodule, "train_batch_size", 1),
         num_workers=getattr(datamodule, "num_workers", 0),
         collate_fn=getattr(datamodule, "external_collate_fn", None) or dataset.collate_fn,
+        description=description,
     )
     return cast("Iterator[ClassImageBatch]", batches)
 
@@ -81,6 +90,7 @@ def ordered_batches(
     batch_size: int,
     num_workers: int,
     collate_fn: Callable[[list[Any]], Any],
+    description: str,
 ) -> Iterator[ClassImageBatch | FeatureBatch]:
     """Images of a dataset, pre-processed and on the model's device, leaving the random state of the training alone.
 
@@ -92,6 +102,7 @@ def ordered_batches(
         batch_size: Images in a batch.
         num_workers: Processes that read them.
         collate_fn: Makes a batch of them.
+        description: What is done, for the progress.
 
     Yields:
         Batches.
@@ -104,7 +115,7 @@ def ordered_batches(
         collate_fn=collate_fn,
         generator=torch.Generator(),
     )
-    for batch_idx, cpu_batch in enumerate(loader):
+    for batch_idx, cpu_batch in enumerate(track_within(trainer, loader, description, len(loader))):
         batch = trainer.strategy.batch_to_device(module.on_before_batch_transfer(cpu_batch, 0))
         if isinstance(module.pre_processor, Callback):
             module.pre_processor.on_train_batch_start(trainer, module, batch, batch_idx)
@@ -140,7 +151,7 @@ def fit_whitening(trainer: Trainer, module: AnomalibModule) -> None:
     flows = module.model.feature_flows
     batches = (
         ([flow.vectors(level) for flow, level in zip(flows, module.features(batch), strict=True)], batch.batch_size)
-        for batch in normal_images(trainer, module)
+        for batch in normal_images(trainer, module, "Whitening the features")
     )
     one_class = ((vectors, torch.zeros(size, dtype=torch.int64, device=module.device)) for vectors, size in batches)
     dims = [flow.feature_dim for flow in flows]
@@ -164,7 +175,7 @@ def fit_mixtures(trainer: Trainer, module: AnomalibModule) -> None:
                 [flow(level).z for flow, level in zip(model.feature_flows, module.features(batch), strict=True)],
                 model.mixture_class_index(module.class_index(batch)),
             )
-            for batch in normal_images(trainer, module)
+            for batch in normal_images(trainer, module, "Fitting the Gaussians")
         )
         dims = [flow.dim for flow in model.feature_flows]
         model.fit_latents(sum_up(batches, model.num_classes, dims, module.device))
@@ -238,7 +249,7 @@ def patched_batches(trainer: Trainer, module: AnomalibModule) -> Iterator[Patche
     samples = images.samples
     of_class = samples.groupby("class_index").cumcount() if "class_index" in samples else np.arange(len(samples))
     patched = PastedPatches(images, np.flatnonzero(of_class < LIMIT_IMAGES).tolist(), PATCHES_OF_IMAGE)
-    for batch in image_batches(trainer, module, patched, range(len(patched))):
+    for batch in image_batches(trainer, module, patched, range(len(patched)), "Setting the limits of pixels"):
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             features = module.features(batch)
         yield PatchedBatch(features, cast("torch.Tensor", batch.gt_mask), module.class_index(batch))
@@ -260,6 +271,6 @@ def _level_scores(
     trainer: Trainer, module: AnomalibModule, dataset: Dataset[Any] | None
 ) -> Iterator[tuple[list[LevelScores], torch.Tensor]]:
     """Scores of the levels of normal images under their classes, batch by batch, and these classes."""
-    for batch in normal_images(trainer, module, dataset):
+    for batch in normal_images(trainer, module, "Calibrating the scores", dataset):
         class_index = module.model.mixture_class_index(module.class_index(batch))
         yield module.model.level_scores(module.model.read(module.features(batch)), class_index), class_index

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +52,7 @@ def add_classes(model: Hgad, datamodule: AnomalibDataModule, accelerator: str) -
     )
     was_training = model.training
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*returned `None`, this fit will run with no optimizer")
-            trainer.fit(model.train(), datamodule=datamodule)
+        trainer.fit(model.train(), datamodule=datamodule)
         added = model.fit_added.added
     except BaseException:
         model.labels.names = before

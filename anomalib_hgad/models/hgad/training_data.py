@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -15,6 +14,7 @@ from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch.utils.data import Dataset
 
+from anomalib_hgad.common.warnings_by_design import ignored
 from anomalib_hgad.data.hold_out import hold_out
 from anomalib_hgad.models.hgad.feature_cache.dataset import FeatureDataset
 from anomalib_hgad.models.hgad.pixel_limits import PatchedBatch
@@ -68,8 +68,7 @@ class TrainingData(Callback):
         """
         self.has_features = True
         # Lightning advises more workers, which would slow these loaders down.
-        self._undo.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", message="The 'train_dataloader' does not have many workers")
+        self._undo.enter_context(ignored("The 'train_dataloader' does not have many workers"))
         self._replace(datamodule, "train_data", training)
         self._replace(datamodule, "train_dataloader", _without_workers(datamodule))
         self._undo.callback(training.close)

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.progress import track
-
 from anomalib_hgad.common.checks import check_range
+from anomalib_hgad.common.progress import track
 from anomalib_hgad.data.arguments import multi_class
 from anomalib_hgad.data.folders import check_permission, image_files, subfolders
 from anomalib_hgad.data.images import read_checked
@@ -73,7 +72,7 @@ def check_export(
         check_same_model(export, reference)
     paths = images_to_compare(data)
     differences: list[list[ImageDifference]] = [[] for _ in loaded]
-    for path in track(paths, "Comparing", transient=True):
+    for path in track(paths, "Comparing the exports"):
         image = read_checked(path)
         expected = reference.predict(image)
         for export, of_export in zip(loaded, differences, strict=True):

@@ -400,6 +400,7 @@ def test_program_says_unknown_in_place_of_good_or_bad(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_model_of_one_class(tmp_path: Path) -> None:
     single = Hgad(**LIGHT, post_processor=False)
     single.set_class_names(["bolt"])
@@ -412,6 +413,7 @@ def test_model_of_one_class(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_single_gaussian_of_several_classes_names_none(tmp_path: Path) -> None:
     """As in PyTorch; but it has a novelty."""
     single = Hgad(**LIGHT, prior="single_gaussian", post_processor=False)

@@ -51,7 +51,14 @@ def run_test(evaluator: ClassEvaluator, *batches: ClassImageBatch) -> tuple[dict
     """Test without a model; gives what a test would return, and the other figures that a trainer keeps."""
     returned: dict[str, float] = {}
     evaluator.log = returned.__setitem__
-    trainer = SimpleNamespace(test_dataloaders=[], barebones=False, callback_metrics={}, loggers=[])
+    trainer = SimpleNamespace(
+        test_dataloaders=[],
+        barebones=False,
+        callback_metrics={},
+        loggers=[],
+        is_global_zero=True,
+        progress_bar_callback=None,
+    )
     evaluator.on_test_epoch_start(trainer, None)
     for number, batch in enumerate(batches):
         evaluator.on_test_batch_end(trainer, None, None, batch, number)

@@ -14,7 +14,8 @@ from anomalib.data import ImageBatch
 from anomalib.visualization import ImageVisualizer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from anomalib_hgad.evaluation.pictures import SeparatePictures
+from anomalib_hgad.evaluation.picture_selection import SAMPLED, WORST
+from anomalib_hgad.evaluation.pictures import SeparatePictures, SomePictures
 from tests.helpers import trees
 
 
@@ -81,3 +82,29 @@ def test_visualizer_of_a_user_stays(tmp_path: Path) -> None:
     visualizer = Own()
     SeparatePictures.take_over(visualizer)
     assert type(visualizer) is Own
+
+
+def test_test_of_many_images_has_pictures_of_the_worst_and_a_sample(tmp_path: Path) -> None:
+    """Those of an earlier test that are not among them go, too."""
+    trainer = SimpleNamespace(
+        state=SimpleNamespace(fn=TrainerFn.TESTING), datamodule=None, default_root_dir=tmp_path / "run"
+    )
+    number, rows = 40, WORST + SAMPLED
+    paths = [trees.write_image(tmp_path / f"data/{row}.png") for row in range(number)]
+    scores = torch.linspace(0, 1, number)[torch.randperm(number, generator=torch.Generator().manual_seed(0))]
+    for order in (scores, scores.flip(0)):
+        visualizer = SomePictures(field_size=(8, 8))
+        visualizer.on_test_start(trainer, None)
+        for row, score in enumerate(order):
+            batch = ImageBatch(
+                image=torch.rand(1, 3, 8, 8),
+                anomaly_map=torch.rand(1, 8, 8),
+                pred_score=score[None],
+                gt_label=torch.tensor([False]),
+                image_path=[str(paths[row])],
+            )
+            visualizer.on_test_batch_end(trainer, None, batch, batch, row)
+        found = {int(picture.stem) for picture in (tmp_path / "run/images").rglob("*.png")}
+        assert len(found) == visualizer.written == rows
+        assert set(order.argsort()[-WORST:].tolist()) <= found
+        assert visualizer.note.startswith(f"{rows} of {number} images")

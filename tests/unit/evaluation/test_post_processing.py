@@ -51,6 +51,8 @@ class Run:
         evaluator.log = self.logged.__setitem__
         self.module = SimpleNamespace(post_processor=processor)
         self.trainer = SimpleNamespace(
+            is_global_zero=True,
+            progress_bar_callback=None,
             test_dataloaders=[],
             val_dataloaders=[],
             num_devices=1,

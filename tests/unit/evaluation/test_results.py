@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from anomalib_hgad.data.reserved_names import MEAN, POOLED
+from anomalib_hgad.evaluation.evaluator import default_test_metrics
 from anomalib_hgad.evaluation.results import Results, heading, read_results, results_table, write_results
 
 RESULTS = Results(
@@ -97,14 +98,38 @@ def test_files_have_the_permissions_of_any_other_file(tmp_path: Path) -> None:
 
 def test_table_is_in_percent() -> None:
     console = Console(file=io.StringIO(), width=120)
-    console.print(results_table(RESULTS, "Test"))
+    console.print(results_table(RESULTS, "Test", {"bottle": 7, POOLED: 12}))
     lines = [line.replace("│", "").split() for line in console.file.getvalue().splitlines()]
-    assert ["bottle", "100.0", "90.0"] in lines
+    assert ["bottle", "100.0", "90.0", "7"] in lines
     assert ["tile,", "grey", "50.0", "–"] in lines
     assert [*MEAN.split(), "75.0", "90.0"] in lines
-    assert [*POOLED.split(), "62.5", "80.0"] in lines
+    assert [*POOLED.split(), "62.5", "80.0", "12"] in lines
     assert "Test" in console.file.getvalue()
     assert "percent" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_table_of_all_default_metrics_is_never_cut(width: int) -> None:
+    names = [metric.name for metric in default_test_metrics()]
+    values = dict.fromkeys(names, 1.0)
+    long = "a product whose name takes more than half of the terminal"
+    console = Console(file=io.StringIO(), width=width)
+    console.print(results_table(Results({long: values}, values), "Test", {long: 100_000, POOLED: 100_000}))
+    printed = console.file.getvalue()
+    assert "…" not in printed
+    assert printed.count("100.0") == 4 * 3
+    cells = [line.replace("│", " ") for line in printed.splitlines() if line.startswith("│")]
+    assert "".join(cells[0:3]).count("100000") == 1
+    assert "More in results.csv" in " ".join(printed.split())
+
+
+def test_table_has_metrics_of_a_user() -> None:
+    values = {"own": 0.5, "image_AUROC": 0.9}
+    console = Console(file=io.StringIO(), width=80)
+    console.print(results_table(Results({"bolt": values}, values), "Test", {}))
+    lines = [line.replace("│", "").split() for line in console.file.getvalue().splitlines()]
+    assert ["bolt", "90.0", "50.0"] in lines
+    assert "results.csv" not in console.file.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.models import AnomalibModule
 from lightning.pytorch import LightningDataModule, Trainer
 from platformdirs import user_cache_path
-from rich.progress import track
 from torch.utils.data import ConcatDataset
 
 from anomalib_hgad.common.memory import available_memory, is_out_of_memory
@@ -201,7 +200,7 @@ class _Filling:
         return [of_rows[row] for row in range(self.count)]
 
     def _batches(self) -> Iterator[list[torch.Tensor]]:
-        """Features of the images that this process computes, in main memory, with a progress bar."""
+        """Features of the images that this process computes, in main memory."""
         rows = self._rows(self.trainer.local_rank)
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         batches = ordered_batches(
@@ -212,10 +211,9 @@ class _Filling:
             batch_size=datamodule.train_batch_size,
             num_workers=datamodule.num_workers,
             collate_fn=self.datasets[0].collate_fn,
+            description="Computing the features",
         )
-        shown = self.trainer.is_global_zero and self.trainer.progress_bar_callback is not None
-        total = math.ceil(len(rows) / datamodule.train_batch_size)
-        for batch in track(batches, "Computing the features", total, disable=not shown):
+        for batch in batches:
             yield [level.cpu() for level in self._encode(cast("torch.Tensor", batch.image))]
 
     def _encode(self, images: torch.Tensor) -> list[torch.Tensor]:

@@ -116,7 +116,7 @@ def test_training_images_are_read_again_only_where_they_are_needed(
 
     def counted(trainer: Any, module: Any, dataset: Any = None) -> Any:
         read.append("training" if dataset is None else "held out")
-        return normal_images(trainer, module, dataset)
+        return normal_images(trainer, module, "Reading", dataset)
 
     monkeypatch.setattr(normal_pass, "normal_images", counted)
     for name in CLASSES[:classes]:

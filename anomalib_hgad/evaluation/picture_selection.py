@@ -1,0 +1,80 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Pictures of some images of a test: those that the model is most wrong about, and a sample."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+WORST = 5
+"""Pictures of the worst images, of the normal and of the anomalous ones of each class."""
+
+SAMPLED = 5
+"""Pictures of other images, likewise."""
+
+
+class Group(NamedTuple):
+    """Images of which some are shown."""
+
+    class_name: str | None
+    anomalous: bool | None
+
+
+@dataclass
+class _Kept:
+    worst: list[tuple[float, Path]] = field(default_factory=list)
+    sample: list[Path] = field(default_factory=list)
+    others: int = 0
+    """Images that are none of the worst."""
+
+
+class PictureSelection:
+    """Chooses images as they come, without knowing how many will.
+
+    The worst are normal images of the highest and anomalous images of the lowest scores. Of the others every one is as
+    likely to be in the sample; which ones are is the same from run to run.
+    """
+
+    def __init__(self) -> None:
+        self._groups: dict[Group, _Kept] = defaultdict(_Kept)
+        self._random = random.Random(0)  # noqa: S311  # no secret
+        self.seen = 0
+
+    def offer(self, group: Group, score: float, place: Path) -> tuple[bool, Path | None]:
+        """Decide on the picture of an image.
+
+        Args:
+            group: The images that it is compared with.
+            score: Its anomaly score.
+            place: File of its picture.
+
+        Returns:
+            Whether it is kept, and the file that is not kept any more for it.
+        """
+        self.seen += 1
+        kept = self._groups[group]
+        wrong = -score if group.anomalous else score
+        kept.worst.append((wrong, place))
+        kept.worst.sort(key=lambda one: one[0], reverse=True)
+        if len(kept.worst) <= WORST:
+            return True, None
+        _, other = kept.worst.pop()
+        out = self._sample(kept, other)
+        return out != place, out if out != place else None
+
+    def _sample(self, kept: _Kept, place: Path) -> Path | None:
+        """Offer a picture to the sample by reservoir sampling; returns what is left out for it, it or another one."""
+        kept.others += 1
+        if len(kept.sample) < SAMPLED:
+            kept.sample.append(place)
+            return None
+        row = self._random.randrange(kept.others)
+        if row >= SAMPLED:
+            return place
+        kept.sample[row], out = place, kept.sample[row]
+        return out
