@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import pickle
+import tracemalloc
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
@@ -490,3 +491,28 @@ def test_command_line(data: Path, tmp_path: Path, work: Work, value: str) -> Non
     checkpoint = torch.load(next((tmp_path / "results").rglob("*.ckpt")), weights_only=True)
     assert checkpoint["hyper_parameters"]["feature_cache"] == (value if value != "false" else False)
     Hgad.load_from_checkpoint(next((tmp_path / "results").rglob("*.ckpt")))
+
+
+@pytest.mark.parametrize(("count", "side"), [(8, 16), (64, 32)])
+def test_features_take_the_bytes_that_the_page_says(count: int, side: int, tmp_path: Path) -> None:
+    """docs: 4 N Σ D H W in main memory, 2 N Σ D H W in files; who reads files holds one image at a time."""
+    shapes = ((24, side, side), (48, side // 2, side // 2))
+    numbers = count * (24 * side**2 + 48 * (side // 2) ** 2)
+    memory = MemoryFeatures(count, shapes, torch.float32)
+    assert sum(level.nbytes for level in memory.levels) == 4 * numbers
+    path = tmp_path / "shard.npy"
+    batches = ([torch.rand(8, *shape) for shape in shapes] for _ in range(count // 8))
+    tracemalloc.start()
+    write_shard(path, count, shapes, batches)
+    _, written = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    features = FileFeatures([path])
+    for index in range(count):
+        features[index]
+    _, read = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    header = path.stat().st_size - 2 * numbers
+    assert 0 < header < 1024
+    of_image = 4 * numbers / count
+    assert written < 3 * 8 * of_image, "a batch of 8, and copies of it"
+    assert read < 3 * of_image, "no more than an image, and a copy of it"
