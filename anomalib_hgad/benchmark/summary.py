@@ -40,6 +40,9 @@ COSTS = {
 }
 """Columns of costs, their headings, units and decimals."""
 
+CALIBRATED = ", calibrated"
+"""Ends the name of a row whose scores MultiClassCalibration has put on one scale."""
+
 PROTOCOLS = {
     "unified": "One model for all classes.",
     "separate": "One model for each class; training and test are sums over the classes.",
@@ -110,10 +113,17 @@ def _row_of(record: dict[str, Any]) -> dict[str, Any]:
 
 def _metric_rows(records: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
     for record in records:
-        for name, metrics in record["classes"].items():
-            yield {**_row_of(record), "class": name, **metrics}
-        if record["settings"]["protocol"]["setting"] == "unified":
-            yield {**_row_of(record), "class": POOLED, **record["pooled"]}
+        row = _row_of(record)
+        yield from _rows_of_test(record, row, record)
+        if record["calibrated"] is not None:
+            yield from _rows_of_test(record, row | {"model": f"{row['model']}{CALIBRATED}"}, record["calibrated"])
+
+
+def _rows_of_test(record: dict[str, Any], row: dict[str, Any], tested: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    for name, metrics in tested["classes"].items():
+        yield {**row, "class": name, **metrics}
+    if record["settings"]["protocol"]["setting"] == "unified":
+        yield {**row, "class": POOLED, **tested["pooled"]}
 
 
 def _described(record: dict[str, Any]) -> dict[str, Any]:
