@@ -57,8 +57,9 @@ class MultiClassCalibration(NormalPostProcessor):
         **kwargs: Arguments of :class:`anomalib.post_processing.PostProcessor`.
 
     Raises:
-        ValueError: Before the first image, if the model calibrates its scores itself; if an image of several classes
-            comes without one; and where a model of several classes is exported.
+        TypeError: Before the first image, if the model puts its classes on one scale itself.
+        ValueError: If no validation image is normal; if there are several classes, and images come without one; where a
+            model of several classes is exported.
 
     Attributes:
         class_names: Names of the classes of the last validation, sorted.
@@ -107,13 +108,13 @@ class MultiClassCalibration(NormalPostProcessor):
             stage: What the trainer is about to do.
 
         Raises:
-            ValueError: If it is such a model.
+            TypeError: If it is such a model.
         """
         super().setup(trainer, pl_module, stage)
         if isinstance(pl_module, ModelOfClassThresholds):
             msg = f"{type(pl_module).__name__} puts the scores of its classes on one scale itself. Expected "
             msg += "NormalPostProcessor, or no post_processor at all, got MultiClassCalibration."
-            raise ValueError(msg)
+            raise TypeError(msg)
         if self._inference is not None:
             self._inference.load()
             # A list of its own: Lightning goes through the present one.
