@@ -43,6 +43,11 @@ COSTS = {
 CALIBRATED = ", calibrated"
 """Ends the name of a row whose scores MultiClassCalibration has put on one scale."""
 
+CALIBRATED_ROWS = (
+    "Rows that end with «calibrated» are of the same training as those above them, tested with the scores and maps of "
+    "each class on one scale, from normal validation images."
+)
+
 PROTOCOLS = {
     "unified": "One model for all classes.",
     "separate": "One model for each class; training and test are sums over the classes.",
@@ -151,6 +156,7 @@ def _markdown(metrics: pd.DataFrame, costs: pd.DataFrame, records: list[dict[str
         f"{', '.join(map(str, seeds))}. In percent; mean{' ± standard deviation over the seeds' * (len(seeds) > 1)}. "
         "Scores are raw. Where a model infers the class of an image, its figures are those with the class inferred, "
         "unless a heading says given; other models do not use it.",
+        *[CALIBRATED_ROWS] * any(record["calibrated"] is not None for record in records),
         "",
         *_table(metrics[metrics["class"] == MEAN], "Mean over the classes", METRICS),
     ]

@@ -16,14 +16,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import anomalib.models
 import torch
-from anomalib.data import Batch, ImageBatch, InferenceBatch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from anomalib.data import Batch, InferenceBatch
+from lightning.pytorch import LightningModule, Trainer
 
 from anomalib_hgad.common.processes import gather_objects
 from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch
-from anomalib_hgad.data.class_names import check_known
+from anomalib_hgad.evaluation.class_inference import ClassInference
 from anomalib_hgad.evaluation.class_scale import ClassScale, scale_of_pixels, scale_of_scores
 from anomalib_hgad.evaluation.post_processing import RawScores
 from anomalib_hgad.evaluation.threshold import ModelOfClassThresholds, NormalPostProcessor
@@ -80,7 +79,7 @@ class MultiClassCalibration(NormalPostProcessor):
     ) -> None:
         super().__init__(false_positive_rate, each_class=False, **kwargs)
         self.class_names: list[str] = []
-        self._inference = None if classifier is None else _ClassInference(classifier)
+        self._inference = None if classifier is None else ClassInference(classifier)
         # Location and spread of image scores, then of pixels; neutral before the first validation.
         self.register_buffer("_class_scale", torch.tensor([[0.0], [1.0], [0.0], [1.0]]))
         self._rows: list[torch.Tensor] = []
@@ -238,7 +237,7 @@ class MultiClassCalibration(NormalPostProcessor):
             batch: Batch with predictions.
 
         Raises:
-            ValueError: If there are several classes, and nothing tells that of the images.
+            ValueError: If there are several classes, and nothing tells that of the images, or a classifier of others.
         """
         names = self._inference.names if self._inference is not None else _names_of(batch)
         if names is None:
@@ -248,13 +247,20 @@ class MultiClassCalibration(NormalPostProcessor):
                 msg += "same classes."
                 raise ValueError(msg)
             names = self.class_names or [ONLY_CLASS]
-        elif self._inference is not None and self.class_names:
-            check_known(self._inference.class_names, self.class_names)
+        elif self._inference is not None:
+            self._check_inferable(self._inference.class_names)
         for field, values in self._calibrated(batch, self._index(names).to(self._class_scale.device)).items():
             setattr(batch, field, values)
         if isinstance(batch, ClassImageBatch) and self.class_names:
             known = [name if name in self.class_names else "" for name in names]
             batch.update(scored_class_name=known if len(known) == batch.batch_size else known * batch.batch_size)
+
+    def _check_inferable(self, names: Sequence[str]) -> None:
+        """Check that a classifier tells apart what has a scale."""
+        if missing := [name for name in self.class_names if name not in names]:
+            msg = f"The classifier knows {', '.join(names)}, and not {', '.join(missing)}, of which there is a scale. "
+            msg += "Expected one that was fitted on the same classes: fit Hgad on them, or add them to it."
+            raise ValueError(msg)
 
     def _set_scale(self, rows: torch.Tensor, names: Sequence[str]) -> None:
         """Set the constants by the rows of all processes, shape (images, 6)."""
@@ -289,52 +295,6 @@ class MultiClassCalibration(NormalPostProcessor):
             for field, scale in scales
             if (values := getattr(batch, field)) is not None
         }
-
-
-class _ClassInference(Callback):
-    """Infers the class of the images of a batch: it has to be a callback before the pre-processing.
-
-    The classifier has a pre-processing of its own. It is no part of the model that the post-processor belongs to.
-
-    Args:
-        checkpoint: Checkpoint of the classifier.
-
-    Attributes:
-        names: Classes of the images of the present batch.
-    """
-
-    def __init__(self, checkpoint: str | Path) -> None:
-        self.checkpoint = checkpoint
-        self.names: list[str] = []
-        self._model: Any = None
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names of all classes that it tells apart."""
-        return list(self._model.class_names)
-
-    def load(self) -> None:
-        """Load the classifier, once."""
-        if self._model is None:
-            # By the name that anomalib knows it by: metrics do not know models.
-            self._model = anomalib.models.Hgad.load_from_checkpoint(self.checkpoint, map_location="cpu").eval()
-
-    @torch.no_grad()
-    def on_test_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: ImageBatch,
-        *args: Any,  # noqa: ANN401
-    ) -> None:
-        """Infer the classes of a batch."""
-        del trainer, pl_module, args
-        images = cast("torch.Tensor", batch.image)
-        model = self._model.to(images.device)
-        seen = ClassImageBatch(image=model.pre_processor(images))
-        self.names = model.predict_step(seen).scored_class_name
-
-    on_predict_batch_start = on_test_batch_start
 
 
 _NONE = "\0"

@@ -173,6 +173,25 @@ def test_without_classes_of_the_images_there_is_an_explanation() -> None:
         post_processor.on_predict_batch_end(None, None, batch)
 
 
+def test_inferred_class_counts_where_there_is_a_classifier() -> None:
+    """Not the one that the batch gives: at the line nobody gives it."""
+    post_processor = validated(images(100, 0, anomalous=False))
+    one, two = images(6, 1), images(6, 1)
+    post_processor._inference = SimpleNamespace(names=["nut"] * 6, class_names=CLASSES)
+    two.class_name = ["nut"] * 6
+    two.class_index = torch.full((6,), CLASSES.index("nut"))
+    after = as_tested(post_processor, one)["pred_score"]
+    post_processor._inference = None
+    assert torch.equal(after, as_tested(post_processor, two)["pred_score"])
+
+
+def test_a_classifier_of_other_classes_is_refused() -> None:
+    post_processor = validated(images(100, 0, anomalous=False))
+    post_processor._inference = SimpleNamespace(names=["bolt"] * 6, class_names=["bolt", "washer"])
+    with pytest.raises(ValueError, match="knows bolt, washer, and not gear, nut, of which there is a scale"):
+        as_tested(post_processor, images(6, 1))
+
+
 def test_one_class_needs_no_name() -> None:
     """As of anomalib's datamodules; it can be exported, too."""
     scores = torch.from_numpy(np.random.default_rng(0).normal(5, 2, 400)).float()
