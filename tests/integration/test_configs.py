@@ -73,8 +73,9 @@ def test_config_reads_its_dataset(config: str, tmp_path: Path, monkeypatch: pyte
     classes = CLASSES_OF_CONFIG.get(config, 2)
     assert len(datamodule.class_names) == classes
     assert {int(item.gt_label) for item in datamodule.train_data} == {0}
-    anomalous = [item for item in datamodule.test_data if item.gt_label]
-    assert len(anomalous) == 2 * classes
+    tested = list(datamodule.test_data)
+    anomalous = [item for item in tested if item.gt_label]
+    assert len(anomalous) == len(tested) - len(anomalous) == 2 * classes
     assert {item.class_name for item in anomalous} == set(datamodule.class_names)
     for item in anomalous:
         assert (item.gt_mask is None) if config == "bmad" else (item.gt_mask.sum() == 64)
