@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from anomalib_hgad.data.cifar10 import MANY_VERSUS_MANY, Cifar10
     from anomalib_hgad.data.multi_class import MultiClass
     from anomalib_hgad.deploy.inferencer import ClassONNXInferencer, ClassOpenVINOInferencer
+    from anomalib_hgad.evaluation.class_calibration import MultiClassCalibration
     from anomalib_hgad.evaluation.evaluator import ClassEvaluator
     from anomalib_hgad.evaluation.threshold import NormalPostProcessor
     from anomalib_hgad.models.hgad.lightning_model import Hgad
@@ -29,6 +30,7 @@ __all__ = [
     "Hgad",
     "HgadModel",
     "MultiClass",
+    "MultiClassCalibration",
     "NormalPostProcessor",
     "UniAd",
     "__version__",
@@ -43,6 +45,7 @@ _HOMES = {
     "Hgad": "models.hgad.lightning_model",
     "HgadModel": "models.hgad.torch_model",
     "MultiClass": "data.multi_class",
+    "MultiClassCalibration": "evaluation.class_calibration",
     "NormalPostProcessor": "evaluation.threshold",
     "UniAd": "models.uniad.lightning_model",
 }

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -30,6 +31,7 @@ from anomalib_hgad.common.files import write_json
 from anomalib_hgad.common.memory import peak_memory
 from anomalib_hgad.common.versions import installed_versions
 from anomalib_hgad.data.multi_class import MultiClass
+from anomalib_hgad.evaluation.class_calibration import MultiClassCalibration
 from anomalib_hgad.evaluation.evaluator import ClassAccuracy, ClassEvaluator
 
 REPORTED_PACKAGES = ("anomalib-hgad", "anomalib", "lightning", "timm", "torch")
@@ -112,8 +114,10 @@ def build_model(run: Run) -> AnomalibModule:
     """
     constructor = model_class(run.choice.model)
     size = run.protocol.image_size
+    # The one leaves scores as they are before its first validation, the other always does.
+    post_processor = MultiClassCalibration if run.choice.calibration else PostProcessor
     arguments: dict[str, Any] = {
-        "post_processor": PostProcessor(enable_normalization=False, enable_thresholding=False),
+        "post_processor": post_processor(enable_normalization=False, enable_thresholding=False),
         "evaluator": ClassEvaluator(val_metrics=[], test_metrics=benchmark_metrics()),
         "visualizer": False,
     }
@@ -140,27 +144,33 @@ def execute(run: Run, folder: Path) -> dict[str, Any]:
     categories = {} if run.only_class is None else {"categories": [run.only_class]}
     datamodule = MultiClass(**(run.protocol.data | categories))
     clock = ModelClock()
-    engine = Engine(
-        max_epochs=run.protocol.max_epochs,
-        limit_val_batches=0,
-        default_root_dir=folder,
-        callbacks=[clock],
-        devices=1,
-        logger=False,
-        enable_progress_bar=False,
-    )
+    settings: dict[str, Any] = {
+        "default_root_dir": folder,
+        "devices": 1,
+        "logger": False,
+        "enable_progress_bar": False,
+    }
+    engine = Engine(max_epochs=run.protocol.max_epochs, limit_val_batches=0, callbacks=[clock], **settings)
     start = time.perf_counter()
     engine.fit(model, datamodule=datamodule)
     fit_seconds = time.perf_counter() - start
     engine.test(model, datamodule=datamodule)
     results = model.evaluator.results
+    test_seconds = time.perf_counter() - start - fit_seconds
+    calibrated = None
+    if run.choice.calibration:
+        second = Engine(**settings)
+        second.validate(model, datamodule=datamodule)
+        second.test(model, datamodule=datamodule)
+        calibrated = asdict(model.evaluator.results)
     return {
         "settings": run.settings,
         "classes": results.classes,
         "pooled": results.pooled,
+        "calibrated": calibrated,
         "epochs": engine.trainer.current_epoch,
         "fit_seconds": fit_seconds,
-        "test_seconds": time.perf_counter() - start - fit_seconds,
+        "test_seconds": test_seconds,
         "milliseconds_per_image": 1000 * clock.seconds / clock.images,
         "peak_memory_bytes": peak_memory(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -29,10 +29,13 @@ class ModelChoice:
     Attributes:
         model: Name of the model in ``anomalib.models``.
         arguments: Arguments of its constructor.
+        calibration: Whether the trained model is tested a second time, with the scores of its classes put on one scale
+            by :class:`~anomalib_hgad.MultiClassCalibration`. The data has to have normal validation images.
     """
 
     model: str
     arguments: dict[str, Any] = field(default_factory=dict)
+    calibration: bool = False
 
 
 @dataclass(frozen=True)

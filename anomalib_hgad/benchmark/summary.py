@@ -40,6 +40,14 @@ COSTS = {
 }
 """Columns of costs, their headings, units and decimals."""
 
+CALIBRATED = ", calibrated"
+"""Ends the name of a row whose scores MultiClassCalibration has put on one scale."""
+
+CALIBRATED_ROWS = (
+    "Rows that end with «calibrated» are of the same training as those above them, tested with the scores and maps of "
+    "each class on one scale, from normal validation images."
+)
+
 PROTOCOLS = {
     "unified": "One model for all classes.",
     "separate": "One model for each class; training and test are sums over the classes.",
@@ -110,10 +118,17 @@ def _row_of(record: dict[str, Any]) -> dict[str, Any]:
 
 def _metric_rows(records: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
     for record in records:
-        for name, metrics in record["classes"].items():
-            yield {**_row_of(record), "class": name, **metrics}
-        if record["settings"]["protocol"]["setting"] == "unified":
-            yield {**_row_of(record), "class": POOLED, **record["pooled"]}
+        row = _row_of(record)
+        yield from _rows_of_test(record, row, record)
+        if record["calibrated"] is not None:
+            yield from _rows_of_test(record, row | {"model": f"{row['model']}{CALIBRATED}"}, record["calibrated"])
+
+
+def _rows_of_test(record: dict[str, Any], row: dict[str, Any], tested: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    for name, metrics in tested["classes"].items():
+        yield {**row, "class": name, **metrics}
+    if record["settings"]["protocol"]["setting"] == "unified":
+        yield {**row, "class": POOLED, **tested["pooled"]}
 
 
 def _described(record: dict[str, Any]) -> dict[str, Any]:
@@ -141,6 +156,7 @@ def _markdown(metrics: pd.DataFrame, costs: pd.DataFrame, records: list[dict[str
         f"{', '.join(map(str, seeds))}. In percent; mean{' ± standard deviation over the seeds' * (len(seeds) > 1)}. "
         "Scores are raw. Where a model infers the class of an image, its figures are those with the class inferred, "
         "unless a heading says given; other models do not use it.",
+        *[CALIBRATED_ROWS] * any(record["calibrated"] is not None for record in records),
         "",
         *_table(metrics[metrics["class"] == MEAN], "Mean over the classes", METRICS),
     ]

@@ -20,7 +20,7 @@ from typing import Any
 import anomalib.data
 from anomalib.data import AnomalibDataModule
 from anomalib.data.datamodules.base import AnomalibVideoDataModule
-from anomalib.data.utils import ValSplitMode
+from anomalib.data.utils import TestSplitMode, ValSplitMode
 
 from anomalib_hgad.common.checks import check_folder_names
 from anomalib_hgad.data.folders import listed, subfolders
@@ -143,7 +143,12 @@ def sources_of_dataset(
     # anomalib reads a folder in the layout of the dataset, whatever its name.
     own = [category for category in categories if category in _category_folders(name, dataset_root)]
     names = _chosen(categories, [*all_categories, *own] if all_categories else (), name)
-    return [ClassSource(category, name, known[name](category=category, **kwargs)) for category in names]
+    datamodules = [known[name](category=category, **kwargs) for category in names]
+    for datamodule in datamodules:
+        if "test_split_mode" not in kwargs and datamodule.test_split_mode == TestSplitMode.NONE:
+            # The default of MVTecAD2 and RealIAD, with which anomalib leaves out their normal test images.
+            datamodule.test_split_mode = TestSplitMode.FROM_DIR
+    return [ClassSource(category, name, of) for category, of in zip(names, datamodules, strict=True)]
 
 
 def _categories_there(dataset: str, root: Path, all_categories: Sequence[str]) -> list[str]:

@@ -46,6 +46,16 @@ class RawScores(Callback):
         if isinstance(batch, ClassImageBatch) and batch.raw_score is None and batch.pred_score is not None:
             batch.update(raw_score=batch.pred_score)
 
+    def keep(self, batch: ImageBatch) -> None:
+        """Keep what a batch has now in place of that: scores that were put on one scale, and are not cut off yet.
+
+        Args:
+            batch: The batch.
+        """
+        self._batch, self._values = batch, _fields(batch)
+        if isinstance(batch, ClassImageBatch):
+            batch.update(raw_score=batch.pred_score)
+
     def take(self, batch: ImageBatch) -> dict[str, torch.Tensor | None]:
         """What a batch had before the post-processing, which is forgotten then.
 

@@ -118,7 +118,10 @@ def predictions_of_batch(batch: ImageBatch, raw_score: torch.Tensor | None = Non
 def _column(batch: ImageBatch, name: str, length: int, otherwise: torch.Tensor | None = None) -> list[Any]:
     if (values := getattr(batch, name, None)) is None:
         values = otherwise
-    return [None] * length if values is None else list(values if isinstance(values, list) else values.tolist())
+    if values is None:
+        return [None] * length
+    # Some models of anomalib give a column of scores, shape (B, 1).
+    return list(values) if isinstance(values, list) else values.flatten().tolist()
 
 
 def write_predictions(predictions: Iterable[Prediction], folder: Path, name: str = PREDICTIONS_FILE) -> None:

@@ -215,7 +215,7 @@ class NormalPostProcessor(PostProcessor):
             ["pred_score", "gt_label"], false_positive_rate=false_positive_rate
         )
         self._pixel_threshold_metric = NormalThreshold(
-            ["anomaly_map", "gt_label"], false_positive_rate=false_positive_rate
+            ["anomaly_map", "gt_label"], strict=False, false_positive_rate=false_positive_rate
         )
         self._class_scores_metric = ScoresOfClasses(["pred_score", "gt_label", "scored_class_index"], strict=False)
 

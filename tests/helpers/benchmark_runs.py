@@ -32,6 +32,7 @@ def record(name: str, seed: int, of_classes: dict[str, float], setting: str = "u
         },
         "classes": {key: {"image_AUROC": value} for key, value in of_classes.items()},
         "pooled": {"image_AUROC": 0.5},
+        "calibrated": None,
         "epochs": 2,
         "fit_seconds": 10.0,
         "test_seconds": 2.0,

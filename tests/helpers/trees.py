@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import zlib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from torchvision.datasets import CIFAR10
@@ -149,6 +151,69 @@ def bmad_class(root: Path, category: str) -> None:
         for split in ("valid", "test"):
             write_image(folder / split / "good/img" / f"{number}.png")
             write_image(folder / split / "Ungood/img" / f"{number}.png", defect=True)
+
+
+def mvtec_ad_2_class(root: Path, category: str) -> None:
+    """Write an MVTec AD 2 category, with private test images that nobody has masks of."""
+    folder = root / category
+    for number in range(2):
+        for split in ("train", "validation", "test_public"):
+            write_image(folder / split / "good" / f"{number:03}_regular.png")
+        write_image(folder / "test_public/bad" / f"{number:03}_regular.png", defect=True)
+        write_mask(folder / "test_public/ground_truth/bad" / f"{number:03}_regular_mask.png")
+        for split in ("test_private", "test_private_mixed"):
+            write_image(folder / split / f"{number:03}_regular.png")
+
+
+def real_iad_class(root: Path, category: str) -> None:
+    """Write a Real-IAD category at 256 pixels, with the table that says what is for training."""
+    folder = root / "realiad_256" / category
+    table: dict[str, list[dict[str, str]]] = {"train": [], "test": []}
+    for number in range(2):
+        for split in ("train", "test"):
+            image = f"OK/S{number:04}/{category}_{number:04}_OK_C1_{split}.jpg"
+            write_image(folder / image)
+            table[split].append({"image_path": image, "anomaly_class": "OK"})
+        image, mask = (f"NG/AK/S{number:04}/{category}_{number:04}_NG_C1{end}" for end in (".jpg", "_mask.png"))
+        write_image(folder / image, defect=True)
+        write_mask(folder / mask)
+        table["test"].append({"image_path": image, "mask_path": mask, "anomaly_class": "AK"})
+    file = root / "realiad_jsons/realiad_jsons" / f"{category}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(table))
+
+
+def kaputt_class(root: Path, material: str) -> None:
+    """Write a material of Kaputt, whose tables say what an image shows; as pickles: pandas alone writes no Parquet."""
+    for split in ("train", "validation", "test"):
+        rows = []
+        for number in range(4):
+            defect = split != "train" and number % 2 == 1
+            image, mask = (
+                f"data/{split}/query-data/{kind}/{material}_{number}.{end}"
+                for kind, end in (("image", "jpg"), ("mask", "png"))
+            )
+            write_image(root / "query-image" / image, defect=defect)
+            if defect:
+                write_mask(root / "query-mask" / mask)
+            files = {"query_image": image, "query_mask": mask, "capture_id": f"{material}_{number}"}
+            rows.append(files | {"item_material": material, "defect_types": "hole" * defect, "defect": defect})
+        table = root / "datasets" / f"query-{split}.parquet"
+        table.parent.mkdir(exist_ok=True)
+        others = [pd.read_pickle(table)] if table.exists() else []
+        pd.concat([*others, pd.DataFrame(rows)], ignore_index=True).to_pickle(table)
+
+
+def adam_3d_class(root: Path, category: str) -> None:
+    """Write a 3D-ADAM category, whose depth files are no images."""
+    for split, kind, count in (("train", "good", 4), ("test", "good", 2), ("test", "hole", 2)):
+        folder = root / category / split / kind
+        for number in range(count):
+            write_image(folder / "rgb" / f"{number:03}_C.png", defect=kind == "hole")
+            (folder / "xyz").mkdir(exist_ok=True)
+            (folder / "xyz" / f"{number:03}_C.tiff").write_bytes(b"depth")
+            if split == "test":
+                write_mask(folder / "ground_truth" / f"{number:03}_C.png")
 
 
 def cifar10(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[np.ndarray, list[int]]]:

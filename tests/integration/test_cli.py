@@ -32,6 +32,7 @@ from tests.helpers.commands import (
     in_process,
     model_flags,
 )
+from tests.helpers.datasets import CATEGORIES_OF_CONFIG, CLASSES_OF_CONFIG, write_datasets
 from tests.helpers.light import LIGHT, LIGHT_FLOW_ARGUMENTS, LIGHT_VIT
 from tests.helpers.paths import ROOT
 
@@ -45,6 +46,11 @@ LIGHT_FLAGS_BY_CONFIG = {
     "hgad_fast": model_flags(LIGHT | {"flow_arguments": {}}),
     "hgad_fastflow_mvtec_ad": model_flags(LIGHT | {"flow_arguments": LIGHT_FLOW_ARGUMENTS["fastflow"]}),
 }
+
+FOR_THE_NIGHT = {
+    *("adam_3d", "autovi", "bmad", "kaputt", "mpdd", "mvtec_ad_2", "mvtec_loco", "real_iad", "vad"),
+}
+"""Configs that differ from others in their dataset alone, which test_configs.py reads."""
 
 
 @pytest.fixture(scope="module")
@@ -258,22 +264,18 @@ def test_class_path_needs_no_registration(trained: Path) -> None:
 @pytest.fixture
 def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Tiny copies of the datasets of the configs, where the configs look for them."""
-    for category in ("bottle", "cable"):
-        trees.mvtec_class(tmp_path / "datasets/MVTecAD" / category)
-    for category in ("candle", "pcb1"):
-        trees.visa_class(tmp_path / "datasets/visa", category)
-    for category in ("01", "02"):
-        trees.btech_class(tmp_path / "datasets/BTech", category)
-    for category in ("bagel", "dowel"):
-        trees.mvtec_3d_class(tmp_path / "datasets/MVTec3D", category)
-    for name in ("bolt", "nut"):
-        trees.mvtec_class(tmp_path / "datasets/products" / name)
-    trees.cifar10(tmp_path / "datasets", monkeypatch)
+    write_datasets(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-@pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.nightly] if path.stem in FOR_THE_NIGHT else [])
+        for path in sorted((ROOT / "configs").glob("*.yaml"))
+    ],
+)
 def test_config_trains(datasets: Path, config: Path) -> None:
     model = yaml.safe_load(config.read_text())["model"]["class_path"]
     in_process(
@@ -281,11 +283,12 @@ def test_config_trains(datasets: Path, config: Path) -> None:
         f"--config={config}",
         *LIGHT_FLAGS_BY_CONFIG.get(config.stem, LIGHT_FLAGS_BY_MODEL[model]),
         "--data.num_workers=0",
+        *CATEGORIES_OF_CONFIG.get(config.stem, []),
         "--trainer.check_val_every_n_epoch=1",
         *FAST_FLAGS,
     )
     results = json.loads(next((datasets / "results").rglob("results.json")).read_text())
-    assert len(results["classes"]) == {"union": 8, "cifar10": 5}.get(config.stem, 2)
+    assert len(results["classes"]) == CLASSES_OF_CONFIG.get(config.stem, 2)
     assert results["pooled"]["image_AUROC"] is not None
     if config.stem != "cifar10":  # whose anomalous images are of no class
         assert all(figures["image_AUROC"] is not None for figures in results["classes"].values())

@@ -48,7 +48,7 @@ from tests.helpers.commands import LIGHT_FLAGS
 from tests.helpers.light import LIGHT, LIGHT_FLOW_ARGUMENTS, LIGHT_UNIAD
 from tests.helpers.paths import ROOT
 
-FOR_THE_NIGHT = {"data", "defects", "deployment", "flows", "performance", "products", "results", "uniad"}
+FOR_THE_NIGHT = {"data", "defects", "deployment", "flows", "leaderboard", "performance", "products", "results", "uniad"}
 """Pages whose commands are benchmarks, many trainings or many exports."""
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -17,12 +17,10 @@ import torch
 from torch import nn
 
 from anomalib_hgad.common.precision import no_autocast
+from anomalib_hgad.evaluation.class_scale import PRIOR_IMAGES
 from anomalib_hgad.models.hgad.anomaly_map import QUANTITIES, LevelConstants
 from anomalib_hgad.models.hgad.class_thresholds import ClassThresholds
 from anomalib_hgad.models.hgad.normal_scores import ClassValues, PositionScores
-
-PRIOR_IMAGES = 5
-"""How many images' worth of trust the spread common to all classes has against a class's own."""
 
 ODD_DEVIATIONS = 4.0
 """Scores count as at most so far above their class's median, in typical deviations: one odd image among a few would

@@ -18,8 +18,8 @@ from scipy.stats import t as student_t
 from torch import nn
 
 from anomalib_hgad.common.precision import no_autocast
+from anomalib_hgad.evaluation.class_scale import PRIOR_IMAGES
 from anomalib_hgad.models.hgad.anomaly_map import LevelScores
-from anomalib_hgad.models.hgad.calibration import PRIOR_IMAGES
 from anomalib_hgad.models.hgad.normal_scores import ClassValues, typicality
 
 NOVELTY_LIMIT = 1.0

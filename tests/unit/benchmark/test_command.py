@@ -245,3 +245,42 @@ def test_wrong_settings(products: Path, change: Callable[[dict[str, ModelChoice]
 def test_unknown_row(products: Path) -> None:
     with pytest.raises(ValueError, match="no row Hgd"):
         make_plan({"Padim": ModelChoice("Padim")}, protocol(products), [0], only=["Hgd"])
+
+
+@pytest.mark.slow
+def test_one_training_is_tested_with_and_without_calibration(
+    products: Path, tmp_path: Path, in_this_process: list[str]
+) -> None:
+    output = tmp_path / "results"
+    data = {"root": str(products), "train_batch_size": 4, "eval_batch_size": 4, "num_workers": 0}
+    data |= {"val_split_mode": "from_train", "val_split_ratio": 0.5, "seed": 0}
+    models = {"Padim": LIGHT_PADIM | {"calibration": True}, "plain": LIGHT_PADIM}
+    assert cli.main(arguments(products, output, models, data=data)) == 0
+    assert in_this_process == ["Padim seed 0", "plain seed 0"]
+    made = json.loads((output / "Padim/seed_0/record.json").read_text())
+    for name in CLASSES:
+        before, after = made["classes"][name], made["calibrated"]["classes"][name]
+        assert after["image_AUROC"] == pytest.approx(before["image_AUROC"])
+        assert after["pixel_AUROC"] == pytest.approx(before["pixel_AUROC"], abs=1e-4)
+    plain = json.loads((output / "plain/seed_0/record.json").read_text())
+    assert plain["pooled"] == pytest.approx(made["pooled"])
+    assert plain["calibrated"] is None
+    table = (output / "results.md").read_text()
+    assert "| Padim, calibrated |" in table
+    assert "| plain, calibrated |" not in table
+
+
+def test_calibrated_rows_by_hand() -> None:
+    made = record("A", 0, {"x": 0.9, "y": 0.7})
+    made["calibrated"] = {
+        "classes": {"x": {"image_AUROC": 0.9}, "y": {"image_AUROC": 0.7}},
+        "pooled": {"image_AUROC": 0.8},
+    }
+    summary = summarise([made, record("B", 0, {"x": 0.6})])
+    pooled = summary.metrics[summary.metrics["class"] == "pooled"]
+    assert dict(zip(pooled["model"], pooled["image_AUROC"], strict=True)) == {"A": 0.5, "A, calibrated": 0.8, "B": 0.5}
+    means = summary.metrics[summary.metrics["class"] == "mean"]
+    assert means["image_AUROC"].tolist() == pytest.approx([0.8, 0.8, 0.6])
+    assert summary.costs["model"].tolist() == ["A", "B"]
+    assert "«calibrated»" in summary.markdown
+    assert "«calibrated»" not in summarise([record("B", 0, {"x": 0.6})]).markdown

@@ -71,6 +71,15 @@ def test_kind_of_a_defect_is_that_of_an_alarm() -> None:
     assert {row.defect_kind for row in predictions_of_batch(batch)} == {None}
 
 
+def test_a_column_of_scores_is_a_score_for_each_image() -> None:
+    """As anomalib's Padim and Patchcore give them."""
+    batch = ClassImageBatch(image=torch.zeros(2, 3, 2, 2), image_path=["0.png", "1.png"])
+    batch.pred_score = torch.tensor([[0.25], [0.75]])
+    batch.pred_label = torch.tensor([[False], [True]])
+    rows = predictions_of_batch(batch, raw_score=torch.tensor([[1.0], [2.0]]))
+    assert [(row.pred_score, row.pred_label, row.raw_score) for row in rows] == [(0.25, False, 1.0), (0.75, True, 2.0)]
+
+
 @pytest.mark.parametrize("number", [1 / 3, 0.1 + 0.2, 5e-324, -1.7976931348623157e308, 1e22, float("inf")])
 def test_numbers_keep_all_their_digits(number: float, tmp_path: Path) -> None:
     rows = [Prediction("a.png", None, None, None, None, None, number, -number, None)]

@@ -1,0 +1,100 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Where the scores of each class's normal images lie and how wide they spread, whatever model gives them.
+
+Nothing is assumed of the scores but their order: they may be negative, and lie around any value. What is computed here
+follows every shift and every positive factor of all scores.
+
+Dimensions: K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+PRIOR_IMAGES = 5
+"""How many images' worth of trust the spread common to all classes has against a class's own."""
+
+OF_GAUSSIAN = math.sqrt(math.pi / 2)
+"""Standard deviation of a Gaussian, as a multiple of its mean absolute deviation."""
+
+
+class ClassScale(NamedTuple):
+    """Scale of the scores of K classes, and in the last place that of all images together.
+
+    Attributes:
+        location: Centre of the scores of normal images, shape (K + 1,).
+        spread: Their width, positive, likewise.
+    """
+
+    location: torch.Tensor
+    spread: torch.Tensor
+
+
+def scale_of_scores(scores: Sequence[torch.Tensor], together: torch.Tensor) -> ClassScale:
+    """Median of every class's scores, and their mean absolute deviation from it, as a Gaussian's standard one.
+
+    One odd image among a few moves neither of them far. See :func:`drawn_together` for what a few images say.
+
+    Args:
+        scores: Scores of the normal images of every class, float64, shapes (images of the class,).
+        together: Those of all normal images, at least one, shape (images,).
+
+    Returns:
+        The scale; that of all images for a class of none.
+    """
+    rows = [*(of_class if len(of_class) else together for of_class in scores), together]
+    freedom = torch.tensor([max(len(of_class) - 1, 0) for of_class in scores], dtype=torch.float64)
+    location = torch.stack([row.quantile(0.5) for row in rows])
+    deviations = torch.stack([_deviation(row, middle) for row, middle in zip(rows, location, strict=True)])
+    return ClassScale(location, drawn_together(deviations, freedom))
+
+
+def scale_of_pixels(moments: Sequence[torch.Tensor], together: torch.Tensor) -> ClassScale:
+    """Mean and standard deviation of the pixels of every class's normal maps.
+
+    Args:
+        moments: Mean of the pixels and mean of their squares for every normal image of the classes, float64, shapes
+            (images of the class, 2).
+        together: Those of all normal images, at least one, shape (images, 2).
+
+    Returns:
+        The scale; that of all images for a class of none. See :func:`drawn_together`.
+    """
+    rows = [*(of_class if len(of_class) else together for of_class in moments), together]
+    location, squares = torch.stack([row.mean(dim=0) for row in rows]).unbind(dim=1)
+    freedom = torch.tensor([len(of_class) for of_class in moments], dtype=torch.float64)
+    return ClassScale(location, drawn_together((squares - location.square()).clamp(min=0).sqrt(), freedom))
+
+
+def drawn_together(deviations: torch.Tensor, freedom: torch.Tensor) -> torch.Tensor:
+    """Deviations of classes, drawn towards a typical one, which counts as much as :data:`PRIOR_IMAGES` images.
+
+    The typical one is their geometric mean, weighted by their images: classes of one model may spread many times as
+    wide as others, and their arithmetic mean would be that of the widest.
+
+    Args:
+        deviations: Those of every class, and in the last place that of all images together, shape (K + 1,).
+        freedom: How many images of a class tell its deviation, shape (K,). A class of none has the typical one, and so
+            has a class whose images are all alike.
+
+    Returns:
+        Deviations, positive, shape (K + 1,). The last one is as it was; where it is 0, so that nothing tells any, 1.
+    """
+    own, of_all = deviations[:-1], torch.where(deviations[-1:] > 0, deviations[-1:], 1.0)
+    freedom = torch.where(own > 0, freedom, 0.0)
+    logs = torch.where(freedom > 0, own, 1.0).log()
+    typical = (freedom * logs).sum() / freedom.sum() if freedom.any() else of_all.log()
+    drawn = (freedom * logs + PRIOR_IMAGES * typical) / (freedom + PRIOR_IMAGES)
+    return torch.cat([drawn.exp(), of_all])
+
+
+def _deviation(scores: torch.Tensor, middle: torch.Tensor) -> torch.Tensor:
+    """Standard deviation by the mean absolute one; n / (n - 1) for the middle being that of the same n scores."""
+    count = len(scores)
+    return OF_GAUSSIAN * math.sqrt(count / max(count - 1, 1)) * (scores - middle).abs().mean()
