@@ -83,12 +83,12 @@ def test_image_called_unknown_is_neither_missed_nor_an_alarm_nor_found(run: Path
     for label in (True, False):
         rows = [replace(row, pred_label=label, pred_class_name=row.class_name) for row in files.predictions]
         normal, anomalous = (sum(row.gt_label is truth for row in rows) for truth in (False, True))
-        page = render(replace(files, predictions=rows), None)
+        page = render(replace(files, predictions=rows))
         assert "called unknown" not in page
         assert f"<b>{0 if label else anomalous} of {anomalous}</b><span>anomalous images missed" in page
         assert f"<b>{normal if label else 0} of {normal}</b><span>normal images that raised an alarm" in page
         strange = [replace(row, pred_class_name=UNKNOWN) for row in rows]
-        page = render(replace(files, predictions=strange), None)
+        page = render(replace(files, predictions=strange))
         assert f"<b>0 of {anomalous}</b><span>anomalous images missed" in page
         assert f"<b>0 of {normal}</b><span>normal images that raised an alarm" in page
         assert f"<b>{len(rows)} of {len(rows)}</b><span>images called unknown" in page
@@ -170,10 +170,10 @@ def test_broken_file_of_a_run_is_named(
 )
 def test_course_of_a_training_from_the_closed_form(run: Path, kept: bool, sentence: str) -> None:
     files = read_run(run)
-    assert "<h3>Training</h3>" not in render(files, None)
+    assert "<h3>Training</h3>" not in render(files)
     start = StateFigures(0, 0.9, 0.8, 1.0, kept=True)
     files.model.training_course = [start, StateFigures(1, 0.8 + 0.2 * kept, 0.8, 1.1, kept=kept)]
-    page = render(files, None)
+    page = render(files)
     assert "<h3>Training</h3>" in page
     assert sentence in page
     assert page.count("<svg") == 6
