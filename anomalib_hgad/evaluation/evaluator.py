@@ -39,13 +39,13 @@ from anomalib_hgad.evaluation.class_metric import (
     values_of,
 )
 from anomalib_hgad.evaluation.logged_names import warn_of_shared_names
+from anomalib_hgad.evaluation.pixel_counts import with_pixel_counts
 from anomalib_hgad.evaluation.post_processing import (
     LABELS,
     RawScores,
     is_normalized,
     remove_labels_without_meaning,
 )
-from anomalib_hgad.evaluation.pixel_counts import with_pixel_counts
 from anomalib_hgad.evaluation.predictions import Prediction, predictions_of_batch, write_predictions
 from anomalib_hgad.evaluation.results import Results, results_table, write_results
 from anomalib_hgad.evaluation.values import rows_of

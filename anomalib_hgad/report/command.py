@@ -16,9 +16,7 @@ from anomalib_hgad.common.files import write_text
 PAGE = "report.html"
 
 
-def report(
-    run: Path, compare: Sequence[Path] = (), output: Path | None = None, monitor: Path | None = None
-) -> Path:
+def report(run: Path, compare: Sequence[Path] = (), output: Path | None = None, monitor: Path | None = None) -> Path:
     """Write one HTML page on a tested run of Hgad: what it decided, how well, and why.
 
     The page holds all it shows; it needs no network.

@@ -59,6 +59,9 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "anomalib-hgad",  # the same figure is the same text
 }
 
+FAR = 5.0
+"""Novelty from which on the axis is logarithmic: another product may be a hundred times as far away as the limit."""
+
 
 @contextmanager
 def drawing(width: float, height: float, title: str) -> Iterator[tuple[Figure, list[Markup]]]:
@@ -92,8 +95,9 @@ def _letters_of_font() -> set[int]:
 
 
 def colours(count: int) -> list[tuple[float, ...]]:
-    """Colours of the classes."""
-    return [mpl.colormaps["tab20"](index % 20) for index in range(count)]
+    """Colours of the classes, strong ones first."""
+    order = [*range(0, 20, 2), *range(1, 20, 2)]
+    return [mpl.colormaps["tab20"](order[index % 20]) for index in range(count)]
 
 
 def score(row: Prediction) -> float:
@@ -102,18 +106,21 @@ def score(row: Prediction) -> float:
     return float("nan") if value is None else value
 
 
-def histograms(panels: dict[str, tuple[np.ndarray, np.ndarray]], label: str, threshold: float | None) -> Markup:
+def histograms(
+    panels: dict[str, tuple[np.ndarray, np.ndarray]], label: str, threshold: float | None, most_columns: int = 3
+) -> Markup:
     """Histograms of normal and anomalous values, a panel for each name.
 
     Args:
         panels: Normal and anomalous values of every panel.
         label: What the values are.
         threshold: Where a line is drawn.
+        most_columns: Most panels beside one another.
 
     Returns:
         SVG.
     """
-    columns = min(3, len(panels))
+    columns = min(most_columns, len(panels))
     rows = -(-len(panels) // columns)
     title = f"Histograms of normal and anomalous values, {label}: {'; '.join(panels)}"
     with drawing(3.2 * columns, 2.1 * rows + 0.3, title) as (figure, svg):
@@ -311,9 +318,9 @@ def novelty_of_products(products: Mapping[str, Sequence[Prediction]], known: Col
             if drawn:
                 axis.scatter(*zip(*drawn, strict=True), color=colour, marker=marker, s=18, alpha=0.6, label=name)
         axis.axvline(1, color=INK, linewidth=1, linestyle="--")
-        # Another product may be a hundred times as far away as the limit.
-        axis.set_xscale("symlog", linthresh=2)
-        axis.xaxis.set_major_formatter(ScalarFormatter())
+        if max(row.novelty or 0.0 for rows in products.values() for row in rows) > FAR:
+            axis.set_xscale("symlog", linthresh=1)
+            axis.xaxis.set_major_formatter(ScalarFormatter())
         axis.set_yticks(range(len(products)), list(products))
         axis.set(xlabel="novelty", ylim=(len(products) - 0.5, -0.5))
         axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))

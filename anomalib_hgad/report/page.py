@@ -162,7 +162,9 @@ def likelihood_histograms(samples: dict[str, Sample]) -> Markup | None:
             auroc = roc_auc_score(truth, np.concatenate([sample.normal, sample.anomalous]))
             prior = f"{name}: AUROC of positions {100 * auroc:.1f} %"
             panels[prior] = (sample.normal, sample.anomalous)
-    return figures.histograms(panels, "log-likelihood of a position, nats per dimension", None) if panels else None
+    if not panels:
+        return None
+    return figures.histograms(panels, "log-likelihood of a position, nats per dimension", None, most_columns=2)
 
 
 def latent_figure(run: RunFiles, sample: Sample) -> Markup:

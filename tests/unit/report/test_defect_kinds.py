@@ -37,7 +37,7 @@ def test_page_has_true_kinds_by_named_ones(run: Path) -> None:
     ]
     page = render(files)
     assert not Elements(page).open
-    assert "<td>crack</td><td>0</td><td>1</td><td>0</td><td>1</td>" in page
+    assert '<th scope="row">crack</th><td>0</td><td>1</td><td>0</td><td>1</td>' in page
     assert page.count("named &lt;i&gt;") == 2
     assert "named rust" in page
     assert "<i>" not in page
