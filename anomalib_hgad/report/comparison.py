@@ -42,7 +42,7 @@ class Comparison:
     """Runs side by side.
 
     Attributes:
-        names: What tells the runs apart, the reported one first.
+        names: Number of every run and what tells it from the others, the reported one first.
         tables: For the mean over the classes and all images pooled, the metrics of every run.
         settings: Settings that differ, with the value of every run.
         same_images: Whether all were tested on the same images.
@@ -89,7 +89,9 @@ def compare_runs(runs: Sequence[RunFiles], columns: Sequence[str], settings: Seq
     names = dict.fromkeys(name for of_run in settings for name in of_run)
     values = {name: [str(of_run.get(name, "–")) for of_run in settings] for name in names}
     return Comparison(
-        names=labels([run.folder.resolve() for run in runs]),
+        names=[
+            f"{number}: {name}" for number, name in enumerate(labels([run.folder.resolve() for run in runs]), start=1)
+        ],
         tables={title: _table([run.results[row] for run in runs], columns) for row, title in TITLES.items()},
         settings={name: of_runs for name, of_runs in values.items() if len(set(of_runs)) > 1},
         same_images=all(images == tested[0] for images in tested),

@@ -316,7 +316,8 @@ def novelty_of_products(products: Mapping[str, Sequence[Prediction]], known: Col
                 if (bool(row.gt_label) if product in known else None) is anomalous
             ]
             if drawn:
-                axis.scatter(*zip(*drawn, strict=True), color=colour, marker=marker, s=18, alpha=0.6, label=name)
+                points = np.array(drawn)
+                axis.scatter(points[:, 0], points[:, 1], color=colour, marker=marker, s=18, alpha=0.6, label=name)
         axis.axvline(1, color=INK, linewidth=1, linestyle="--")
         if max(row.novelty or 0.0 for rows in products.values() for row in rows) > FAR:
             axis.set_xscale("symlog", linthresh=1)

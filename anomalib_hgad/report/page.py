@@ -20,7 +20,6 @@ from anomalib_hgad.report.defect_kinds import kind_tables
 from anomalib_hgad.report.drift import Drift
 from anomalib_hgad.report.examples import example, file_name, worst
 from anomalib_hgad.report.latents import Sample, project, sample_latents
-from anomalib_hgad.report.monitor.periods import labels
 from anomalib_hgad.report.precision_recall import precision_and_recall
 from anomalib_hgad.report.run_files import RunFiles
 from anomalib_hgad.report.templates import page_template, time_of_page
@@ -120,10 +119,10 @@ def _pictures(run: RunFiles) -> dict[str, Any]:
 def _inside(run: RunFiles, others: Sequence[RunFiles]) -> dict[str, Any]:
     """Figures of the latents, the log-likelihoods and the training."""
     sample, course = sample_latents(run), run.model.training_course
-    names = labels([one.folder.resolve() for one in (run, *others)]) if others else ["this run"]
-    samples = dict(zip(names, [sample, *map(sample_latents, others)], strict=True))
+    samples = [sample, *map(sample_latents, others)]
+    names = [f"run {number}" for number in range(1, len(samples) + 1)] if others else ["this run"]
     return {
-        "likelihoods": likelihood_histograms(samples),
+        "likelihoods": likelihood_histograms(dict(zip(names, samples, strict=True))),
         "latents": latent_figure(run, sample),
         "course": figures.training_course(course) if len(course) > 1 else None,
         "kept": kept_state(course) if len(course) > 1 else None,
@@ -181,7 +180,7 @@ def confusion_figure(run: RunFiles) -> Markup | None:
 
 
 def settings_of(run: RunFiles) -> dict[str, Any]:
-    """Settings of the model that the report shows; without the places of files, which are those of one machine."""
+    """Settings of a model and its thresholds; without the places of files, which are those of one machine."""
     hidden = {"backbone_weights", "feature_cache", "pre_trained", "seed"}  # loading a checkpoint sets three of them
     shown: dict[str, Any] = {}
     for name, value in run.model.hparams.items():
@@ -189,4 +188,7 @@ def settings_of(run: RunFiles) -> dict[str, Any]:
             shown |= {f"{name}.{key}": part for key, part in value.items()}
         elif name not in hidden:
             shown[name] = value
+    if thresholds := threshold_rows(run):
+        shown["NormalPostProcessor.false_positive_rate"] = f"{thresholds[0].rate:.3g}"
+        shown["NormalPostProcessor.each_class"] = any(row.threshold != row.common for row in thresholds)
     return shown

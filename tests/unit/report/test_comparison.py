@@ -47,7 +47,7 @@ def test_settings_that_differ_are_those_shown() -> None:
     settings = [{"prior": "hierarchical", "lr": 0.1}, {"prior": "single_gaussian", "lr": 0.1}, {"lr": 0.1}]
     found = compare_runs(RUNS, COLUMNS, settings)
     assert found.settings == {"prior": ["hierarchical", "single_gaussian", "–"]}
-    assert found.names == ["x", "y", "z"]
+    assert found.names == ["1: x", "2: y", "3: z"]
 
 
 @pytest.mark.parametrize(
