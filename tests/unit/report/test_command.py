@@ -23,10 +23,16 @@ from anomalib_hgad.report import examples
 from anomalib_hgad.report.page import render
 from anomalib_hgad.report.precision_recall import PrecisionRecall, precision_and_recall
 from anomalib_hgad.report.run_files import CHECKPOINT, read_run
-from tests.helpers import trees
+from tests.helpers import reported_run, trees
 from tests.helpers.engines import train_and_test
 from tests.helpers.html_pages import Elements, assert_whole_and_alone
 from tests.helpers.predictions import prediction
+
+
+@pytest.fixture(scope="module")
+def page(run: Path, data: Path, monitored: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    other = reported_run.tested_run(data, tmp_path_factory.mktemp("other"), prior="single_gaussian")
+    return reported_run.whole_page(run, other, monitored)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import anomalib_hgad.report
-from tests.helpers import browser
+from tests.helpers import browser, reported_run
 from tests.helpers.accessibility import LEAST_CONTRAST, LEAST_GRAPHIC_CONTRAST, contrast, faults_of, palettes
 
 STYLE = (Path(anomalib_hgad.report.__file__).parent / "style.css").read_text(encoding="utf-8")
@@ -29,6 +29,24 @@ PAGE = """<html lang="en"><body><a href="#content">Skip</a><h1>A</h1><h2 id="con
 <div class="scroll" tabindex="0" aria-label="a table">
 <table><caption>C</caption><tr><th scope="col">D</th></tr></table>
 </div></body></html>"""
+
+
+@pytest.fixture(scope="module")
+def monitored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return reported_run.monitored_line(tmp_path_factory.mktemp("line"))
+
+
+@pytest.fixture(scope="module")
+def page(monitored: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    data = reported_run.write_classes(tmp_path_factory.mktemp("data"))
+    run = reported_run.tested_run(data, tmp_path_factory.mktemp("run"))
+    other = reported_run.tested_run(data, tmp_path_factory.mktemp("other"), prior="single_gaussian")
+    return reported_run.whole_page(run, other, monitored)
+
+
+@pytest.fixture(scope="module")
+def monitor_page(monitored: Path) -> str:
+    return (monitored / "monitor.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
