@@ -22,13 +22,13 @@ def with_pixel_counts(predictions: Sequence[Prediction], batch: ImageBatch) -> l
     :data:`~anomalib_hgad.evaluation.values.PIXEL_METRIC_SIZE` they are scaled down.
 
     Args:
-        predictions: One for each image of the batch.
+        predictions: One for each image of the batch, or none where the files are not known.
         batch: The batch, with ``pred_mask`` and ``gt_mask`` where there are thresholds and masks.
 
     Returns:
         The predictions; those of a batch without both masks as they were.
     """
-    if batch.pred_mask is None or batch.gt_mask is None:
+    if not predictions or batch.pred_mask is None or batch.gt_mask is None:
         return list(predictions)
     predicted, true = (scaled_down(mask).flatten(1).bool() for mask in (batch.pred_mask, batch.gt_mask))
     counts = torch.stack([predicted & true, predicted & ~true, ~predicted & true]).sum(dim=2).T.tolist()

@@ -49,3 +49,7 @@ def test_without_masks_nothing_is_counted(lacking: str) -> None:
     rows = predictions_of_batch(batch)
     assert with_pixel_counts(rows, batch) == rows
     assert {row.pixel_true_positives for row in rows} == {None}
+
+
+def test_images_without_files_have_no_rows() -> None:
+    assert with_pixel_counts([], batch_of_masks(8)) == []
