@@ -39,6 +39,7 @@ BY_HAND: dict[str, dict[str, dict[str, Any]]] = {
         "--once": {"action": "store_true", "help": "stop when all images that are there have been scored"},
     },
     # jsonargparse takes a list as one argument.
+    "report": {"--compare": {"nargs": "+", "type": Path, "default": [], "help": "folders of up to three other runs"}},
     "monitor": {"predictions": {"nargs": "+", "type": Path, "help": "tables, or folders that hold one each"}},
     "check-export": {"exports": {"nargs": "+", "type": Path, "help": "exported files"}},
 }

@@ -40,6 +40,7 @@ from anomalib_hgad.evaluation.class_metric import (
     values_of,
 )
 from anomalib_hgad.evaluation.logged_names import warn_of_shared_names
+from anomalib_hgad.evaluation.pixel_counts import with_pixel_counts
 from anomalib_hgad.evaluation.post_processing import (
     LABELS,
     RawScores,
@@ -219,7 +220,7 @@ class ClassEvaluator(Evaluator):
         raw = self._raw_scores.take(batch)
         own = [field for field in LABELS if raw[field] is not None]
         remove_labels_without_meaning(batch, getattr(pl_module, "post_processor", None), own)
-        predictions = predictions_of_batch(batch, raw["pred_score"])
+        predictions = with_pixel_counts(predictions_of_batch(batch, raw["pred_score"]), batch)
         self._update(batch, raw, predictions, trainer.test_dataloaders, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

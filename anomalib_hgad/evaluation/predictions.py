@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from anomalib_hgad.common.files import write_text
 from anomalib_hgad.data.reserved_names import UNKNOWN
-from anomalib_hgad.evaluation.spreadsheets import as_number, as_truth, read_rows
+from anomalib_hgad.evaluation.spreadsheets import as_count, as_number, as_truth, read_rows
 
 if TYPE_CHECKING:  # a program on a line writes such tables without PyTorch
     import torch
@@ -42,6 +42,9 @@ class Prediction:
         novelty: How much less typical it is than normal images of its class; above 1 it is called unknown.
         scored_class_name: The class whose scale and threshold the score has.
         defect_kind: Kind of its defect, if it was found anomalous in a class with known defects.
+        pixel_true_positives: Pixels that are in its mask and in the predicted one.
+        pixel_false_positives: Pixels that are in the predicted mask alone.
+        pixel_false_negatives: Pixels that are in its mask alone.
     """
 
     image_path: str
@@ -55,6 +58,9 @@ class Prediction:
     novelty: float | None
     scored_class_name: str | None = None
     defect_kind: str | None = None
+    pixel_true_positives: int | None = None
+    pixel_false_positives: int | None = None
+    pixel_false_negatives: int | None = None
 
     @property
     def called_unknown(self) -> bool:
@@ -67,18 +73,22 @@ class Prediction:
         return bool(self.pred_label) and not self.called_unknown
 
 
-COLUMNS = [field.name for field in fields(Prediction)]
-"""Columns of the file."""
+PIXEL_COLUMNS = ["pixel_true_positives", "pixel_false_positives", "pixel_false_negatives"]
+"""Columns that the table of a test has beside the others: they take masks."""
+
+COLUMNS = [field.name for field in fields(Prediction) if field.name not in PIXEL_COLUMNS]
+"""Columns of all tables."""
 
 WATCH_COLUMNS = ["verdict", "time", "model", "error"]
 """Columns that ``anomalib-hgad watch`` has beside them. An image with an error has no prediction."""
 
-KINDS: dict[str, Callable[[str], bool | float | None]] = {
+KINDS: dict[str, Callable[[str], float | None]] = {
     "gt_label": as_truth,
     "pred_label": as_truth,
     "pred_score": as_number,
     "raw_score": as_number,
     "novelty": as_number,
+    **dict.fromkeys(PIXEL_COLUMNS, as_count),
 }
 """What the columns hold that are no text."""
 
@@ -134,7 +144,8 @@ def write_predictions(predictions: Iterable[Prediction], folder: Path, name: str
     """
     import pandas as pd  # noqa: PLC0415 - half a second that whoever reads tables need not wait for
 
-    table = pd.DataFrame(map(asdict, predictions), columns=COLUMNS, dtype=object)
+    columns = [*COLUMNS, *PIXEL_COLUMNS] if name == PREDICTIONS_FILE else COLUMNS
+    table = pd.DataFrame(map(asdict, predictions), columns=columns, dtype=object)
     # Where lines end otherwise, a carriage return in the name of a file is written without quotes.
     write_text(folder / name, lambda file: table.to_csv(file, index=False, lineterminator="\r\n"))
 
@@ -174,7 +185,7 @@ def read_table(path: Path) -> list[Prediction]:
         ValueError: If it is no such table, has other columns, or cells that say nothing.
     """
     try:
-        rows = read_rows(path, COLUMNS, list(KINDS), WATCH_COLUMNS)
+        rows = read_rows(path, COLUMNS, list(KINDS), [PIXEL_COLUMNS, WATCH_COLUMNS])
         return [_prediction(number, row) for number, row in enumerate(rows, start=1) if not row.get("error")]
     except (ValueError, csv.Error) as error:
         msg = f"{path} is no table of predictions: {error}"
@@ -185,7 +196,7 @@ def _prediction(number: int, row: dict[str, str]) -> Prediction:
     values: dict[str, Any] = {name: row[name] or None for name in COLUMNS}
     for name, kind in KINDS.items():
         try:
-            values[name] = kind(row[name])
+            values[name] = kind(row.get(name, ""))
         except ValueError as error:
             msg = f"row {number}, {name}: {error}."
             raise ValueError(msg) from error

@@ -24,15 +24,15 @@ FALSE = frozenset({"false", "0", "falsch", "faux", "falso", "onwaar", "fałsz", 
 
 
 def read_rows(
-    path: Path, columns: Sequence[str], numbers: Sequence[str], further: Sequence[str] = ()
+    path: Path, columns: Sequence[str], numbers: Sequence[str], further: Sequence[Sequence[str]] = ()
 ) -> list[dict[str, str]]:
     """Read the cells of a table.
 
     Args:
         path: The file.
         columns: Names of its columns, in any order.
-        numbers: Those that hold numbers or truth values.
-        further: Columns that it may have beside them, all or none. Defaults to ``()``.
+        numbers: Those that hold numbers or truth values, further ones too.
+        further: Columns that it may have beside them: all of one of these lists. Defaults to ``()``, none.
 
     Returns:
         The rows, without empty ones. Numbers have decimal points.
@@ -50,14 +50,14 @@ def read_rows(
     text = content.decode(encoding) if encoding else content.decode("utf-8", errors="surrogateescape")
     if text.startswith("sep="):  # what tells Excel the separator
         text = text.partition("\n")[2]
-    expected = (sorted(columns), sorted([*columns, *further]))
+    expected = [sorted([*columns, *beside]) for beside in ([], *further)]
     separator = next((one for one in SEPARATORS if sorted(_header(text, one)) in expected), ",")
     header = _header(text, separator)
     if sorted(header) not in expected:
         msg = f"expected the columns {', '.join(columns)}, got {', '.join(map(ascii, header)) or 'none'}."
         raise ValueError(msg)
     rows = [dict(zip(header, cells, strict=True)) for cells in _body(text, separator, len(header))]
-    return rows if separator == "," else _with_decimal_points(rows, numbers)
+    return rows if separator == "," else _with_decimal_points(rows, [name for name in numbers if name in header])
 
 
 def as_truth(text: str) -> bool | None:
@@ -89,6 +89,19 @@ def as_number(text: str) -> float | None:
         msg = f"expected a number or nothing, got {text!a}"
         raise ValueError(msg) from error
     return None if number != number else number  # noqa: PLR0124 - nan alone is not itself
+
+
+def as_count(text: str) -> int | None:
+    """Number of things of a cell; ``None`` if it is empty.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    number = as_number(text)
+    if number is not None and (number < 0 or not number.is_integer()):
+        msg = f"expected a whole number or nothing, got {text!a}"
+        raise ValueError(msg)
+    return None if number is None else int(number)
 
 
 def _header(text: str, separator: str) -> list[str]:

@@ -97,10 +97,9 @@ def example(run: RunFiles, row: Prediction) -> Example:
     # Post-processed maps are between 0 and 1 with the threshold at 0.5: a colour means the same in all pictures.
     has_scale = run.threshold is not None
     heat = visualize_anomaly_map(anomaly_map, colormap=True, normalize=not has_scale).convert("RGB")
-    root = common_folder([Path(row.image_path) for row in run.predictions])
     return Example(
         row=row,
-        name=Path(row.image_path).absolute().relative_to(root).as_posix(),
+        name=file_name(run, row),
         score=score(row),
         wrong=None if row.pred_label is None else row.pred_label != row.gt_label,
         of_known_class=row.class_name in {None, *run.class_names},
@@ -108,6 +107,12 @@ def example(run: RunFiles, row: Prediction) -> Example:
         mask=data_address(outlined(image, split_masks(row.mask_path))) if row.mask_path else None,
         map=data_address(overlay_image(image, heat.resize(image.size), alpha=0.5)),
     )
+
+
+def file_name(run: RunFiles, row: Prediction) -> str:
+    """File of an image, without the folders that are common to all of the run."""
+    root = common_folder([Path(other.image_path) for other in run.predictions])
+    return Path(row.image_path).absolute().relative_to(root).as_posix()
 
 
 def outlined(image: Image.Image, mask_files: Sequence[Path]) -> Image.Image:

@@ -10,13 +10,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from anomalib_hgad.models.hgad.flows import ConditionalFlow
 from anomalib_hgad.models.hgad.loss import hgad_losses
 from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
-from tests.benchmarks import closed_form, convergence, defaults, image_sets, images, measure, models, run, transfer
+from tests.benchmarks import (
+    closed_form,
+    convergence,
+    defaults,
+    image_sets,
+    images,
+    measure,
+    models,
+    pictures,
+    run,
+    transfer,
+)
 from tests.benchmarks.literal import literal_latents, literal_loss
+from tests.helpers import browser
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -152,3 +165,21 @@ def test_defaults_are_judged_without_test_images(
         assert first != second
         assert all(0 <= image <= 100 for image, _ in first.values())
     assert "| layer_3 |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="there is no chromium")
+def test_pictures_show_the_page_on_a_screen_and_on_a_phone(tmp_path: Path) -> None:
+    """The page is green where it is wide, else red; far down, in the last column of a phone, it ends in blue."""
+    page = """<!doctype html><html><style>body { margin: 0; background: #f00; height: 4500px; }
+    @media (min-width: 1000px) { body { background: #0f0; } } div { position: absolute; top: 4400px; height: 100px;
+    width: 100%; background: #00f; }</style><body><div></div></body></html>"""
+    pictures.desktop_picture(page, tmp_path / "report.jpg")
+    pictures.phone_picture(page, tmp_path / "phone.jpg")
+    screen, phone = (Image.open(tmp_path / name) for name in ("report.jpg", "phone.jpg"))
+    assert screen.size == pictures.DESKTOP
+    assert phone.height == pictures.PHONE[1]
+    assert screen.getpixel((640, 1000)) == pytest.approx((0, 255, 0), abs=8)
+    assert phone.getpixel((180, 600)) == pytest.approx((255, 0, 0), abs=8)
+    assert phone.getpixel((phone.width - 180, 850)) == pytest.approx((0, 0, 255), abs=8)

@@ -8,7 +8,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -19,9 +18,9 @@ from anomalib_hgad.report.monitor.figure import control_charts
 from anomalib_hgad.report.monitor.movements import Movement, Record, movements, product_records
 from anomalib_hgad.report.monitor.periods import Period, read_periods
 from anomalib_hgad.report.monitor.scale import read_scale
+from anomalib_hgad.report.monitor.table import TABLE, record_table
 from anomalib_hgad.report.templates import page_template, time_of_page
 
-TABLE = "monitor.csv"
 PAGE = "monitor.html"
 
 
@@ -72,41 +71,6 @@ def monitor(
     write_text(output / PAGE, lambda file: file.write(page))
     show(periods, records, moved, output)
     return moved
-
-
-def record_table(records: dict[str, list[Record]]) -> pd.DataFrame:
-    """A row for each product and period.
-
-    Args:
-        records: Records of every product.
-
-    Returns:
-        The table; what there is not is empty.
-    """
-    rows = []
-    for name, of_product in records.items():
-        for number, record in enumerate(of_product, start=1):
-            row = {
-                "product": name,
-                "period": number,
-                "table": str(record.period.table),
-                "normal": record.images.normal,
-                "anomalous": record.images.anomalous,
-                "unknown_of_all_products": record.period.unknown,
-            }
-            if (point := record.point) is not None:
-                row |= {
-                    "mean_typicality": point.mean,
-                    "lower_limit": point.lower,
-                    "upper_limit": point.upper,
-                    "mean_outside": point.mean_is_outside,
-                    "ewma": point.ewma,
-                    "ewma_limit": point.ewma_limit,
-                    "ewma_outside": point.ewma_is_outside,
-                    "moved": point.direction,
-                }
-            rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def show(periods: Sequence[Period], records: dict[str, list[Record]], moved: Sequence[Movement], output: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from anomalib_hgad.report.figures import ANOMALOUS, NORMAL, drawing
+from anomalib_hgad.report.figures import ANOMALOUS, NORMAL, QUIET, drawing
 from anomalib_hgad.report.monitor.movements import Record
 
 MOST_LABELS = 10
@@ -30,7 +30,9 @@ def control_charts(records: Sequence[Record]) -> Markup:
     seen = [(number, record.point) for number, record in enumerate(records) if record.point is not None]
     places = np.array([number for number, _ in seen])
     points = [point for _, point in seen]
-    with drawing(10.4, 2.6) as (figure, svg):
+    directions = [(record.period.label, point.direction) for record in records if (point := record.point) is not None]
+    moved = "; ".join(f"{label} {direction}" for label, direction in directions if direction) or "none has moved"
+    with drawing(10.4, 2.6, f"Mean typicality and EWMA of {len(directions)} periods: {moved}") as (figure, svg):
         left, right = figure.subplots(1, 2)
         outside = [point.mean_is_outside for point in points]
         _chart(left, places, [point.mean for point in points], outside)
@@ -55,4 +57,4 @@ def _chart(axis: Axes, places: np.ndarray, values: Sequence[float], outside: Seq
 
 def _limits(axis: Axes, places: np.ndarray, lower: Sequence[float], upper: Sequence[float]) -> None:
     for limits in (lower, upper):
-        axis.plot(places, limits, color="#4c555d", linewidth=1, linestyle="--", drawstyle="steps-mid")
+        axis.plot(places, limits, color=QUIET, linewidth=1, linestyle="--", drawstyle="steps-mid")

@@ -8,23 +8,32 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from anomalib_hgad.evaluation.predictions import COLUMNS, PREDICTIONS_FILE, Prediction, read_table, write_predictions
+from anomalib_hgad.evaluation.predictions import (
+    COLUMNS,
+    PIXEL_COLUMNS,
+    PREDICTIONS_FILE,
+    Prediction,
+    read_table,
+    write_predictions,
+)
 
+ALL_COLUMNS = [*COLUMNS, *PIXEL_COLUMNS]
 NO, YES = False, True
 ROWS = [
     Prediction("a;b.png", None, "1,5", "bolt", YES, NO, 0.25, -12.5, 1e-3, "bolt", None),
-    Prediction("c|d.png", "m\t.png", "nut", "nut", NO, YES, 1.0, 1234.5, 2.0, None, "crack"),
+    Prediction("c|d.png", "m\t.png", "nut", "nut", NO, YES, 1.0, 1234.5, 2.0, None, "crack", 0, 12, 65536),
     Prediction("e\nf.png", None, None, None, None, None, None, None, None),
 ]
 TRUTHS = {"gt_label", "pred_label"}
 NUMBERS = {"pred_score", "raw_score", "novelty"}
 
 
-def saved(change: Callable[[str, str], str], separator: str = ",", columns: list[str] = COLUMNS) -> str:
+def saved(change: Callable[[str, str], str], separator: str = ",", columns: list[str] = ALL_COLUMNS) -> str:
     """The rows as written, each cell changed by its column, with a separator between them."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, delimiter=separator)
@@ -68,8 +77,8 @@ def one_with_comma(name: str, cell: str) -> str:
         saved(one_with_comma, ";").encode(),
         saved(as_it_is, "|").encode(),
         ("sep=;\r\n" + saved(german, ";")).encode(),
-        saved(as_it_is, columns=COLUMNS[::-1]).encode(),
-        (saved(as_it_is) + "," * 10 + "\r\n\r\n").encode(),
+        saved(as_it_is, columns=ALL_COLUMNS[::-1]).encode(),
+        (saved(as_it_is) + "," * 13 + "\r\n\r\n").encode(),
         saved(as_it_is).replace("\r\n", ",,\r\n").encode(),
     ],
     ids=[
@@ -105,9 +114,11 @@ def test_table_is_read_as_it_was_written(content: bytes, tmp_path: Path) -> None
         (saved(lambda name, cell: "#VALUE!" if name == "novelty" else cell), "row 1, novelty: .*got '#VALUE!'"),
         (saved(lambda name, cell: "1.234,5" if cell == "1234.5" else cell, ";"), "decimal comma, and '0.25' has a po"),
         (saved(lambda name, cell: "" if name == "image_path" else cell), "row 1 has no image_path"),
-        (saved(as_it_is, columns=COLUMNS[:-1]), "expected the columns image_path, .*, got 'image_path'"),
-        (saved(as_it_is, columns=[*COLUMNS, "raw_score"]), "expected the columns"),
-        (saved(as_it_is)[:-60], "row 2 has .* of 11 columns: the file is cut short"),
+        (saved(as_it_is, columns=ALL_COLUMNS[:-1]), "expected the columns image_path, .*, got 'image_path'"),
+        (saved(as_it_is, columns=[*ALL_COLUMNS, "raw_score"]), "expected the columns"),
+        (saved(lambda name, cell: "0.5" if cell == "12" else cell), "row 2, pixel_false_positives: .* whole .*'0.5'"),
+        (saved(lambda name, cell: "-1" if cell == "12" else cell), "row 2, pixel_false_positives: .* whole .*'-1'"),
+        (saved(as_it_is)[:-60], "row 2 has .* of 14 columns: the file is cut short"),
         (saved(as_it_is).partition("\nf")[0], "unexpected end of data"),
         ("", "got none"),
         ("PK\x03\x04...", "it is a book of a spreadsheet. Save the sheet as CSV"),
@@ -122,6 +133,8 @@ def test_table_is_read_as_it_was_written(content: bytes, tmp_path: Path) -> None
         "no image",
         "column missing",
         "column twice",
+        "part of a pixel",
+        "fewer pixels than none",
         "cut within a row",
         "cut within a cell",
         "empty",
@@ -134,6 +147,14 @@ def test_table_that_says_something_else_is_refused(content: str, message: str, t
     path.write_bytes(content.encode())
     with pytest.raises(ValueError, match=f"{PREDICTIONS_FILE} is no table of predictions: .*{message}"):
         read_table(path)
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_table_without_pixels_is_read(separator: str, tmp_path: Path) -> None:
+    """A prediction writes such a one."""
+    path = tmp_path / PREDICTIONS_FILE
+    path.write_bytes(saved(as_it_is, separator, COLUMNS).encode())
+    assert read_table(path) == [replace(row, **dict.fromkeys(PIXEL_COLUMNS)) for row in ROWS]
 
 
 def test_rows_are_those_that_are_written(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from lightning.pytorch import Callback, Trainer
 
 from anomalib_hgad import Hgad, MultiClass, UniAd
 from anomalib_hgad.evaluation.pictures import SeparatePictures
-from anomalib_hgad.evaluation.predictions import PREDICTED_FILE, read_predictions, read_table
+from anomalib_hgad.evaluation.predictions import PIXEL_COLUMNS, PREDICTED_FILE, read_predictions, read_table
 from tests.helpers import trees
 from tests.helpers.commands import FAST_FLAGS, LIGHT_FLAGS, in_process
 from tests.helpers.engines import engine
@@ -124,7 +124,8 @@ def test_prediction_of_the_tested_images_leaves_the_table_of_the_test_beside_its
     rows = read_predictions(place)
     assert len(rows) == 8
     assert {row.pred_label for row in rows} <= {True, False}
-    by_test = [replace(row, pred_score=None, raw_score=None, novelty=None) for row in rows]
+    alone = {"pred_score": None, "raw_score": None, "novelty": None} | dict.fromkeys(PIXEL_COLUMNS)
+    by_test = [replace(row, **alone) for row in rows]
     predicted = read_table(place / PREDICTED_FILE)
     assert [replace(row, pred_score=None, raw_score=None, novelty=None) for row in predicted] == by_test
     for name in ("pred_score", "raw_score", "novelty"):

@@ -7,37 +7,32 @@ from __future__ import annotations
 
 import csv
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from anomalib.data import MVTecAD
+from sklearn.metrics import f1_score, precision_score, recall_score
 
-from anomalib_hgad import MultiClass, cli
+from anomalib_hgad import cli
 from anomalib_hgad.data.reserved_names import UNKNOWN
 from anomalib_hgad.evaluation.predictions import write_predictions
 from anomalib_hgad.evaluation.results import Results, write_results
 from anomalib_hgad.models.hgad.criterion import StateFigures
 from anomalib_hgad.report import examples
 from anomalib_hgad.report.page import render
+from anomalib_hgad.report.precision_recall import PrecisionRecall, precision_and_recall
 from anomalib_hgad.report.run_files import CHECKPOINT, read_run
-from tests.helpers import trees
+from tests.helpers import reported_run, trees
 from tests.helpers.engines import train_and_test
 from tests.helpers.html_pages import Elements, assert_whole_and_alone
 from tests.helpers.predictions import prediction
 
-PHONE, DESKTOP = 500, 1280
-"""Widths in pixels; a headless Chromium has no narrower window than that of a large phone."""
-
 
 @pytest.fixture(scope="module")
-def page(run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    datamodule = MultiClass(root=data, train_batch_size=4, eval_batch_size=4, num_workers=0)
-    other = train_and_test(datamodule, tmp_path_factory.mktemp("other"), prior="single_gaussian")
-    assert cli.main(["report", str(run), "--compare", str(other)]) == 0
-    return (run / "report.html").read_text(encoding="utf-8")
+def page(run: Path, data: Path, monitored: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    other = reported_run.tested_run(data, tmp_path_factory.mktemp("other"), prior="single_gaussian")
+    return reported_run.whole_page(run, other, monitored)
 
 
 @pytest.mark.slow
@@ -58,9 +53,12 @@ def test_page_shows_every_part(page: str, run: Path) -> None:
     text = page.replace("\n", " ")
     for part in ("Classes", "Scores", "ROC curves", "Inferred classes", "Errors", "Log-likelihood of positions"):
         assert part in text
-    assert page.count("<svg") == 5  # histograms, ROC, confusion, log-likelihoods, latent space
+    # Histograms, ROC, confusion, novelty, log-likelihoods, latent space, and the chart of the product that has moved.
+    assert page.count("<svg") == 7
+    for title in ("Side by side", "Unknown products", "Drift"):
+        assert f">{title}</h2>" in page
     assert page.count('class="card"') == 12
-    assert 'alt="mask"' in page
+    assert ' alt="The same image, the edge of its mask in red"' in page
     assert "no mask" in page
     for package in ("anomalib-hgad", "anomalib"):
         assert f"<dt>{package}</dt>" in page
@@ -83,12 +81,12 @@ def test_image_called_unknown_is_neither_missed_nor_an_alarm_nor_found(run: Path
     for label in (True, False):
         rows = [replace(row, pred_label=label, pred_class_name=row.class_name) for row in files.predictions]
         normal, anomalous = (sum(row.gt_label is truth for row in rows) for truth in (False, True))
-        page = render(replace(files, predictions=rows), None)
-        assert "called unknown" not in page
+        page = render(replace(files, predictions=rows))
+        assert "called unknown</span>" not in page
         assert f"<b>{0 if label else anomalous} of {anomalous}</b><span>anomalous images missed" in page
         assert f"<b>{normal if label else 0} of {normal}</b><span>normal images that raised an alarm" in page
         strange = [replace(row, pred_class_name=UNKNOWN) for row in rows]
-        page = render(replace(files, predictions=strange), None)
+        page = render(replace(files, predictions=strange))
         assert f"<b>0 of {anomalous}</b><span>anomalous images missed" in page
         assert f"<b>0 of {normal}</b><span>normal images that raised an alarm" in page
         assert f"<b>{len(rows)} of {len(rows)}</b><span>images called unknown" in page
@@ -114,27 +112,42 @@ def test_one_class_of_a_plain_datamodule(data: Path, tmp_path: Path) -> None:
     text = (tmp_path / "pages/one.html").read_text(encoding="utf-8")
     assert "Hgad on 1 class:" in text
     assert "Inferred classes" not in text
-    assert text.count("<svg") == 4
+    assert text.count("<svg") == 5
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [PHONE, DESKTOP])
-def test_page_fits_the_window(page: str, width: int, tmp_path: Path) -> None:
-    """In a real browser: nothing is wider than the window, and every picture is drawn."""
-    if not (chromium := shutil.which("chromium")):
-        pytest.skip("there is no chromium")
-    script = """<script>addEventListener("load", () => {
-        const drawn = [...document.images].filter(image => image.complete && image.naturalWidth > 0).length;
-        document.body.dataset.seen = [document.documentElement.scrollWidth, innerWidth, drawn].join(" ");
-    })</script>"""
-    path = tmp_path / "page.html"
-    path.write_text(page.replace("</body>", script + "</body>"), encoding="utf-8")
-    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900", "--dump-dom"]
-    shown = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, check=True, timeout=120).stdout
-    scroll_width, inner_width, drawn = map(int, re.search(r'data-seen="([\d ]+)"', shown)[1].split())
-    assert inner_width == width
-    assert scroll_width <= inner_width
-    assert drawn == page.count("<img")
+def test_precision_and_recall_on_the_page_are_those_of_the_tables(page: str, run: Path) -> None:
+    """By scikit-learn, of the labels in the table of the test."""
+    rows = read_run(run).predictions
+    truth, labels = [row.gt_label for row in rows], [row.pred_label for row in rows]
+    table = page[page.index(">At the threshold<") :]
+    cells = re.findall(r"<td>([\d.–]+)</td>", table[table.index('<th scope="row">pooled</th>') :])
+    figures = [score(truth, labels) for score in (precision_score, recall_score, f1_score)]
+    assert cells[:3] == [f"{100 * figure:.1f}" for figure in figures]
+
+
+@pytest.mark.slow
+def test_counted_pixels_make_the_f1_of_the_test(run: Path) -> None:
+    """torchmetrics has computed it, from the masks themselves."""
+    files = read_run(run)
+    for name, metrics in [*files.results["classes"].items(), ("pooled", files.results["pooled"])]:
+        pixels = precision_and_recall(files)[name]["pixel"]
+        if metrics["pixel_F1Score"] is None:
+            assert pixels == PrecisionRecall(None, None)
+        else:
+            f1 = 2 * pixels.precision * pixels.recall / (pixels.precision + pixels.recall)
+            assert f1 == pytest.approx(metrics["pixel_F1Score"])
+
+
+@pytest.mark.slow
+def test_page_keeps_a_size_that_can_be_mailed(page: str) -> None:
+    assert len(page) < 2_000_000
+
+
+def test_too_many_runs_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["report", str(tmp_path), "--compare", "a", "b", "c", "d"])
+    assert "at most 3 runs to compare with; got 4" in capsys.readouterr().err
 
 
 def test_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,11 +183,11 @@ def test_broken_file_of_a_run_is_named(
 )
 def test_course_of_a_training_from_the_closed_form(run: Path, kept: bool, sentence: str) -> None:
     files = read_run(run)
-    assert "<h3>Training</h3>" not in render(files, None)
+    assert "<h3>Training</h3>" not in render(files)
     start = StateFigures(0, 0.9, 0.8, 1.0, kept=True)
     files.model.training_course = [start, StateFigures(1, 0.8 + 0.2 * kept, 0.8, 1.1, kept=kept)]
-    page = render(files, None)
+    page = render(files)
     assert "<h3>Training</h3>" in page
     assert sentence in page
-    assert page.count("<svg") == 6
+    assert page.count("<svg") == 7
     assert not Elements(page).open

@@ -22,7 +22,7 @@ def test_page_has_true_kinds_by_named_ones(run: Path) -> None:
     """Of each product the fixture has two images with the defect crack; those of the nut are called <i> here."""
     files = read_run(run)
     assert kind_tables(files) == []
-    assert "Kinds of defects" not in render(files, None)
+    assert "Kinds of defects" not in render(files)
     of_bolt = iter(["rust", None])
     rows = [
         replace(row, defect_kind="<i>" if row.class_name == "nut <b>&$x" else next(of_bolt))
@@ -35,9 +35,9 @@ def test_page_has_true_kinds_by_named_ones(run: Path) -> None:
         KindTable("bolt", ["crack", "rust", "other"], {"crack": [0, 1, 0]}, {"crack": 1}),
         KindTable("nut <b>&$x", ["<i>", "crack", "other"], {"crack": [2, 0, 0]}, {"crack": 0}),
     ]
-    page = render(files, None)
+    page = render(files)
     assert not Elements(page).open
-    assert "<td>crack</td><td>0</td><td>1</td><td>0</td><td>1</td>" in page
+    assert '<th scope="row">crack</th><td>0</td><td>1</td><td>0</td><td>1</td>' in page
     assert page.count("named &lt;i&gt;") == 2
     assert "named rust" in page
     assert "<i>" not in page

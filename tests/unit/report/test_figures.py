@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from anomalib_hgad.models.hgad.criterion import StateFigures
 from anomalib_hgad.report import figures
 from anomalib_hgad.report.run_files import read_run
-from tests.helpers.predictions import prediction
+from tests.helpers.predictions import predicted, prediction
 
 
 @pytest.mark.slow
@@ -53,8 +53,34 @@ def test_training_course_starts_at_the_closed_form_and_marks_the_kept_state(monk
     )
     course = [StateFigures(0, 0.8, 0.6, 1, kept=True), StateFigures(1, 0.9, 0.7, 2, kept=True)]
     figures.training_course([*course, StateFigures(2, 0.7, 0.7, 3)])
-    (axis,) = drawn[0].axes
+    axis, of_likelihood = drawn[0].axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
+    assert of_likelihood.lines[0].get_xydata().tolist() == [[0, 1], [1, 2], [2, 3]]
+    assert of_likelihood.collections[0].get_offsets().data.tolist() == [[1, 2]]
     assert np.array(lines["mean of both"]) == pytest.approx(np.array([[0, 70], [1, 80], [2, 70]]))
     assert np.array(lines["images"]) == pytest.approx(np.array([[0, 80], [1, 90], [2, 70]]))
     assert axis.collections[0].get_offsets().data.tolist() == [[1, pytest.approx(80)]]
+
+
+def test_figure_says_what_it_shows_and_takes_the_colours_of_the_page() -> None:
+    one = np.array([0.5])
+    svg = figures.histograms({"a <b>": (one, one)}, "score", 0.5)
+    assert svg.startswith('<svg role="img"')
+    assert "<title>Histograms of normal and anomalous values, score: a &lt;b&gt;</title>" in svg
+    assert "var(--normal)" in svg
+    for colour in figures.OF_PAGE:
+        assert colour not in svg
+
+
+def test_novelty_of_unknown_products_is_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *args, **kwargs: (drawn.append(figure), args[0].write("<svg"))
+    )
+    known = [predicted("bolt", 0.25), replace(predicted("bolt", 0.5), gt_label=True)]
+    figures.novelty_of_products({"bolt": known, "spring": [predicted("unknown", 40.0)]}, ["bolt"])
+    (axis,) = drawn[0].axes
+    points = {one.get_label(): one.get_offsets().data.tolist() for one in axis.collections}
+    assert points == {"normal": [[0.25, 0]], "anomalous": [[0.5, 0]], "unknown product": [[40, 1]]}
+    assert axis.get_xscale() == "symlog"
+    assert axis.lines[0].get_xdata() == [1, 1]

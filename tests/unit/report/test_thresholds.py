@@ -93,17 +93,17 @@ def test_run_without_a_rate_has_no_rows() -> None:
 @pytest.mark.slow
 def test_page_has_a_table_of_thresholds_where_a_rate_was_asked_for(run: Path) -> None:
     files = read_run(run)
-    assert "false alarms</h3>" not in render(files, None)
+    assert "false alarms</h3>" not in render(files)
     thresholds = files.model.model.calibration.class_thresholds
     common = torch.tensor(files.threshold)
     thresholds.update(common.expand(3), common, torch.tensor([30, 5, 0]), 0.05)
-    page = render(files, None)
+    page = render(files)
     assert "All classes have one threshold" in page
     assert "which takes 19 of them." in page
     assert "too few</span>" not in page
     assert "at the common threshold" not in page
     thresholds.update(common + torch.tensor([1.0, 0.0, 0.0]), common, torch.tensor([30, 5, 0]), 0.05)
-    page = render(files, None)
+    page = render(files)
     assert "Every class has a threshold of its own" in page
     assert page.count("too few</span>") == 2
     rows = threshold_rows(files)

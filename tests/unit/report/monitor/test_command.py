@@ -15,42 +15,23 @@ import torch
 
 from anomalib_hgad import cli
 from anomalib_hgad.evaluation.predictions import PREDICTED_FILE, Prediction, write_predictions
-from anomalib_hgad.models.checkpoint import VERSIONS_KEY, describe
+from anomalib_hgad.models.checkpoint import VERSIONS_KEY
 from anomalib_hgad.models.hgad.class_labels import CLASS_NAMES_KEY
-from anomalib_hgad.models.hgad.novelty import NoveltyScale
 from anomalib_hgad.report.monitor.scale import THRESHOLD
 from tests.helpers.html_pages import assert_whole_and_alone
+from tests.helpers.monitored_line import GOOD, NAMES, line_checkpoint, write_line
 from tests.helpers.predictions import predicted
-
-NAMES = ["bolt", "nut <b>&$x"]
-GOOD = [predicted(name, novelty) for name in NAMES for novelty in (-0.2, 0.0, 0.2)]
 
 
 @pytest.fixture
 def checkpoint() -> dict[str, Any]:
-    """What the monitor reads of a checkpoint."""
-    scale = NoveltyScale(len(NAMES))
-    scale.location.copy_(torch.tensor([1.0, 2.0]))
-    scale.margin.fill_(0.1)
-    scale.deviation.fill_(0.025)
-    scale.images.fill_(20)
-    made: dict[str, Any] = {
-        CLASS_NAMES_KEY: NAMES,
-        "hyper_parameters": {"prior": "hierarchical"},
-        "state_dict": {f"model.novelty.{name}": value for name, value in scale.state_dict().items()}
-        | {THRESHOLD: torch.tensor(0.0)},
-    }
-    describe(made, {})
-    return made
+    return line_checkpoint()
 
 
 @pytest.fixture
 def line(tmp_path: Path, checkpoint: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a checkpoint, two good periods, and two in which the second product is less typical."""
-    torch.save(checkpoint, tmp_path / "model.ckpt")
-    moved = [*GOOD[:3], *(replace(row, novelty=row.novelty + 0.9) for row in GOOD[3:])]
-    for name, rows in (("1", GOOD), ("2", GOOD), ("3", moved), ("4", [*moved, predicted("unknown", 2.0)])):
-        write_predictions(rows, tmp_path / "days" / name, PREDICTED_FILE)
+    """The folder of the line, in which the monitor is started."""
+    write_line(tmp_path, checkpoint)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -1,0 +1,62 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The report says of drift what the monitor has said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from anomalib_hgad.report.drift import read_drift
+from anomalib_hgad.report.monitor.movements import movements, product_records
+from anomalib_hgad.report.monitor.periods import read_periods
+from anomalib_hgad.report.monitor.scale import read_scale
+from anomalib_hgad.report.monitor.table import TABLE, read_records
+from tests.helpers.monitored_line import NAMES
+
+
+def test_table_gives_the_records_that_it_was_written_from(monitored: Path) -> None:
+    folder = monitored.parent
+    products = read_scale(folder / "model.ckpt")
+    periods = read_periods([folder / "days" / name for name in "1234"], products.names)
+    expected = product_records(periods, products, 0.001, 0)
+    found = read_records(monitored)
+    assert list(found) == NAMES
+    for name in NAMES:
+        assert [record.point for record in found[name]] == [record.point for record in expected[name]]
+        assert [record.images.count for record in found[name]] == [3, 3, 3, 3]
+    for moved in (movements(found), movements(expected)):
+        (one,) = moved
+        assert (one.product, one.direction, one.first.label, one.last) == (NAMES[1], "less typical", "3", None)
+
+
+def test_drift_of_a_run(monitored: Path) -> None:
+    drift = read_drift(monitored, [*NAMES, "washer"])
+    assert (drift.products, drift.periods, drift.first, drift.last) == (2, 4, "1", "4")
+    assert list(drift.charts) == NAMES[1:]
+
+
+def test_monitor_of_another_model_is_refused(monitored: Path) -> None:
+    with pytest.raises(ValueError, match="is of another model: the run does not know bolt, only nut"):
+        read_drift(monitored, NAMES[1:])
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "product,period,table\nbolt,1,a\n"])
+def test_other_file_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / TABLE).write_text(content)
+    with pytest.raises(ValueError, match="is no table of `anomalib-hgad monitor`"):
+        read_drift(tmp_path, NAMES)
+
+
+def test_table_without_rows_is_refused(monitored: Path, tmp_path: Path) -> None:
+    pd.read_csv(monitored / TABLE)[:0].to_csv(tmp_path / TABLE, index=False)
+    with pytest.raises(ValueError, match="has no rows"):
+        read_drift(tmp_path, NAMES)
+
+
+def test_no_table(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"monitor\.csv is missing\. Expected the --output of"):
+        read_drift(tmp_path, NAMES)
