@@ -1,10 +1,9 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""HGAD and UniAD, each one anomaly model for many product classes, as an anomalib plugin.
+"""HGAD and UniAD, multi-class anomaly detection models (one model for many product classes), as an anomalib plugin.
 
-The names are imported when they are first used: the hook that registers the plugin lives in this package, and every
-Python start loads it.
+Names are imported on first use: the hook that registers the plugin is in this package and runs at every Python start.
 """
 
 TYPE_CHECKING = False  # typing's own would have to be imported at every Python start
@@ -49,7 +48,7 @@ _HOMES = {
     "NormalPostProcessor": "evaluation.threshold",
     "UniAd": "models.uniad.lightning_model",
 }
-"""Modules that the names come from."""
+"""Modules that define the public names."""
 
 
 def __getattr__(name: str) -> object:

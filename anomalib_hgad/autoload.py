@@ -1,12 +1,12 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Makes ``anomalib train --model Hgad`` find this package without an import of it.
+"""Makes ``anomalib train --model Hgad`` find this package without importing it.
 
-anomalib knows the models and datamodules whose classes have been imported, and asks no plugin. The wheel therefore puts
-a line into site-packages that calls :func:`install` when Python starts. It waits for ``anomalib.models`` and
-``anomalib.data`` to be imported, and then adds ours to them. Until then nothing is loaded but this file, and nothing
-that goes wrong here stops anomalib. ``ANOMALIB_HGAD_AUTOLOAD=0`` in the environment keeps the line from loading it.
+anomalib knows only models and datamodules whose classes have been imported; it has no plugin mechanism. The wheel
+therefore installs a ``.pth`` file that calls :func:`install` when Python starts. It waits until ``anomalib.models`` and
+``anomalib.data`` are imported, then registers this package's classes there. Until then only this file is loaded, and an
+error here never stops anomalib. The environment variable ``ANOMALIB_HGAD_AUTOLOAD=0`` turns this off.
 """
 
 # Every Python start loads this file: what it needs beyond `sys` is imported where it is used.
@@ -29,11 +29,11 @@ ADDITIONS = {
         "UniAd": "anomalib_hgad.models.uniad.lightning_model",
     },
 }
-"""Classes that a module of anomalib gets, and where they come from."""
+"""Classes to register in a module of anomalib, and the modules that define them."""
 
 
 def register(module: ModuleType) -> None:
-    """Add our classes to a module of anomalib, but those of whose name anomalib has one itself.
+    """Add this package's classes to a module of anomalib, except those whose name anomalib already uses.
 
     Args:
         module: ``anomalib.data`` or ``anomalib.models``, just imported.
@@ -51,24 +51,24 @@ def _register_class(module: ModuleType, name: str, home: str) -> None:
     if hasattr(module, name):
         if getattr(module, name).__module__ != home:
             warnings.warn(
-                f"anomalib has a {name} of its own now; the one of anomalib-hgad is {home}.{name}.",
+                f"anomalib now has its own {name}; anomalib-hgad's is not registered. Import it as {home}.{name}.",
                 stacklevel=2,
             )
         return
     try:
         setattr(module, name, getattr(import_module(home), name))
     except Exception as error:  # noqa: BLE001 - a broken plugin must not break its host
-        # One text for all classes where anomalib is at fault: Python shows it once.
+        # The same text for all classes if the version of anomalib is the cause: Python shows it once.
         explanation = explain(error) if isinstance(error, ImportError) else None
         unexplained = f"anomalib-hgad is installed, but {name} could not be registered ({type(error).__name__}: "
         warnings.warn(explanation or f"{unexplained}{error}).", stacklevel=2)
 
 
 class _RegisteringLoader:
-    """Loads a module as its own loader does, and then registers what waits for it.
+    """Loads a module with its own loader, then registers the classes that wait for it.
 
-    A module of ours may be the one that imports anomalib, and anomalib.metrics and anomalib.models import
-    anomalib.data. The outermost of these imports has to end first: registering imports all of them.
+    This package may itself import anomalib, and anomalib.metrics and anomalib.models import anomalib.data. The
+    outermost of these imports must end first, because registering imports all of them.
     """
 
     imports_under_way = 0
@@ -99,7 +99,7 @@ class _RegisteringLoader:
 
 
 class _AnomalibFinder:
-    """Finds the packages within anomalib and our own modules, and leaves all others to the other finders."""
+    """Finds the packages of anomalib and the modules of this package; leaves all others to the other finders."""
 
     def find_spec(
         self,
@@ -122,7 +122,7 @@ class _AnomalibFinder:
 
 
 def install() -> None:
-    """Wait for anomalib's modules; register in those that are there already."""
+    """Wait for anomalib's modules; register at once in those already imported."""
     if not any(isinstance(finder, _AnomalibFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AnomalibFinder())
     for name in ADDITIONS:

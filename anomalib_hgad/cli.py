@@ -3,7 +3,7 @@
 
 """The command ``anomalib-hgad``.
 
-Of the subcommands only the one that is called is imported: PyTorch and anomalib take many seconds, and neither a line
+Only the subcommand that is called is imported: importing PyTorch and anomalib takes many seconds, and neither `watch`
 nor a help text needs them.
 """
 
@@ -31,33 +31,34 @@ COMMANDS = {
     "name-defects": "products.defects",
     "check-export": "report.parity.command",
 }
-"""Subcommands, and the modules of the functions of these names."""
+"""Subcommands, and the modules with their functions."""
 
 BY_HAND: dict[str, dict[str, dict[str, Any]]] = {
     "watch": {
         "folder": {"type": Path, "help": "the folder; its subfolders are watched too"},
-        "--once": {"action": "store_true", "help": "stop when all images that are there have been scored"},
+        "--once": {"action": "store_true", "help": "stop when all images in the folder are scored"},
     },
     # jsonargparse takes a list as one argument.
     "report": {"--compare": {"nargs": "+", "type": Path, "default": [], "help": "folders of up to three other runs"}},
-    "monitor": {"predictions": {"nargs": "+", "type": Path, "help": "tables, or folders that hold one each"}},
+    "monitor": {"predictions": {"nargs": "+", "type": Path, "help": "prediction tables, or folders with one each"}},
     "check-export": {"exports": {"nargs": "+", "type": Path, "help": "exported files"}},
 }
-"""Arguments that are given without a name or without a value, where jsonargparse would not have it so."""
+"""Positional arguments and flags without a value, which jsonargparse does not derive from a function."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand.
 
     Args:
-        arguments: Those of the command line. Defaults to ``None``, for the process's own.
+        arguments: Command-line arguments. Defaults to ``None``, for those of the process.
 
     Returns:
-        Exit status: 0 if all went well.
+        Exit status: 0 on success.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = ArgumentParser(
-        prog="anomalib-hgad", description="Reports, benchmarks, lines and products of models of many classes."
+        prog="anomalib-hgad",
+        description="Tools for multi-class anomaly detection: reports, benchmarks, monitoring, export, products.",
     )
     commands = parser.add_subcommands()
     function: Any = None
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _add_arguments(parser: ArgumentParser, command: str, function: Any) -> list[str]:  # noqa: ANN401 - as jsonargparse
-    """Let a parser take the arguments of a function; give their names."""
+    """Add the arguments of a function to a parser; return their names."""
     by_hand = {name.removeprefix("--"): name for name in BY_HAND.get(command, {})}
     parser.description = (function.__doc__ or "").partition("\n    Args:")[0]
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with the arguments")
@@ -95,7 +96,7 @@ def _function_name(command: str) -> str:
 
 
 def _summary(command: str) -> str:
-    """First line of what a function says of itself, from its source."""
+    """First line of a function's docstring, read from its source."""
     source = Path(__file__).parent.joinpath(*COMMANDS[command].split(".")).with_suffix(".py")
     functions = (
         node for node in ast.parse(source.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What to say when the installed anomalib lacks what this package needs of it."""
+"""Error messages for an installed version of anomalib that this package does not support."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def explain(error: ImportError) -> str | None:
     """Say which versions of anomalib work.
 
     Args:
-        error: What an import of this package has raised.
+        error: Raised by an import in this package.
 
     Returns:
-        The message; ``None`` if it is not anomalib that lacks something.
+        The message; ``None`` if the missing name is not one of anomalib.
     """
     if (error.name or "").partition(".")[0] != HOST:
         return None
@@ -33,12 +33,12 @@ def explain(error: ImportError) -> str | None:
     except PackageNotFoundError:
         installed = f"{HOST} is not installed"
     message = f"{PLUGIN} {version(PLUGIN)} works with {bounds}; {installed}: {error}. Install a version within these "
-    return f"{message}bounds; if it is one, update both: pip install --upgrade {PLUGIN} '{bounds}'"
+    return f"{message}bounds; if it already is, update both: pip install --upgrade {PLUGIN} '{bounds}'"
 
 
 @contextmanager
 def explain_missing_names() -> Iterator[None]:
-    """Let an import that fails for want of something of anomalib say which versions have it.
+    """Make an import that fails because anomalib lacks a name say which versions have it.
 
     Raises:
         ImportError: The same error with the versions in its message.

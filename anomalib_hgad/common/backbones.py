@@ -1,16 +1,16 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""timm's backbones: their names and layers, and the features of their layers as maps.
+"""timm backbones: their names and layers, and the features of their layers as maps.
 
-Features come by one of three ways, :func:`make_extractor` chooses:
+:func:`make_extractor` chooses one of three ways to extract features:
 
-- Of Vision Transformers (timm's ``VisionTransformer`` with DeiT and DINOv2, and ``Eva`` with EVA-02 and DINOv3) the
+- Vision Transformers (timm's ``VisionTransformer`` with DeiT and DINOv2, and ``Eva`` with EVA-02 and DINOv3): the
   tokens of their blocks, normalised by the last layer's norm, from anomalib's extractor. Position embeddings are
-  resampled to the size of the image.
-- Of convolutional networks the maps of their stages, from anomalib's extractor.
-- Of all others, such as Swin, maps from timm's ``features_only``. anomalib's extractor takes each backbone with ``vit``
-  in its name for a Vision Transformer, and builds none for other sizes of images.
+  resampled to the image size.
+- Convolutional networks: the feature maps of their stages, from anomalib's extractor.
+- All others, such as Swin: feature maps from timm's ``features_only``. anomalib's extractor treats every backbone with
+  ``vit`` in its name as a Vision Transformer, and does not build the others for another image size.
 
 Dimensions: B images, D channels of a layer, H x W its grid.
 """
@@ -35,12 +35,12 @@ from torch import nn
 
 
 class Anatomy(NamedTuple):
-    """What is known of a backbone before its weights are.
+    """What is known of a backbone before its weights are loaded.
 
     Attributes:
-        layers: Layers whose features can be taken, shallow to deep, and their positions in timm's list.
+        layers: Layers that can be used as features, shallow to deep, and their positions in timm's list.
         is_transformer: Whether its features are the tokens of a Vision Transformer.
-        is_of_fixed_size: Whether it is built for one size of images.
+        is_of_fixed_size: Whether it accepts one image size only.
     """
 
     layers: dict[str, int]
@@ -48,44 +48,44 @@ class Anatomy(NamedTuple):
     is_of_fixed_size: bool
 
     def canonical(self, layer: str) -> str:
-        """Name of a layer in :attr:`layers`; ``stages_2`` is ``stages.2``, as timm calls it when it cuts a model."""
+        """Name of a layer in :attr:`layers`; timm calls ``stages.2`` of a cut model ``stages_2``."""
         same = [name for name in self.layers if name.replace(".", "_") == layer]
         return same[0] if same else layer
 
 
 def architecture_of(backbone: str) -> str:
-    """Name of a timm model without that of its weights."""
+    """Name of a timm model without the tag of its weights."""
     return backbone.split(".", maxsplit=1)[0]
 
 
 def check_backbone(backbone: str) -> None:
-    """Check that timm has a model.
+    """Check that timm has a model of this name.
 
     Args:
         backbone: timm model name.
 
     Raises:
-        ValueError: If it has not.
+        ValueError: If it does not.
     """
     architecture = architecture_of(backbone)
     if not timm.is_model(architecture):
         similar = difflib.get_close_matches(architecture, timm.list_models(), n=5)
         msg = f"timm has no model {backbone!r}. Similar names: {', '.join(similar) or 'none'}; `timm.list_models()` "
-        msg += "gives all."
+        msg += "lists all."
         raise ValueError(msg)
 
 
 def image_statistics(backbone: str) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation of the channels that a backbone's images are normalised with.
+    """Channel means and standard deviations that a backbone's images are normalised with.
 
     Args:
         backbone: timm model name.
 
     Returns:
-        Mean and standard deviation.
+        Means and standard deviations.
 
     Raises:
-        ValueError: If timm has no such model, or no such weights of it.
+        ValueError: If timm has no such model or no such weights.
     """
     check_backbone(backbone)
     try:
@@ -106,7 +106,7 @@ def anatomy(backbone: str) -> Anatomy:
         Its anatomy.
 
     Raises:
-        ValueError: If timm has no such model, or has no layers of it that can be told apart by name.
+        ValueError: If timm has no such model, or if its layers do not have distinct names.
     """
     check_backbone(backbone)
     architecture = architecture_of(backbone)
@@ -122,8 +122,8 @@ def anatomy(backbone: str) -> Anatomy:
     counts = Counter(names)
     layers = {name: index for index, name in enumerate(names) if name and counts[name] == 1}
     if not layers:
-        msg = f"timm gives features of several branches of {backbone} under the same names ({', '.join(counts)}). Take "
-        msg += "a backbone of one branch, such as wide_resnet50_2."
+        msg = f"{backbone} has several branches whose layers have the same names in timm ({', '.join(counts)}). Use "
+        msg += "a backbone with one branch, such as wide_resnet50_2."
         raise ValueError(msg)
     return Anatomy(layers, is_transformer=False, is_of_fixed_size=bool(features.default_cfg.get("fixed_input_size")))
 
@@ -134,7 +134,7 @@ def _of_transformer(model: VisionTransformer | Eva) -> Anatomy:
 
 
 def available_layers(backbone: str) -> list[str]:
-    """Names of the layers of a timm backbone whose features can be taken.
+    """Names of the layers of a timm backbone that can be used as features.
 
     Args:
         backbone: timm model name.
@@ -149,23 +149,23 @@ def available_layers(backbone: str) -> list[str]:
 
 
 def check_class_token(backbone: str) -> None:
-    """Check that a backbone has a class token beside the tokens of the patches.
+    """Check that a backbone has a class token in addition to its patch tokens.
 
     Args:
         backbone: timm model name.
 
     Raises:
-        ValueError: If it has none.
+        ValueError: If it does not.
     """
     model = timm.create_model(architecture_of(backbone))
     if getattr(model, "cls_token", None) is None or not isinstance(model, VisionTransformer | Eva):
-        msg = f"{backbone} has no class token beside its patch tokens. Expected a Vision Transformer, such as "
+        msg = f"{backbone} has no class token in addition to its patch tokens. Expected a Vision Transformer, such as "
         msg += "vit_small_patch14_dinov2 or deit_small_distilled_patch16_224."
         raise ValueError(msg)
 
 
 class TimmMaps(nn.Module):
-    """Features of a backbone that anomalib's ``TimmFeatureExtractor`` does not serve, with its attributes.
+    """Feature extractor for backbones that anomalib's ``TimmFeatureExtractor`` does not support; same attributes.
 
     Args:
         backbone: timm model name.
@@ -188,24 +188,24 @@ class TimmMaps(nn.Module):
         self.reductions = info.reduction()
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Features of the layers, as timm gives them, by layer."""
+        """Features by layer, in timm's format."""
         return dict(zip(self.layers, self.feature_extractor(images), strict=True))
 
 
 def make_extractor(
     backbone: str, known: Anatomy, layers: Sequence[str], pre_trained: bool, class_token: bool
 ) -> TimmFeatureExtractor | TimmMaps:
-    """Build a backbone up to the last of some layers.
+    """Build a backbone, cut after the last of the given layers.
 
     Args:
         backbone: timm model name.
         known: Its anatomy.
         layers: The layers, shallow to deep.
         pre_trained: Download the weights.
-        class_token: Give all tokens of a Vision Transformer, not those of the patches alone.
+        class_token: Return all tokens of a Vision Transformer, not only the patch tokens.
 
     Returns:
-        A module that gives the features of images by layer; :func:`as_map` makes maps of them.
+        A module that returns the features of images by layer; :func:`as_map` turns them into maps.
     """
     extractor: TimmFeatureExtractor | TimmMaps
     if known.is_transformer:
@@ -221,7 +221,7 @@ def make_extractor(
 
 
 def _cut_after(model: nn.Module, layers: Sequence[str]) -> None:
-    """Remove the stages behind the last layer that is used, where timm leaves them in."""
+    """Remove the stages after the last layer in use, where timm keeps them."""
     if isinstance(model, VisionTransformer | Eva | EfficientNetFeatures | MobileNetV3Features):
         blocks = [int(layer.removeprefix("blocks.")) for layer in layers if layer.startswith("blocks.")]
         if isinstance(model, VisionTransformer | Eva):
@@ -231,12 +231,12 @@ def _cut_after(model: nn.Module, layers: Sequence[str]) -> None:
 
 
 def as_map(model: nn.Module, features: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Bring features of a backbone to the shape of a map.
+    """Reshape features of a backbone to a map.
 
     Args:
-        model: The backbone in timm's form.
-        features: Features of a layer: a map, with the channels first or last, or tokens of patches.
-        images: The images that they are of, shape (B, 3, height, width).
+        model: The timm model.
+        features: Features of a layer: a map with channels first or last, or patch tokens.
+        images: The images they were extracted from, shape (B, 3, height, width).
 
     Returns:
         The features, shape (B, D, H, W).

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Checks of settings that types alone do not check."""
+"""Checks of settings beyond their types."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def check_range(bounds: str, /, **settings: float) -> None:
     """Check that settings are within bounds.
 
     Args:
-        bounds: The bounds, such as ``"0 <= {} < 1"`` of a share, or ``"0 < {} < inf"``.
+        bounds: The bounds, such as ``"0 <= {} < 1"`` for a fraction, or ``"0 < {} < inf"``.
         **settings: The settings by name.
 
     Raises:
-        ValueError: If one is not, or is no number.
+        ValueError: If one is out of bounds or not a number.
     """
     low, above, _, below, high = bounds.split()
     for name, value in settings.items():
@@ -36,15 +36,15 @@ def check_range(bounds: str, /, **settings: float) -> None:
 
 
 def check_types(function: Callable[..., object], arguments: Mapping[str, object], left_out: Iterable[str]) -> None:
-    """Check arguments against the types that a function has for them, as a command line does.
+    """Check arguments against the annotations of a function, as the command line does.
 
     Args:
         function: The function.
-        arguments: What it is called with, by name.
-        left_out: Arguments that are not checked, beside those of :func:`check_choice`.
+        arguments: Arguments of the call, by name.
+        left_out: Arguments not to check, in addition to those of :func:`check_choice`.
 
     Raises:
-        TypeError: If one is of another type.
+        TypeError: If one has the wrong type.
     """
     for name, hint in _hints(function).items():
         value = arguments.get(name)
@@ -52,7 +52,7 @@ def check_types(function: Callable[..., object], arguments: Mapping[str, object]
             continue
         if not _is_of_type(value, hint, _parser(function, name)):
             expected = str(hint if get_args(hint) else hint.__name__).replace("collections.abc.", "")
-            msg = f"{name} is of another type: expected {expected}, got {value!r}."
+            msg = f"{name} has the wrong type: expected {expected}, got {value!r}."
             raise TypeError(msg)
 
 
@@ -64,7 +64,7 @@ def _is_of_type(value: object, hint: Any, parser: ArgumentParser) -> bool:  # no
         parsed = parser.parse_object({"value": plain(value)}).value  # a copy: the parser writes into what it is given
     except ArgumentError:
         return False
-    # It takes text for what that spells. NaN equals nothing, but reads the same.
+    # The parser also converts strings, so that equality decides. NaN is not equal to itself, but its text is.
     return plain(parsed) == plain(value) or repr(plain(parsed)) == repr(plain(value))
 
 
@@ -81,7 +81,7 @@ def _parser(function: Callable[..., object], name: str) -> ArgumentParser:
 
 
 def plain(value: object) -> object:
-    """A copy of a value whose type does not tell of what kind of list or mapping it, or a part of it, was."""
+    """Copy of a value with all sequences and mappings in it, at any depth, as plain lists and dicts."""
     if isinstance(value, Mapping):
         return {name: plain(part) for name, part in value.items()}
     return [plain(part) for part in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
@@ -104,19 +104,19 @@ def check_choice(choices: Any, **settings: str) -> None:  # noqa: ANN401
 
 
 def check_folder_names(of_what: str, names: Iterable[str]) -> None:
-    """Check that names are names of folders too: none leads out of the folder of the results, or upsets a terminal.
+    """Check that names can be folder names: none leads out of the results folder or breaks a terminal.
 
     Args:
-        of_what: What is named so, for the message.
+        of_what: What has these names, for the message.
         names: The names.
 
     Raises:
-        ValueError: If one is no text, empty or ``..``, or has slashes, control characters or bytes that are no text.
+        ValueError: If one is not a string, is empty or ``..``, or has slashes, control characters or undecodable bytes.
     """
     for name in names:
         is_text = isinstance(name, str)  # a config may say 5
         unprintable = is_text and any(unicodedata.category(character) in {"Cc", "Cs"} for character in name)
         if not is_text or unprintable or name in {"", ".."} or Path(name).name != name:
-            msg = f"The name of {of_what} is the name of its folder as well: expected text without slashes and "
+            msg = f"The name of {of_what} is also the name of its folder: expected text without slashes and "
             msg += f"control characters, and not '..', got {name!a}. Rename it."
             raise ValueError(msg)

@@ -3,8 +3,8 @@
 
 """Frozen backbone: images to feature levels (HGAD, Sec. 4.1).
 
-A level is a layer, or the mean of several, at a scale: one layer of an image pyramid is the paper's setting, several
-layers of the image itself CFLOW-AD's, means of groups of a Vision Transformer's blocks Dinomaly's.
+A level is a layer, or the mean of several layers, at a scale. The paper uses one layer of an image pyramid, CFLOW-AD
+several layers of the image itself, Dinomaly means of groups of blocks of a Vision Transformer.
 
 Dimensions: B images, D channels of a level, H x W its grid.
 """
@@ -28,7 +28,7 @@ from anomalib_hgad.common.checks import check_range
 
 
 def layers_of_levels(backbone: str, known: Anatomy, names: Sequence[str]) -> dict[str, list[str]]:
-    """Layers that levels are of.
+    """Layers that each level is made of.
 
     Args:
         backbone: timm model name.
@@ -39,7 +39,7 @@ def layers_of_levels(backbone: str, known: Anatomy, names: Sequence[str]) -> dic
         The layers of every name, the names ordered by the first of their layers, shallow to deep.
 
     Raises:
-        ValueError: If the backbone has no such layer, or if one is twice in a group.
+        ValueError: If the backbone has no such layer, or if a group names a layer twice.
     """
     members = {}
     for name in names:
@@ -51,27 +51,27 @@ def layers_of_levels(backbone: str, known: Anatomy, names: Sequence[str]) -> dic
                 msg = f"{backbone} has no layer {layer!r}. Available: {', '.join(known.layers)}."
                 raise ValueError(msg)
         if len(set(members[name])) != len(members[name]):
-            msg = f"levels has a layer twice in {name!r}: expected every layer of a group once."
+            msg = f"levels names a layer twice in {name!r}: expected every layer of a group once."
             raise ValueError(msg)
     return dict(sorted(members.items(), key=lambda item: [known.layers[layer] for layer in item[1]]))
 
 
 def names_of_scales(levels: Mapping[str, Sequence[float]], order: Sequence[str]) -> dict[float, list[str]]:
-    """What is taken at each scale of the image.
+    """Layers and groups used at each scale of the image.
 
     Args:
         levels: Scales of every layer or group of layers.
         order: Their names, shallow to deep.
 
     Returns:
-        For each scale, in the order in which ``levels`` has them, what is taken at it, shallow to deep.
+        For each scale, in the order of ``levels``, the names of its layers and groups, shallow to deep.
 
     Raises:
-        ValueError: If there is nothing to take, or no scale of something, or if a scale is not positive, not finite, or
-            given twice.
+        ValueError: If there is no layer, if a layer has no scale, or if a scale is not positive, not finite or given
+            twice.
     """
     if not levels:
-        msg = "levels has no layer: expected scales by layer, such as {'layer3': [1.0, 0.5]}."
+        msg = "levels is empty: expected scales by layer, such as {'layer3': [1.0, 0.5]}."
         raise ValueError(msg)
     for layer, scales in levels.items():
         if not scales:
@@ -80,7 +80,7 @@ def names_of_scales(levels: Mapping[str, Sequence[float]], order: Sequence[str])
         for scale in scales:
             check_range("0 < {} < inf", **{f"scale of {layer}": scale})
         if len(set(scales)) != len(scales):
-            msg = f"levels has a scale of {layer} twice: expected every scale once, got {list(scales)}."
+            msg = f"levels repeats a scale of {layer}: expected every scale once, got {list(scales)}."
             raise ValueError(msg)
     distinct = dict.fromkeys(float(scale) for scales in levels.values() for scale in scales)
     return {scale: [layer for layer in order if scale in levels[layer]] for scale in distinct}
@@ -91,7 +91,7 @@ def neighborhood_mean(features: torch.Tensor, side: int) -> torch.Tensor:
 
     Args:
         features: Features, shape (B, D, H, W).
-        side: Side of the square, odd. At the border, what lies within the map counts.
+        side: Side of the square, odd. At the border, only positions within the map count.
 
     Returns:
         The means, same shape.
@@ -106,25 +106,25 @@ class PyramidEncoder(nn.Module):
 
     Args:
         backbone: timm model name.
-        levels: Layers whose features are taken, or groups of them, such as ``blocks.2+3``, whose mean is, and for each
-            of them the sizes of the pyramid's images, relative to the input, at which it is taken.
-        pre_trained: Download the weights of timm's hub. Ignored when ``backbone_weights`` is given.
+        levels: Layers to extract, or groups such as ``blocks.2+3`` to extract the mean of, and for each of them the
+            image sizes of the pyramid, relative to the input, to extract it at.
+        pre_trained: Download timm's weights from the hub. Ignored when ``backbone_weights`` is given.
         backbone_weights: Local weights file, or ``"package"`` for those of an installed package.
-        neighborhood: Side of the square of positions whose mean features each position takes, odd; 1 takes its own.
-        tokens: Take all tokens of a Vision Transformer in place of a map of its patches: the class token first, then
-            those that are no patch, then the patches.
+        neighborhood: Side, odd, of the square of positions that features are averaged over; 1 does not average.
+        tokens: Extract all tokens of a Vision Transformer instead of a map of its patches: the class token first,
+            then other tokens such as registers, then the patch tokens.
 
     Attributes:
         backbone: timm model name.
-        names_of_scales: Layers and groups that are taken at every scale, in the order of the levels.
-        settings: What features depend on, as plain data.
+        names_of_scales: Layers and groups of each scale, in the order of the levels.
+        settings: All settings that the features depend on, as plain data.
         out_dims: D of each level.
 
     Raises:
-        ValueError: If there is no such backbone or layer, if a scale is out of range or given twice, if layers of a
-            group have unlike maps, if the neighbourhood has no middle, or if tokens are asked for but the backbone has
-            no class token or tokens would be averaged.
-        FileNotFoundError: If there is no file of weights at the given path.
+        ValueError: If there is no such backbone or layer, if a scale is out of range or given twice, if the layers of
+            a group have maps of different shapes, if ``neighborhood`` is even, or if tokens are requested and the
+            backbone has no class token or tokens would be averaged.
+        FileNotFoundError: If the weights file does not exist.
         ModuleNotFoundError: If the package of the weights is not installed.
         RuntimeError: If the weights cannot be downloaded.
     """
@@ -140,7 +140,7 @@ class PyramidEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if neighborhood < 1 or neighborhood % 2 == 0:
-            msg = f"A neighbourhood has a position in its middle: expected neighborhood to be odd, got {neighborhood}."
+            msg = f"A neighborhood needs a middle position: expected neighborhood to be odd, got {neighborhood}."
             raise ValueError(msg)
         if tokens and neighborhood > 1:
             msg = f"Tokens of a Vision Transformer have no neighbours: expected neighborhood=1, got {neighborhood}."
@@ -186,13 +186,13 @@ class PyramidEncoder(nn.Module):
         for name, layers in self._members.items():
             if len({(dims[layer], strides[layer]) for layer in layers}) > 1:
                 of_layers = ", ".join(f"{layer}: {dims[layer]} channels, stride {strides[layer]}" for layer in layers)
-                msg = f"levels has a group {name!r} of layers of {self.backbone} with unlike maps ({of_layers}). Take "
-                msg += "them as levels of their own."
+                msg = f"levels has a group {name!r} of layers of {self.backbone} with maps of different shapes "
+                msg += f"({of_layers}). Give these layers as separate levels."
                 raise ValueError(msg)
         return [dims[self._members[name][0]] for names in self.names_of_scales.values() for name in names]
 
     def train(self, mode: bool = True) -> PyramidEncoder:  # noqa: ARG002 - a frozen backbone is always in eval mode
-        """Stay in eval mode, so that no batch moves the backbone's running statistics."""
+        """Stay in eval mode, so that no batch changes the running statistics of the backbone."""
         return super().train(mode=False)
 
     @torch.no_grad()
@@ -203,8 +203,8 @@ class PyramidEncoder(nn.Module):
             images: Normalised images, shape (B, 3, height, width).
 
         Returns:
-            Features, one tensor of shape (B, D, H, W) for every scale and, within a scale, every layer or group that is
-            taken at it; T tokens have the shape (B, D, 1, T).
+            One tensor of shape (B, D, H, W) for every scale and, within a scale, every layer or group; T tokens have
+            the shape (B, D, 1, T).
         """
         levels: list[torch.Tensor] = []
         for scale, names in self.names_of_scales.items():
@@ -222,20 +222,20 @@ class PyramidEncoder(nn.Module):
         return levels
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:
-        """Check that an image has pixels at all scales, and is of a size that the backbone takes.
+        """Check that an image has pixels at all scales and a size that the backbone accepts.
 
         Args:
             image_size: Height and width.
 
         Raises:
-            ValueError: If it has none, or is not.
+            ValueError: If it does not.
         """
         model = self.extractor.feature_extractor
         patches = getattr(model, "patch_embed", None)
         for scale in self.names_of_scales:
             size = _scaled(image_size, scale)
             if min(size) < 1:
-                msg = f"image_size={image_size} at scale {scale} leaves no pixel. Take a larger image_size or scale."
+                msg = f"image_size={image_size} at scale {scale} leaves no pixel. Use a larger image_size or scale."
                 raise ValueError(msg)
             if isinstance(patches, PatchEmbed) and any(
                 length % patch for length, patch in zip(size, patches.patch_size, strict=True)
@@ -246,7 +246,7 @@ class PyramidEncoder(nn.Module):
             self._check_run(image_size, scale)
 
     def _check_run(self, image_size: tuple[int, int], scale: float) -> None:
-        """Check that the backbone takes images of a size, by its shapes alone: nothing is computed."""
+        """Check that the backbone accepts an image size by shapes alone, without computing anything."""
         state = {**dict(self.extractor.named_parameters()), **dict(self.extractor.named_buffers())}
         shapes = {name: tensor.to("meta") for name, tensor in state.items()}
         dtype = next(tensor.dtype for tensor in state.values() if tensor.is_floating_point())
@@ -256,8 +256,8 @@ class PyramidEncoder(nn.Module):
                 functional_call(self.extractor, shapes, (images,))
         except (AssertionError, RuntimeError, ValueError) as error:
             height, width = cast("dict[str, Any]", self.extractor.feature_extractor.default_cfg)["input_size"][1:]
-            msg = f"{self.backbone} does not take image_size={image_size} at scale {scale} ({error}). It is built for "
-            msg += f"{height} x {width} pixels: take that image_size at scale 1 alone, or a convolutional backbone."
+            msg = f"{self.backbone} does not accept image_size={image_size} at scale {scale} ({error}). It is built "
+            msg += f"for {height} x {width} pixels: use that image_size at scale 1 only, or a convolutional backbone."
             raise ValueError(msg) from error
 
 

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Files and folders that are there as a whole or not at all, whenever the process that writes them is killed."""
+"""Atomic writes: files and folders are complete or absent, even if the process that writes them is killed."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from typing import IO, Any
 from uuid import uuid4
 
 UNFINISHED = ".part"
-"""Ending of a file or folder that is being written. What a killed process leaves is never read, and may be deleted."""
+"""Suffix of a file or folder being written. Leftovers of a killed process are never read and may be deleted."""
 
 NO_ROOM = 2**20
-"""Bytes that are left on a disk that is full to whoever writes large files."""
+"""Free bytes below which a failed write is explained by a full disk."""
 
 
 @contextmanager
 def explain_full_disk(path: Path) -> Iterator[None]:
-    """Let a disk that becomes full be named; neither Python's error nor that of an exporter says which it is.
+    """Make errors of a full disk name the path; the errors of Python and of exporters do not.
 
     Args:
-        path: The file or folder that is written.
+        path: The file or folder being written.
 
     Raises:
-        OSError: If there was no room.
+        OSError: If the disk is full.
     """
     try:
         yield
@@ -42,17 +42,17 @@ def explain_full_disk(path: Path) -> Iterator[None]:
             number = errno.ENOSPC
         if number not in {errno.ENOSPC, errno.EDQUOT}:
             raise
-        msg = f"{path} cannot be written: {os.strerror(number)}. Make room there, or choose another folder. What was "
-        msg += "there before is as it was."
+        msg = f"{path} cannot be written: {os.strerror(number)}. Free some space, or choose another folder. What was "
+        msg += "there before is unchanged."
         raise OSError(number, msg) from error
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A file to write, which takes the place of another one when it is complete and on the disk.
+    """Open a temporary file that replaces ``path`` once it is complete and on the disk.
 
     Args:
-        path: The place. Its folder is made if there is none.
+        path: The final path. Its folder is created if missing.
 
     Yields:
         The file to write, beside that place: a file is not renamed from one disk to another. Its name is of this
@@ -70,14 +70,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which takes its place when it is complete.
+    """Make a temporary folder that is renamed to ``path`` once it is complete.
 
     Args:
-        path: The place. An empty folder there is replaced. One with files in it stays: another process has filled it
-            meanwhile.
+        path: The final path. An empty folder there is replaced; one with files stays, because another process has
+            filled it in the meantime.
 
     Yields:
-        The folder to fill, beside that place.
+        The folder to fill, in the same parent folder.
     """
     unfinished = _beside(path)
     unfinished.mkdir(parents=True)
@@ -92,13 +92,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, write: Callable[[IO[str]], object]) -> None:
-    """Write a text file and its folder; an interrupted write leaves no half file behind.
+    """Write a text file and create its folder; an interrupted write leaves no partial file.
 
     Args:
         path: The file.
         write: Writes into the open file.
     """
-    # The name of a file may have bytes that are no text.
+    # File names in the text may have bytes that do not decode as UTF-8.
     with (
         atomic_write(path) as unfinished,
         unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
@@ -107,26 +107,26 @@ def write_text(path: Path, write: Callable[[IO[str]], object]) -> None:
 
 
 def write_json(values: Any, path: Path) -> None:  # noqa: ANN401
-    """Write a JSON file; an interrupted write leaves no half file behind.
+    """Write a JSON file; an interrupted write leaves no partial file.
 
     Args:
-        values: What JSON can hold.
+        values: JSON-serializable values.
         path: The file.
     """
     write_text(path, lambda file: json.dump(values, file, indent=2))
 
 
 def move_whole(made: Path, place: Path) -> None:
-    """Move a file, with those beside it that it refers to, over older ones of these names.
+    """Move a file and the files it refers to, replacing older ones of the same names.
 
     Args:
-        made: The file, in a folder on the same disk that holds nothing else but what it refers to.
-        place: Where it is to be.
+        made: The file, in a folder on the same disk with only the files it refers to.
+        place: The final path.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     others = [file for file in made.parent.iterdir() if file != made]
     if others:
-        # None rather than an old one that refers to new files.
+        # Better no file than an old one that refers to new files.
         place.unlink(missing_ok=True)
     for file in (*others, made):
         _replace(file, place.with_name(file.name))

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How much memory is free and was used, as far as the system says."""
+"""Free and used memory, as far as the system reports them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if sys.platform != "win32":
     import resource
 
 ASSUMED_FREE = 2 * 1024**3
-"""Bytes taken to be free where the system does not say."""
+"""Bytes assumed to be free where the system does not report it."""
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP_OF_PROCESS = Path("/proc/self/cgroup")
 _CGROUPS = Path("/sys/fs/cgroup")
 _CGROUP_FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
-"""Limit and use of a control group, versions 2 and 1."""
+"""Files with the memory limit and usage of a control group, versions 2 and 1."""
 
 
 def available_memory() -> int:
-    """Bytes of main memory that can be taken without swapping, within the limits of the process's control groups.
+    """Bytes of main memory that can be allocated without swapping, within the limits of the process's control groups.
 
     Returns:
-        Free bytes on Linux; a quarter of the memory on other systems that tell its size; else :data:`ASSUMED_FREE`.
+        Free bytes on Linux; a quarter of the memory on other systems that report its size; else :data:`ASSUMED_FREE`.
     """
     try:
         lines = dict(line.split(":", maxsplit=1) for line in _MEMINFO.read_text().splitlines())
@@ -42,7 +42,7 @@ def available_memory() -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is no main memory left. PyTorch has no class of errors for it, but for GPUs.
+    """Whether an error means that main memory is exhausted. PyTorch has an error class for this on GPUs only.
 
     Args:
         error: The error.
@@ -54,10 +54,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def peak_memory() -> int | None:
-    """Most memory that this process has had: that of the GPU if it used one, else main memory.
+    """Peak memory of this process: on the GPU if it used one, else main memory.
 
     Returns:
-        Bytes; ``None`` where the system does not say.
+        Bytes; ``None`` where the system does not report it.
     """
     if torch.cuda.is_available() and (used := torch.cuda.max_memory_allocated()):
         return used
@@ -68,7 +68,7 @@ def peak_memory() -> int | None:
 
 
 def _free_in_control_groups() -> list[int]:
-    """Bytes that each control group of the process leaves it."""
+    """Bytes that each control group of the process still allows."""
     try:
         entries = [line.split(":", maxsplit=2) for line in _CGROUP_OF_PROCESS.read_text().splitlines()]
     except OSError:
@@ -77,7 +77,7 @@ def _free_in_control_groups() -> list[int]:
     for _, controllers, path in entries:
         if controllers not in {"", "memory"}:
             continue
-        # In a container the path may be that on the host, where nothing is mounted; the own group is the root then.
+        # In a container the path may be the host's, where nothing is mounted; then the process's group is the root.
         group = _CGROUPS / controllers / path.lstrip("/")
         for folder in (group, *group.parents):
             if _CGROUPS not in {folder, *folder.parents}:
@@ -98,7 +98,7 @@ def _number(path: Path) -> int | None:
 
 
 def _reclaimable(path: Path) -> int:
-    """Bytes of read files that count as used and are given up on demand."""
+    """Bytes of the page cache, which count as used but are freed on demand."""
     try:
         lines = dict(line.split() for line in path.read_text().splitlines())
         return int(lines.get("total_inactive_file", lines.get("inactive_file", 0)))

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the processes of a distributed run tell each other."""
+"""Communication between the processes of a distributed run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ T = TypeVar("T")
 
 
 def gather_objects(own: T) -> list[T]:
-    """What every process has, in the order of the processes; all of them must ask together.
+    """Gather an object from every process, in rank order; a collective call that all processes must make.
 
     Args:
-        own: What this process has, with its tensors in main memory.
+        own: Object of this process, with its tensors in main memory.
 
     Returns:
-        One of each process; of this one alone where there are no others.
+        One object of each process.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return [own]
@@ -31,11 +31,11 @@ def gather_objects(own: T) -> list[T]:
 
 
 def are_repeated(loader: DataLoader[Any], first: int, count: int) -> list[bool]:
-    """Whether images are there a second time, to give every process as many.
+    """Whether images are repetitions that pad the data, so that every process has the same number.
 
     Args:
         loader: Loader of the images of this process.
-        first: Images that it gave before.
+        first: Number of images it gave before.
         count: Number of images.
 
     Returns:

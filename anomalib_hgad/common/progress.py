@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Progress of what takes long: a bar on a terminal, lines in a log."""
+"""Progress of long tasks: a bar on a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from rich.progress import (
 Step = TypeVar("Step")
 
 LEAST_SECONDS = 2
-"""Time between two lines of a task in a log: a short one has a line when it ends alone."""
+"""Shortest time between two lines of a task in a log: a short task has a line at its end only."""
 
 
 def is_interactive(console: Console) -> bool:
-    """Whether what was printed can be drawn over, as on a terminal and in a notebook, but not in a file."""
+    """Whether output can be redrawn, as on a terminal or in a notebook but not in a file."""
     return console.is_terminal or console.is_jupyter
 
 
@@ -39,8 +39,8 @@ class LoggedTask:
     """Lines of a task in a log: one for each tenth, and one when it ends.
 
     Args:
-        description: What is done.
-        total: Number of steps. ``None`` if it is not known: there is a line when it starts then, and none of tenths.
+        description: Name of the task.
+        total: Number of steps. ``None`` if unknown: then there is a line at the start, and none for tenths.
     """
 
     def __init__(self, description: str, total: int | None) -> None:
@@ -60,7 +60,7 @@ class LoggedTask:
         self._print(f"{self._description}: {10 * tenths} %, {self._elapsed}")
 
     def end(self) -> None:
-        """Say that the task is done."""
+        """Log that the task is done."""
         self._print(f"{self._description}: done, {self._elapsed}")
 
     @property
@@ -80,14 +80,14 @@ def track(
     within: Progress | None = None,
     shown: bool = True,
 ) -> Iterator[Step]:
-    """Show how far an iteration is.
+    """Show the progress of an iteration.
 
     Args:
-        steps: What is iterated over.
-        description: What is done.
+        steps: What to iterate over.
+        description: Name of the task.
         total: Number of steps. Defaults to ``None``, the length of ``steps`` if they have one.
-        within: Bars that are on the terminal already: there can be one display of bars at a time.
-            Defaults to ``None``, none.
+        within: Progress display that is already on the terminal, which can have one at a time.
+            Defaults to ``None``.
         shown: Whether anything is shown. Defaults to ``True``.
 
     Yields:
@@ -121,12 +121,12 @@ def shows_progress(trainer: Trainer) -> bool:
 
 
 def track_within(trainer: Trainer, steps: Iterable[Step], description: str, total: int) -> Iterator[Step]:
-    """Show how far an iteration within a run of Lightning is, beside the bars of the run; see :func:`track`.
+    """Show the progress of an iteration within a Lightning run, below the bars of the run; see :func:`track`.
 
     Args:
         trainer: Trainer of the run.
-        steps: What is iterated over.
-        description: What is done.
+        steps: What to iterate over.
+        description: Name of the task.
         total: Number of steps.
 
     Returns:
@@ -139,10 +139,10 @@ def track_within(trainer: Trainer, steps: Iterable[Step], description: str, tota
 
 @contextmanager
 def phase(description: str) -> Iterator[None]:
-    """Show that something of unknown length is under way, and how long it has taken.
+    """Show that a task of unknown length is running, and its elapsed time.
 
     Args:
-        description: What is done.
+        description: Name of the task.
     """
     if not is_interactive(get_console()):
         task = LoggedTask(description, None)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Versions of packages, for what is kept in files."""
+"""Package versions, to store in files."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from importlib.metadata import version
 
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:
-    """Versions of packages by their names.
+    """Versions of packages by name.
 
     Args:
-        packages: Names that the packages are installed by.
+        packages: Distribution names.
 
     Returns:
         The versions, in the order of the names.

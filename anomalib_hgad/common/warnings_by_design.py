@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Warnings about what is meant to be so."""
+"""Warnings that are expected by design."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any, cast
 
 @contextmanager
 def ignored(*messages: str) -> Iterator[None]:
-    """Ignore some warnings for a while.
+    """Ignore some warnings within a context.
 
-    Unlike :class:`warnings.catch_warnings` two of these may end in any order, and what others set meanwhile stays.
+    Unlike with :class:`warnings.catch_warnings`, two of these may end in any order, and filters set in between stay.
 
     Args:
-        *messages: Regular expressions of how they begin.
+        *messages: Regular expressions that match the start of a warning.
     """
     filters = []
     for message in messages:
