@@ -46,12 +46,12 @@ from tests.helpers import trees
 from tests.helpers.benchmark_runs import keep_runs_in_this_process
 from tests.helpers.commands import LIGHT_FLAGS
 from tests.helpers.light import LIGHT, LIGHT_FLOW_ARGUMENTS, LIGHT_UNIAD
+from tests.helpers.pages import PAGES
 from tests.helpers.paths import ROOT
 
 FOR_THE_NIGHT = {"data", "defects", "deployment", "flows", "performance", "products", "results", "uniad"}
 """Pages whose commands are benchmarks, many trainings or many exports."""
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EPOCH = [
     "--trainer.max_epochs=1",
     "--trainer.accelerator=cpu",
