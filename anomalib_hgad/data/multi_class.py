@@ -114,7 +114,9 @@ class MultiClass(AnomalibDataModule):
         >>> datamodule.class_names
         ['bottle', 'candle']
         >>> datamodule = MultiClass(dataset="MVTecAD", root="./datasets/MVTecAD", categories=["bottle", "cable"])
-        >>> datamodule = MultiClass(root="./products", normal_dir="good", abnormal_dir="bad", mask_dir="masks")
+        >>> datamodule = MultiClass(  # doctest: +SKIP
+        ...     root="./products", normal_dir="good", abnormal_dir="bad", mask_dir="masks"
+        ... )
     """
 
     _is_setup: bool
