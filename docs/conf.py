@@ -10,7 +10,7 @@ FOLDER = Path(__file__).parent
 # The package of this checkout, and the extension beside this file.
 sys.path[:0] = [str(FOLDER.parent), str(FOLDER)]
 
-import anomalib_hgad
+import anomalib_hgad  # noqa: E402 - from the path above
 
 project = "anomalib-hgad"
 author = "The anomalib-hgad authors"

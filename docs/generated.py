@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import io
 import os
-import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from unittest import mock
 
@@ -27,52 +26,52 @@ class CommandReference(Directive):
     """A section for every subcommand of ``anomalib-hgad``, with its help text."""
 
     def run(self) -> list[nodes.Node]:
-        return [section(f"anomalib-hgad {name}", [text_block(help_of(name), "text")]) for name in cli.COMMANDS]
+        """Make the sections."""
+        return [_section(f"anomalib-hgad {name}", _block(help_of(name), "text")) for name in cli.COMMANDS]
 
 
 class ConfigReference(Directive):
     """A section for every file of ``configs``: what its first comment says, and its contents."""
 
     def run(self) -> list[nodes.Node]:
-        self.state.document.settings.env.note_reread()
-        return [self.entry(path) for path in sorted((ROOT / "configs").rglob("*.yaml"))]
-
-    def entry(self, path: Path) -> nodes.section:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        first = next(index for index, line in enumerate(lines) if not line.startswith("#"))
-        comment = " ".join(line.removeprefix("#").strip() for line in lines[:first])
-        body = [nodes.paragraph("", comment), text_block("\n".join(lines[first:]), "yaml")]
-        return section(str(path.relative_to(ROOT)), body)
-
-
-def section(title: str, body: list[nodes.Node]) -> nodes.section:
-    made = nodes.section("", nodes.title("", title), *body, ids=[nodes.make_id(title)], names=[title])
-    return made
-
-
-def text_block(text: str, language: str) -> nodes.literal_block:
-    return nodes.literal_block(text, text, language=language)
+        """Make the sections."""
+        sections = []
+        for path in sorted((ROOT / "configs").rglob("*.yaml")):
+            lines = path.read_text(encoding="utf-8").splitlines()
+            length = next(index for index, line in enumerate(lines) if not line.startswith("#"))
+            comment = " ".join(line.removeprefix("#").strip() for line in lines[:length])
+            contents = _block("\n".join(lines[length:]), "yaml")
+            sections.append(_section(str(path.relative_to(ROOT)), nodes.paragraph("", comment), contents))
+        return sections
 
 
 def help_of(command: str) -> str:
     """What a subcommand prints for ``--help``."""
     printed = io.StringIO()
-    with redirect_stdout(printed), mock.patch.dict(os.environ, {"COLUMNS": WIDTH, "NO_COLOR": "1"}):
-        try:
-            cli.main([command, "--help"])
-        except SystemExit as end:
-            assert not end.code, printed.getvalue()
+    settings = {"COLUMNS": WIDTH, "NO_COLOR": "1"}
+    with redirect_stdout(printed), mock.patch.dict(os.environ, settings), suppress(SystemExit):
+        cli.main([command, "--help"])
     return printed.getvalue()
 
 
-def escape_bars(app: Sphinx, what: str, name: str, of: object, options: object, lines: list[str]) -> None:
-    """Keep the bars of a determinant, which reStructuredText takes for a substitution."""
-    lines[:] = [line.replace("|det J|", r"\|det J\|") for line in lines]
+def escape_bars(*event: object) -> None:
+    """Keep the bars of a determinant in a docstring; reStructuredText takes them for a substitution."""
+    lines = event[-1]
+    if isinstance(lines, list):
+        lines[:] = [line.replace("|det J|", r"\|det J\|") for line in lines]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the directives."""
-    app.connect("autodoc-process-docstring", escape_bars)
+    """Register what is here."""
     app.add_directive("command-reference", CommandReference)
     app.add_directive("config-reference", ConfigReference)
+    app.connect("autodoc-process-docstring", escape_bars)
     return {"parallel_read_safe": True}
+
+
+def _section(title: str, *body: nodes.Node) -> nodes.section:
+    return nodes.section("", nodes.title("", title), *body, ids=[nodes.make_id(title)], names=[title])
+
+
+def _block(text: str, language: str) -> nodes.literal_block:
+    return nodes.literal_block(text, text, language=language)
