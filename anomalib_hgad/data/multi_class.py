@@ -232,7 +232,8 @@ class MultiClass(AnomalibDataModule):
             except Exception as error:
                 root = getattr(source.datamodule, "root", None)
                 msg = (
-                    f"Class {source.name!r} is not in {root}, nor can it be got: {error} Correct root, or get the data."
+                    f"Class {source.name!r} was not found in {root} and could not be downloaded: {error} "
+                    "Correct root, or get the data."
                 )
                 raise RuntimeError(msg) from error
 
