@@ -148,7 +148,7 @@ class Cifar10(AnomalibDataModule):
         except Exception as error:
             folder = self.root / CIFAR10.base_folder
             msg = (
-                f"CIFAR-10 is not whole in {folder} ({_faults(folder)}), nor can it be downloaded from {CIFAR10.url}: "
+                f"CIFAR-10 is not complete in {folder} ({_faults(folder)}) and could not be downloaded from {CIFAR10.url}: "
                 f"{error}. Download it elsewhere, and put the archive {CIFAR10.filename} into {self.root} or its files "
                 f"into {folder}."
             )

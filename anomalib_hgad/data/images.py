@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Images of which it is said which file they were in when they cannot be read."""
+"""Reads images; every error names the file."""
 
 from __future__ import annotations
 

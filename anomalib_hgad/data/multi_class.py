@@ -115,7 +115,9 @@ class MultiClass(AnomalibDataModule):
         >>> datamodule.class_names
         ['bottle', 'candle']
         >>> datamodule = MultiClass(dataset="MVTecAD", root="./datasets/MVTecAD", categories=["bottle", "cable"])
-        >>> datamodule = MultiClass(root="./products", normal_dir="good", abnormal_dir="bad", mask_dir="masks")
+        >>> datamodule = MultiClass(  # doctest: +SKIP
+        ...     root="./products", normal_dir="good", abnormal_dir="bad", mask_dir="masks"
+        ... )
     """
 
     _is_setup: bool
@@ -232,7 +234,8 @@ class MultiClass(AnomalibDataModule):
             except Exception as error:
                 root = getattr(source.datamodule, "root", None)
                 msg = (
-                    f"Class {source.name!r} is not in {root}, nor can it be got: {error} Correct root, or get the data."
+                    f"Class {source.name!r} was not found in {root} and could not be downloaded: {error} "
+                    "Correct root, or get the data."
                 )
                 raise RuntimeError(msg) from error
 

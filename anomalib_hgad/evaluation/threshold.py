@@ -50,6 +50,12 @@ def normal_threshold(scores: torch.Tensor, false_positive_rate: float) -> torch.
 
     Returns:
         Scalar.
+
+    Example:
+        Of nine scores the rank is k = ceil(10 * 0.8) = 8.
+
+        >>> normal_threshold(torch.tensor([0.9, 0.1, 0.5, 0.3, 0.2, 0.8, 0.4, 0.7, 0.6]), 0.2)
+        tensor(0.8000)
     """
     # In floating point (149 + 1)(1 - 0.18) is a little more than 123, which leads to the 124th.
     rank = math.ceil((len(scores) + 1) * (1 - _as_written(false_positive_rate)))
@@ -57,7 +63,12 @@ def normal_threshold(scores: torch.Tensor, false_positive_rate: float) -> torch.
 
 
 def images_needed(false_positive_rate: float) -> int:
-    """The fewest normal images of which one can be a threshold that keeps a rate, see :func:`normal_threshold`."""
+    """The fewest normal images of which one can be a threshold that keeps a rate, see :func:`normal_threshold`.
+
+    Example:
+        >>> images_needed(0.05), images_needed(0.01)
+        (19, 99)
+    """
     return math.ceil(1 / _as_written(false_positive_rate)) - 1
 
 

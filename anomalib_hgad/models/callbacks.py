@@ -140,7 +140,7 @@ def _predicts_tiles(trainer: Trainer) -> bool:
 
 
 class NamedImages(Callback):
-    """Lets an image that cannot be predicted be named."""
+    """Makes prediction errors name the image file."""
 
     def on_predict_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Reach the dataset that anomalib has made of a folder; its loader takes no other one."""

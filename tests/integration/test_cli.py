@@ -44,6 +44,7 @@ LIGHT_FLAGS_BY_CONFIG = {
     "hgad_dinov2": model_flags({name: value for name, value in LIGHT_VIT.items() if name != "levels"}),
     "hgad_edge": model_flags(LIGHT | {"flow_arguments": {}}),
     "hgad_fast": model_flags(LIGHT | {"flow_arguments": {}}),
+    "hgad_offline": [],  # light as it is
     "hgad_fastflow_mvtec_ad": model_flags(LIGHT | {"flow_arguments": LIGHT_FLOW_ARGUMENTS["fastflow"]}),
 }
 

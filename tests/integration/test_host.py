@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What docs/host.md says of anomalib, Lightning and others, where no other test stands on it."""
+"""What docs/reference/host.md says of anomalib, Lightning and others, where no other test stands on it."""
 
 from __future__ import annotations
 

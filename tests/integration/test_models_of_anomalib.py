@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Every model of anomalib on MultiClass, and the table of docs/data.md that says which do."""
+"""Every model of anomalib on MultiClass, and the table of docs/how-to/data.md that says which do."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_model_trains_tests_and_predicts_on_two_classes(name: str, tmp_path: Pat
 
 
 def test_table_has_every_model_and_says_which_run() -> None:
-    page = (ROOT / "docs/data.md").read_text()
+    page = (ROOT / "docs/how-to/data.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| (yes|no) \| (.*?) ?\|$", page, re.MULTILINE)
     assert {convert_to_snake_case(name) for name, *_ in rows} == list_models() - OTHER_MODELS
     assert {name for name, runs, _ in rows if runs == "yes"} == SETTINGS.keys()

@@ -59,7 +59,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def exported(module: Hgad, folder: Path) -> Model:
     graph = module.to_onnx(folder)
     with_class = graph.with_name("with_class.onnx")
-    page = (ROOT / "docs/deployment.md").read_text()
+    page = (ROOT / "docs/how-to/deployment.md").read_text()
     (block,) = (
         text
         for text in re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)

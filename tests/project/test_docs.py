@@ -37,6 +37,7 @@ from tests.benchmarks import (
     known_defects,
     layers,
     measure,
+    models_figure,
     scores,
     transfer,
 )
@@ -46,12 +47,12 @@ from tests.helpers import trees
 from tests.helpers.benchmark_runs import keep_runs_in_this_process
 from tests.helpers.commands import LIGHT_FLAGS
 from tests.helpers.light import LIGHT, LIGHT_FLOW_ARGUMENTS, LIGHT_UNIAD
+from tests.helpers.pages import PAGES
 from tests.helpers.paths import ROOT
 
 FOR_THE_NIGHT = {"data", "defects", "deployment", "flows", "leaderboard", "performance", "products", "results", "uniad"}
 """Pages whose commands are benchmarks, many trainings or many exports."""
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EPOCH = [
     "--trainer.max_epochs=1",
     "--trainer.accelerator=cpu",
@@ -73,6 +74,7 @@ BENCHMARKS = {
     "tests/benchmarks/gpu.py": (gpu.main, ["--cut", "--only", "scores"]),
     "tests/benchmarks/known_defects.py": (known_defects.main, ["--train=4", "--per_kind=2", "--draws=1", SMALL[0]]),
     "tests/benchmarks/layers.py": (layers.main, []),
+    "tests/benchmarks/models_figure.py": (models_figure.main, []),
     "tests/benchmarks/scores.py": (scores.main, ["--seeds=0", *SMALL]),
     "tests/benchmarks/watch.py": (watch_benchmark.main, []),
     "tests/benchmarks/transfer.py": (transfer.main, ["--settings=default", "--seeds=0", *SMALL]),
@@ -111,6 +113,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     shutil.copytree(ROOT / "docs/cpp", tmp_path / "docs/cpp")
     for config in (tmp_path / "configs").glob("*.yaml"):  # what a config says beats the defaults, which are light here
+        if config.stem == "hgad_offline":  # light as it is, with weights that are here
+            continue
         config.write_text(
             re.sub(
                 r"\n    (flow: semantic|(backbone|layers|levels|image_size|train_batch_size):).*",
@@ -166,7 +170,7 @@ def run(command: str) -> None:
     elif arguments[0] in BENCHMARKS:
         main, light = BENCHMARKS[arguments[0]]
         main([*arguments[1:], *light])
-        assert Path(arguments[arguments.index("--json") + 1]).is_file()
+        assert Path(arguments[-1]).is_file()  # every such command ends with the file that it writes
     elif "pytest" in arguments:
         assert "README.md" in (ROOT / ".ci/run").read_text()  # the gate takes this very command from there
     else:

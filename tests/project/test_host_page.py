@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Every row of the tables of docs/host.md names files, names and tests that exist."""
+"""Every row of the tables of docs/reference/host.md names files, names and tests that exist."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.helpers.pages import cases_of, names_of
 from tests.helpers.paths import ROOT
 
-LINES = [line for line in (ROOT / "docs/host.md").read_text().splitlines() if line.startswith("| ")]
+LINES = [line for line in (ROOT / "docs/reference/host.md").read_text().splitlines() if line.startswith("| ")]
 ROWS = [line.strip("| ").split(" | ") for line in LINES if not line.startswith("| What |")]
 PLACE = r"`([\w/]+\.py)`(?: `(\w+)`)?"
 TEST = r"`([\w/]+\.py)::(test_\w+)`"

@@ -12,7 +12,7 @@ import pytest
 from tests.helpers.pages import cases_of
 from tests.helpers.paths import ROOT
 
-PAGE = ROOT / "docs" / "reliability.md"
+PAGE = ROOT / "docs/reference/reliability.md"
 ROWS = re.findall(r"^\| (.+?) \| (.+?) \| `([\w/]+\.py)::(test_\w+)(?:\[(.+)\])?` \|$", PAGE.read_text(), re.MULTILINE)
 
 

@@ -18,7 +18,7 @@ FAILING = {
     "test_export_mixin::test_to_onnx_translates_custom_dynamic_axes_for_dynamo_export",
     "test_export_mixin::test_to_onnx_raises_actionable_error_for_missing_onnxscript",
 }
-"""Tests that fail whatever the model is; docs/reliability.md says why."""
+"""Tests that fail whatever the model is; docs/reference/reliability.md says why."""
 
 
 @pytest.mark.subprocess

@@ -22,6 +22,12 @@ def gaussian_energies(z: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
 
     Returns:
         Energies, shape (..., n, C), at most 0, in float32 or float64 also under autocast.
+
+    Example:
+        The point (3, 4) is at a distance of 5 from the origin, and of 3 from the centre (0, 4).
+
+        >>> gaussian_energies(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 0.0], [0.0, 4.0]]))
+        tensor([[-12.5000,  -4.5000]])
     """
     with no_autocast(z):
         z = full_precision(z)
@@ -66,5 +72,13 @@ def lower_triangular(whitening: torch.Tensor) -> torch.Tensor:
 
 
 def log_det(whitening: torch.Tensor) -> torch.Tensor:
-    """log|L^-1| in nats of lower triangular L^-1, shape (..., D, D): shape (...)."""
+    """log|L^-1| in nats of lower triangular L^-1, shape (..., D, D): shape (...).
+
+    Example:
+        The covariance diag(4, 9) has the determinant 36, and L^-1 is diag(1/2, 1/3): its determinant is 1/6.
+
+        >>> whitening = inverse_cholesky(torch.tensor([[4.0, 0.0], [0.0, 9.0]]), ridge=0.0)
+        >>> round(log_det(whitening).exp().item(), 4)
+        0.1667
+    """
     return whitening.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)

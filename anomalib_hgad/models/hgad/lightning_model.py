@@ -93,7 +93,7 @@ class Hgad(PluginModel, AnomalibModule):
             Defaults to ``True``.
         backbone_weights: Local file (.safetensors, .pth) with the weights of the backbone, for machines without
             internet; nothing is downloaded then. It may hold the stages that are used alone. ``"package"`` takes the
-            weights of an installed package, which docs/backbones.md names.
+            weights of an installed package, which docs/how-to/backbones.md names.
             Defaults to ``None``.
         num_classes: Expected number of product classes. ``None`` takes it from the data.
             Defaults to ``None``.
@@ -103,12 +103,12 @@ class Hgad(PluginModel, AnomalibModule):
             ``"fastflow"``, convolutions over the feature maps; ``"semantic"``, of the class token of a Vision
             Transformer, for anomalies of what an image shows: its anomaly maps have one value everywhere;
             ``"linear"``, the whitening alone, which is fitted in one pass, with nothing to train; or a family of your
-            own, see docs/add_a_flow.md.
+            own, see docs/how-to/add_a_flow.md.
             Defaults to ``"linear"``.
         flow_arguments: Options of the family by name, such as ``{"coupling_blocks": 8}``. Its class documents them:
             :class:`~anomalib_hgad.models.hgad.flows.ConditionalFlow`,
             :class:`~anomalib_hgad.models.hgad.flows.FastFlow`,
-            :class:`~anomalib_hgad.models.hgad.flows.SemanticFlow`; docs/flows.md lists them.
+            :class:`~anomalib_hgad.models.hgad.flows.SemanticFlow`; docs/explanation/flows.md lists them.
             Defaults to ``None``, the family's own defaults.
         whiten: Whiten the features, as a part of the flow, by constants from the training images. The paper does not,
             and learns slower.

@@ -50,7 +50,7 @@ class UniAd(PluginModel, AnomalibModule):
             Defaults to ``True``.
         backbone_weights: Local file (.safetensors, .pth) with the weights of the backbone, for machines without
             internet; nothing is downloaded then. It may hold the stages that are used alone. ``"package"`` takes the
-            weights of an installed package, which docs/backbones.md names.
+            weights of an installed package, which docs/how-to/backbones.md names.
             Defaults to ``None``.
         grid_size: Grid that the features are resized to, a side of a square or height and width: the tokens of the
             transformer.

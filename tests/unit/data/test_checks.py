@@ -325,7 +325,7 @@ def test_pictures_that_would_overwrite_each_other(tmp_path: Path) -> None:
 def test_data_that_cannot_be_got(tmp_path: Path) -> None:
     """Preparing tells the class whose data is missing."""
     (tmp_path / "realiad").mkdir()
-    with pytest.raises(RuntimeError, match=r"(?s)Class 'audiojack' is not in .*realiad.* dataset not found"):
+    with pytest.raises(RuntimeError, match=r"(?s)Class 'audiojack' was not found in .*realiad.* dataset not found"):
         MultiClass(dataset="RealIAD", root=tmp_path / "realiad", categories=["audiojack"]).prepare_data()
 
 

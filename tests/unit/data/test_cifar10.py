@@ -134,7 +134,7 @@ def test_download_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(cifar, "download_and_extract_archive", fail)
     message = (
-        rf"not whole in {tmp_path}/cifar-10-batches-py \(missing: data_batch_1, .*, batches.meta\), nor can it be "
+        rf"not complete in {tmp_path}/cifar-10-batches-py \(missing: data_batch_1, .*, batches.meta\) and could not be "
         rf"downloaded from https://.*tar.gz: .*no internet.*archive cifar-10-python.tar.gz into {tmp_path} or its files"
     )
     with pytest.raises(RuntimeError, match=message):

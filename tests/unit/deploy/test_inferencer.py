@@ -388,8 +388,8 @@ def test_no_other_provider_computes_in_the_place_of_one_that_is_not_there(
 def test_program_says_unknown_in_place_of_good_or_bad(
     strict: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """That of docs/deployment.md in Python; those in C++ have tests of their own."""
-    page = (ROOT / "docs/deployment.md").read_text()
+    """That of docs/how-to/deployment.md in Python; those in C++ have tests of their own."""
+    page = (ROOT / "docs/how-to/deployment.md").read_text()
     programs = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
     (program,) = (text for text in programs if "import ClassOpenVINOInferencer" in text)
     program = program.replace("exported/weights/openvino/model.xml", str(strict["openvino"]))

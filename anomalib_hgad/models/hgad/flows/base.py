@@ -3,7 +3,7 @@
 
 """What all flow families have in common: the whitening of the features, the sum of log-determinants, and the inverse.
 
-docs/add_a_flow.md shows how a family is made.
+docs/how-to/add_a_flow.md shows how a family is made.
 
 Dimensions: B images, D channels, H x W grid of the features, n vectors of an image whose density the flow models. Where
 the whitening keeps d < D directions, latents and whitened vectors have d channels.
