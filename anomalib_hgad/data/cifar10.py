@@ -148,8 +148,8 @@ class Cifar10(AnomalibDataModule):
         except Exception as error:
             folder = self.root / CIFAR10.base_folder
             msg = (
-                f"CIFAR-10 is not complete in {folder} ({_faults(folder)}) and could not be downloaded from {CIFAR10.url}: "
-                f"{error}. Download it elsewhere, and put the archive {CIFAR10.filename} into {self.root} or its files "
+                f"CIFAR-10 is not complete in {folder} ({_faults(folder)}) and could not be downloaded from "
+                f"{CIFAR10.url}: {error}. Download it elsewhere, and put the archive {CIFAR10.filename} into {self.root} or its files "
                 f"into {folder}."
             )
             raise RuntimeError(msg) from error

@@ -68,9 +68,9 @@ def results_table(results: Results, title: str, images: Mapping[str, int]) -> Ta
     """
     first = [name for name in SHOWN_FIRST if name in results.columns]
     columns = [*first, *(name for name in results.columns if name not in first)][: len(SHOWN_FIRST)]
-    caption = "In percent. mean: of the classes. pooled: all images."
+    caption = "In percent. mean: of classes. pooled: all images."
     if len(columns) < len(results.columns):
-        caption += " More in results.csv."
+        caption += " More: results.csv."
     table = Table(title=title, caption=caption)
     table.add_column("class", overflow="fold")
     for column in columns:

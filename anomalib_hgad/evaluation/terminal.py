@@ -45,7 +45,9 @@ def places(trainer: Trainer) -> dict[str, str]:
     found = {"Metrics": _shown(folder / "results.csv")}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning does not declare the list
         if isinstance(callback, SeparatePictures) and callback.written:
-            found["Pictures"] = f"{_shown(callback.folder(trainer))} ({callback.note})"
+            # Another process knows how many it has saved.
+            note = f" ({callback.note})" if trainer.world_size == 1 else ""
+            found["Pictures"] = _shown(callback.folder(trainer)) + note
     checkpoint = trainer.ckpt_path or getattr(trainer.checkpoint_callback, "best_model_path", "")
     if checkpoint:
         found["Checkpoint"] = _shown(Path(checkpoint))

@@ -120,7 +120,7 @@ def test_table_of_all_default_metrics_is_never_cut(width: int) -> None:
     assert printed.count("100.0") == 4 * 3
     cells = [line.replace("│", " ") for line in printed.splitlines() if line.startswith("│")]
     assert "".join(cells[0:3]).count("100000") == 1
-    assert "More in results.csv" in " ".join(printed.split())
+    assert "More: results.csv" in " ".join(printed.split())
 
 
 def test_table_has_metrics_of_a_user() -> None:

@@ -19,7 +19,13 @@ from anomalib_hgad.evaluation.terminal import places, show_test
 
 
 def trainer_of(folder: Path, **others: object) -> SimpleNamespace:
-    known = {"default_root_dir": folder, "callbacks": [], "ckpt_path": None, "checkpoint_callback": None}
+    known = {
+        "default_root_dir": folder,
+        "callbacks": [],
+        "ckpt_path": None,
+        "checkpoint_callback": None,
+        "world_size": 1,
+    }
     return SimpleNamespace(**known | others)
 
 
