@@ -149,8 +149,8 @@ class Cifar10(AnomalibDataModule):
             folder = self.root / CIFAR10.base_folder
             msg = (
                 f"CIFAR-10 is not complete in {folder} ({_faults(folder)}) and could not be downloaded from "
-                f"{CIFAR10.url}: {error}. Download it elsewhere, and put the archive {CIFAR10.filename} into {self.root} or its files "
-                f"into {folder}."
+                f"{CIFAR10.url}: {error}. Download it elsewhere, and put the archive {CIFAR10.filename} into "
+                f"{self.root} or its files into {folder}."
             )
             raise RuntimeError(msg) from error
         _write_images(subsets, self.image_folder)

