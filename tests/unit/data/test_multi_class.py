@@ -366,9 +366,9 @@ def test_name_is_that_of_the_common_folder(tmp_path: Path) -> None:
     [
         ({}, "Expected one of: datamodules; dataset"),
         ({"datamodules": []}, "Expected one of: datamodules; dataset"),
-        ({"datamodules": [MVTecAD()], "root": "."}, "Give just one of them"),
-        ({"datamodules": [MVTecAD()], "dataset": "Visa"}, "Give just one of them"),
-        ({"datamodules": [MVTecAD()], "seed": 1}, "seed cannot be given together with datamodules. Give it to the"),
+        ({"datamodules": [MVTecAD()], "root": "."}, "Give exactly one of them"),
+        ({"datamodules": [MVTecAD()], "dataset": "Visa"}, "Give exactly one of them"),
+        ({"datamodules": [MVTecAD()], "seed": 1}, "seed cannot be given together with datamodules. Set it in the"),
         ({"datamodules": [MVTecAD()], "categories": ["tile"]}, "categories cannot be given together with datamodules"),
         ({"datamodules": [MVTecAD(), MVTecAD()]}, "Classes named twice: MVTecAD_bottle. Take one out"),
         ({"datamodules": [Kolektor(), Kolektor()]}, "Classes named twice: Kolektor_Kolektor. Take one out"),
