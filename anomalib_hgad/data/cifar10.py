@@ -149,9 +149,9 @@ class Cifar10(AnomalibDataModule):
         except Exception as error:
             folder = self.root / CIFAR10.base_folder
             msg = (
-                f"CIFAR-10 is not complete in {folder} ({_faults(folder)}) and could not be downloaded from {CIFAR10.url}: "
-                f"{error}. Download it on another machine, and put the archive {CIFAR10.filename} into {self.root} or "
-                f"its files into {folder}."
+                f"CIFAR-10 is not complete in {folder} ({_faults(folder)}) and could not be downloaded from "
+                f"{CIFAR10.url}: {error}. Download it on another machine, and put the archive {CIFAR10.filename} "
+                f"into {self.root} or its files into {folder}."
             )
             raise RuntimeError(msg) from error
         _write_images(subsets, self.image_folder)
@@ -268,9 +268,7 @@ def _faults(folder: Path) -> str:
     missing = [name for name, _ in files if not (folder / name).is_file()]
     broken = [name for name, md5 in files if name not in missing and not check_integrity(folder / name, md5)]
     faults = {"missing": missing, "broken": broken}
-    return (
-        "; ".join(f"{fault}: {', '.join(names)}" for fault, names in faults.items() if names) or "all files exist"
-    )
+    return "; ".join(f"{fault}: {', '.join(names)}" for fault, names in faults.items() if names) or "all files exist"
 
 
 def _write_images(subsets: dict[str, CIFAR10], folder: Path) -> None:
