@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Run a benchmark: what is there already is kept, what fails does not stop the rest."""
+"""Runs a benchmark: finished runs are kept, failed runs do not stop the others."""
 
 # No `from __future__ import annotations`: jsonargparse reads the types of the arguments for the config schema.
 
@@ -38,17 +38,17 @@ def benchmark(
 ) -> int:
     """Train and test anomalib models on the same classes, and write tables of their metrics.
 
-    Every model trains for the same epochs, and is tested as it is after the last one. A repeated command runs only what
-    is missing.
+    Every model trains for the same number of epochs, and is tested with the weights of the last epoch. Repeat the
+    command to resume an interrupted benchmark: only missing runs are executed.
 
     Args:
-        models: The models: a name for the row of the table, and the ``model``'s name in anomalib and its ``arguments``.
+        models: The models: a name for the row of the table, the ``model``'s name in anomalib and its ``arguments``.
         data: Arguments of ``MultiClass``.
-        seeds: Seeds, each for every model.
+        seeds: Seeds; every model is trained with each.
         setting: One model for all classes, or one for each.
-        max_epochs: Epochs of the training.
+        max_epochs: Number of training epochs.
         image_size: Side of the square that images are resized to.
-        backbone_weights: Local files with backbone weights by timm's name, in place of downloads.
+        backbone_weights: Local files with backbone weights by timm model name, instead of downloads.
         output: Folder for the tables and for the files of every run.
         only: Rows to run; ``None`` runs all.
 
@@ -56,7 +56,7 @@ def benchmark(
         Number of runs that failed.
 
     Raises:
-        ValueError: If a setting is wrong, or if a run of the folder was made with other settings or versions.
+        ValueError: If a setting is wrong, or if a run in the folder was made with other settings or versions.
     """
     protocol = Protocol(data, image_size, max_epochs, backbone_weights, setting)
     plan = make_plan(models, protocol, seeds, only)
@@ -80,19 +80,19 @@ def benchmark(
 
 
 def records(plan: list[Run], output: Path) -> list[dict[str, Any]]:
-    """What the finished runs of a plan came to."""
+    """Records of the finished runs of a plan."""
     return [record for run in plan if (record := finished(run, output)) is not None]
 
 
 def run_in_own_process(run: Run, folder: Path) -> int:
-    """Run one training and test, with all that is printed in :data:`LOG_FILE`.
+    """Run one training and test, and redirect the output to :data:`LOG_FILE`.
 
-    The process is its own so that one that is killed, for memory say, is one run that failed, and so that its peak of
-    memory is its own.
+    A separate process makes a killed one, for example when out of memory, a single failed run, and measures the peak
+    memory of this run only.
 
     Args:
         run: What to run.
-        folder: Folder for its files; what is there is removed.
+        folder: Folder for its files; existing content is removed.
 
     Returns:
         Exit status.
@@ -105,7 +105,7 @@ def run_in_own_process(run: Run, folder: Path) -> int:
 
 
 def finished(run: Run, output: Path) -> dict[str, Any] | None:
-    """What a run came to.
+    """Record of a finished run.
 
     Args:
         run: The run.

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""One run of a benchmark: a model is built, trained and tested by anomalib's Engine."""
+"""One run of a benchmark: builds a model, and trains and tests it with anomalib's Engine."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RECORD_FILE = "record.json"
 
 
 def benchmark_metrics() -> list[AnomalibMetric]:
-    """AUROC, AP (anomalib's AUPR) and best F1 of images and pixels, AUPRO, and what models that know classes add."""
+    """Image- and pixel-level AUROC, AP (anomalib's AUPR) and F1-max, AUPRO, and metrics of models that know classes."""
     levels = (("image_", "pred_score", "gt_label"), ("pixel_", "anomaly_map", "gt_mask"))
     metrics = [
         metric(fields=[field, truth], prefix=prefix, strict=False)
@@ -59,7 +59,7 @@ def benchmark_metrics() -> list[AnomalibMetric]:
 
 
 class ModelClock(Callback):
-    """Seconds that the model itself took for the images of a test."""
+    """Measures the seconds that the model itself needs for the images of a test."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -71,17 +71,17 @@ class ModelClock(Callback):
         self._start = time.perf_counter()
 
     def on_test_batch_end(self, _trainer: Any, _module: Any, _outputs: Any, batch: ImageBatch, *_: Any) -> None:  # noqa: ANN401
-        """Stop it; the callbacks of the user, of which this is one, come before those that compute metrics."""
+        """Stop the clock; user callbacks such as this one run before those that compute metrics."""
         self.seconds += time.perf_counter() - self._start
         self.images += batch.batch_size
 
 
 @contextmanager
 def local_weights(files: dict[str, str]) -> Iterator[None]:
-    """Let pre-trained backbones read local files, in models too that have no argument for one.
+    """Make pre-trained backbones read local files, also in models without an argument for one.
 
     Args:
-        files: A file for each name of a timm model, or ``"package"``. Other names are downloaded as ever.
+        files: A file for each timm model name, or ``"package"``. The weights of other models are downloaded as usual.
 
     Yields:
         Nothing.
@@ -104,7 +104,7 @@ def local_weights(files: dict[str, str]) -> Iterator[None]:
 
 
 def build_model(run: Run) -> AnomalibModule:
-    """Build the model of a run. Its scores stay as they are: post-processing would clamp them, and make ties.
+    """Build the model of a run. Its scores stay raw: post-processing would clamp them, which makes ties.
 
     Args:
         run: The run.
@@ -114,7 +114,7 @@ def build_model(run: Run) -> AnomalibModule:
     """
     constructor = model_class(run.choice.model)
     size = run.protocol.image_size
-    # The one leaves scores as they are before its first validation, the other always does.
+    # The first leaves scores raw before its first validation, the second always does.
     post_processor = MultiClassCalibration if run.choice.calibration else PostProcessor
     arguments: dict[str, Any] = {
         "post_processor": post_processor(enable_normalization=False, enable_thresholding=False),
@@ -179,7 +179,7 @@ def execute(run: Run, folder: Path) -> dict[str, Any]:
 
 
 def main(folder: Path) -> None:
-    """Do the run whose :data:`SETTINGS_FILE` are in a folder, and write its :data:`RECORD_FILE` there.
+    """Execute the run of a folder's :data:`SETTINGS_FILE`, and write its :data:`RECORD_FILE` there.
 
     Args:
         folder: Folder of the run.

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a benchmark runs: every model with every seed, on all classes at once or on each alone."""
+"""The runs of a benchmark: every model with every seed, on all classes at once or on each separately."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class ModelChoice:
     Attributes:
         model: Name of the model in ``anomalib.models``.
         arguments: Arguments of its constructor.
-        calibration: Whether the trained model is tested a second time, with the scores of its classes put on one scale
-            by :class:`~anomalib_hgad.MultiClassCalibration`. The data has to have normal validation images.
+        calibration: Whether to test the trained model a second time, with the scores of its classes brought to one
+            scale by :class:`~anomalib_hgad.MultiClassCalibration`. This needs normal validation images.
     """
 
     model: str
@@ -45,9 +45,8 @@ class Protocol:
     Attributes:
         data: Arguments of :class:`~anomalib_hgad.MultiClass`.
         image_size: Side of the square that images are resized to.
-        max_epochs: Epochs of the training; models that need one alone train for one.
-        backbone_weights: Local files with the weights of timm models, by the model's name, that are taken in place of
-            those that would be downloaded.
+        max_epochs: Number of training epochs; models that need only one train for one.
+        backbone_weights: Local files with the weights of timm models, by model name, used instead of downloads.
         setting: One model for all classes, or one for each.
     """
 
@@ -67,7 +66,7 @@ class Run:
         choice: The model.
         protocol: Its data and training.
         seed: Seed of all random numbers.
-        only_class: The class, if the model is for one alone.
+        only_class: The class, if the model is for one class only.
     """
 
     name: str
@@ -83,17 +82,17 @@ class Run:
 
     @property
     def title(self) -> str:
-        """What it is called in messages."""
+        """Its name in messages."""
         return " ".join([self.name, *([self.only_class] if self.only_class else []), f"seed {self.seed}"])
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that its result depends on, as plain values."""
+        """All settings that its result depends on, as plain values."""
         return asdict(self)
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> Run:
-        """Take back what :attr:`settings` gave."""
+        """Restore a run from its :attr:`settings`."""
         choice, protocol = ModelChoice(**settings["choice"]), Protocol(**settings["protocol"])
         return cls(settings["name"], choice, protocol, settings["seed"], settings["only_class"])
 
@@ -108,7 +107,7 @@ def model_class(name: str) -> type[AnomalibModule]:
         The class.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If the model does not exist.
     """
     found = getattr(anomalib.models, name, None)
     if not inspect.isclass(found) or not issubclass(found, AnomalibModule):
@@ -122,13 +121,13 @@ def model_class(name: str) -> type[AnomalibModule]:
 def make_plan(
     models: dict[str, ModelChoice], protocol: Protocol, seeds: Sequence[int], only: Sequence[str] | None = None
 ) -> list[Run]:
-    """List the runs of a benchmark, seed after seed, so that an early stop leaves whole tables.
+    """List the runs of a benchmark, seed after seed, so that an early stop leaves complete tables.
 
     Args:
         models: The models by the name of their row.
         protocol: Data and training.
-        seeds: Seeds, each for every model.
-        only: Rows that are run; ``None`` for all.
+        seeds: Seeds; every model is trained with each.
+        only: Rows to run; ``None`` for all.
 
     Returns:
         The runs.

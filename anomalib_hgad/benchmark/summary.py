@@ -41,7 +41,7 @@ COSTS = {
 """Columns of costs, their headings, units and decimals."""
 
 CALIBRATED = ", calibrated"
-"""Ends the name of a row whose scores MultiClassCalibration has put on one scale."""
+"""Suffix of a row whose scores MultiClassCalibration has brought to one scale."""
 
 CALIBRATED_ROWS = (
     "Rows that end with «calibrated» are of the same training as those above them, tested with the scores and maps of "
@@ -61,8 +61,8 @@ class Summary:
     Attributes:
         metrics: A row for each model, seed and class, and for the mean over the classes and all images pooled.
         costs: A row for each model and seed.
-        runs: What was run, with which versions.
-        markdown: Tables to read.
+        runs: Settings and versions of the runs.
+        markdown: Tables for readers.
     """
 
     metrics: pd.DataFrame
@@ -78,7 +78,7 @@ def summarise(records: list[dict[str, Any]]) -> Summary:
         records: Records of finished runs of one benchmark.
 
     Returns:
-        The tables; empty ones without records.
+        The tables; empty if there are no records.
     """
     metrics = pd.DataFrame(_metric_rows(records), columns=["model", "seed", "class", *METRICS])
     metrics = metrics.astype(dict.fromkeys(METRICS, float))
@@ -97,7 +97,7 @@ def summarise(records: list[dict[str, Any]]) -> Summary:
 
 
 def write_summary(summary: Summary, folder: Path) -> None:
-    """Write ``results.csv``, ``results.json`` and ``results.md``; an interrupted write leaves no half file behind.
+    """Write ``results.csv``, ``results.json`` and ``results.md``; an interrupted write leaves no incomplete file.
 
     Args:
         summary: The tables.
@@ -132,7 +132,7 @@ def _rows_of_test(record: dict[str, Any], row: dict[str, Any], tested: dict[str,
 
 
 def _described(record: dict[str, Any]) -> dict[str, Any]:
-    """A run without the places of files, which are those of one machine."""
+    """A run without file paths, which differ between machines."""
     settings = record["settings"]
     protocol = {key: settings["protocol"][key] for key in ("setting", "max_epochs", "image_size")}
     data = {key: value for key, value in settings["protocol"]["data"].items() if key != "root"}
@@ -154,7 +154,7 @@ def _markdown(metrics: pd.DataFrame, costs: pd.DataFrame, records: list[dict[str
     lines = [
         f"{PROTOCOLS[protocol['setting']]} {protocol['max_epochs']} epochs, the last one counts; seeds "
         f"{', '.join(map(str, seeds))}. In percent; mean{' ± standard deviation over the seeds' * (len(seeds) > 1)}. "
-        "Scores are raw. Where a model infers the class of an image, its figures are those with the class inferred, "
+        "Scores are raw. The metrics of a model that infers the class of an image are those with the class inferred, "
         "unless a heading says given; other models do not use it.",
         *[CALIBRATED_ROWS] * any(record["calibrated"] is not None for record in records),
         "",

@@ -1,4 +1,4 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Images of many classes as anomalib data."""
+"""Datasets and datamodules for images of many classes."""

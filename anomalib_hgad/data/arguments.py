@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A MultiClass of the arguments of a command."""
+"""Creates a MultiClass from the arguments of a command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from anomalib_hgad.data.multi_class import MultiClass
 
 
 def multi_class(arguments: Mapping[str, object]) -> MultiClass:
-    """Make a datamodule of arguments by name, without workers unless they are given.
+    """Create a datamodule from arguments by name; ``num_workers`` is 0 unless given.
 
     Args:
         arguments: Arguments of :class:`~anomalib_hgad.MultiClass`.
@@ -21,7 +21,7 @@ def multi_class(arguments: Mapping[str, object]) -> MultiClass:
         The datamodule.
 
     Raises:
-        ValueError: If it has no such argument, or as of the datamodule.
+        ValueError: If there is no such argument, or as in :class:`~anomalib_hgad.MultiClass`.
         FileNotFoundError: If a folder is missing.
     """
     if unknown := sorted(arguments.keys() - signature(MultiClass).parameters):

@@ -4,8 +4,8 @@
 """Items and batches that carry a product class.
 
 anomalib's :class:`~anomalib.data.ImageItem` and :class:`~anomalib.data.ImageBatch` know whether an image is normal or
-anomalous, but not which product it shows. The subclasses here add that, and stay what they extend: every anomalib
-model, metric, callback and visualizer takes them.
+anomalous, but not which product it shows. The subclasses in this module add the class, and work with every anomalib
+model, metric, callback and visualizer.
 
 Dimensions: B images, height x width pixels.
 """
@@ -21,7 +21,7 @@ import torch
 from anomalib.data import ImageBatch, ImageItem, NumpyImageBatch, NumpyImageItem
 
 NO_CLASS = -1
-"""``class_index`` of an image of something else than the product classes of its data; for evaluation alone."""
+"""``class_index`` of an image that shows none of the product classes of its data; for evaluation only."""
 
 
 ArrayT = TypeVar("ArrayT", torch.Tensor, np.ndarray)
@@ -30,24 +30,25 @@ NameT = TypeVar("NameT", str, list[str])
 
 @dataclass
 class ClassFields(Generic[ArrayT, NameT]):
-    """What is known of the product class of an image, or of each of a batch of images; ``None`` where it is not.
+    """Product class of an image or of each image of a batch, and predictions that depend on it; ``None`` if unknown.
 
-    The shapes are those of a batch. An item has the same without B.
+    The shapes are those of a batch. An item has the same shapes without B.
 
     Attributes:
         class_index: True class, int64, shape (B,), with :data:`NO_CLASS` for something else.
-        class_name: Name of the true class, or of that something else.
+        class_name: Name of the true class, or of something else.
         pred_class_index: Class inferred by the model, int64, shape (B,).
         pred_class_name: Name of the inferred class, or ``"unknown"``.
-        scored_class_index: Class whose scale and threshold the image score has, as the model counts, int64, shape (B,).
+        scored_class_index: Class whose scale and threshold apply to the image score, in the model's numbering, int64,
+            shape (B,).
         scored_class_name: Its name.
-        raw_score: Image score before the post-processing, shape (B,).
+        raw_score: Image score before post-processing, shape (B,).
         class_given_score, class_inferred_score: The same with the true and with the inferred class, shape (B,).
-        class_given_map, class_inferred_map: The anomaly map that belongs to it, shape (B, height, width).
+        class_given_map, class_inferred_map: The corresponding anomaly map, shape (B, height, width).
         limit_mask: Pixels above the limit of the class of the image, bool, shape (B, height, width).
-        novelty: How much less typical the image is than normal ones of its class; above 1 it is unknown. Shape (B,).
-        defect_kind: Kind of the known defects that the image would have, ``"other"`` if it is like none of them; empty
-            for classes without known ones. It says nothing of an image that is not found anomalous.
+        novelty: How much less typical the image is than normal images of its class; above 1 it is unknown. Shape (B,).
+        defect_kind: Most similar kind of known defects, ``"other"`` if none is similar; empty for classes without known
+            defects. It is meaningless for an image that is not predicted as anomalous.
     """
 
     class_index: ArrayT | None = None
@@ -94,17 +95,16 @@ class ClassImageBatch(ClassFields[torch.Tensor, list[str]], ImageBatch):
 
     @classmethod
     def collate(cls, items: list[ClassImageItem]) -> ClassImageBatch:
-        """Batch items, keeping the fields that every one of them has.
+        """Batch items, keeping the fields that all of them have.
 
-        anomalib's collate looks at the first item alone, and fails or loses masks when a class with masks and a class
-        without meet in a batch.
+        anomalib's collate checks the first item only, and fails or loses masks if a batch has images of classes with
+        and without masks.
 
         Args:
-            items: The items to batch. Images of unequal sizes are resized to the largest.
+            items: The items to batch. Images of different sizes are resized to the largest.
 
         Returns:
-            The batch. A field that any item lacks is ``None``; of masks' files, which normal images have none of, those
-            that are missing are empty.
+            The batch. A field that any item lacks is ``None``; missing mask paths, as of normal images, are empty.
         """
         mask_paths = [item.mask_path or "" for item in items]
         for field in fields(ClassImageItem):
@@ -118,16 +118,16 @@ class ClassImageBatch(ClassFields[torch.Tensor, list[str]], ImageBatch):
 
     @classmethod
     def from_image_batch(cls, batch: ImageBatch) -> ClassImageBatch:
-        """Take over the fields of a plain anomalib batch; the class fields stay ``None``."""
+        """Copy the fields of a plain anomalib batch; the class fields stay ``None``."""
         return cls(**{field.name: getattr(batch, field.name) for field in fields(batch)})
 
 
 def batching_with_classes(collate: Callable[..., Any] | None) -> Callable[..., Any] | None:
-    """Let a collate function batch items with their classes where it would as anomalib's own batch, which has none.
+    """Make a collate function return batches with classes instead of anomalib's own batches, which have none.
 
     Args:
-        collate: Makes a batch of items, by itself or, as that of anomalib's tiled ensemble, by another function that is
-            its ``default_collate_fn``, which is set here. ``None`` for none.
+        collate: Collate function. That of anomalib's tiled ensemble calls its ``default_collate_fn``, which is replaced
+            here. ``None`` for none.
 
     Returns:
         The function.
@@ -140,7 +140,7 @@ def batching_with_classes(collate: Callable[..., Any] | None) -> Callable[..., A
 
 
 def cuts_tiles(collate: Callable[..., Any] | None) -> bool:
-    """Whether a collate function is that of anomalib's tiled ensemble, which leaves a tile of every image."""
+    """Whether a collate function is that of anomalib's tiled ensemble, which cuts a tile out of every image."""
     return hasattr(collate, "tiler")
 
 
@@ -149,7 +149,7 @@ class FeatureItem(NamedTuple):
 
     Attributes:
         features: One of shape (D, H, W) for every level.
-        class_name: Class of the image; ``None`` if its dataset does not say.
+        class_name: Class of the image; ``None`` if its dataset has none.
     """
 
     features: list[torch.Tensor]
@@ -162,9 +162,9 @@ class FeatureBatch:
 
     Attributes:
         features: One of shape (B, D, H, W) for every level.
-        class_name: Classes of the images; ``None`` if their dataset does not say.
+        class_name: Classes of the images; ``None`` if their dataset has none.
         class_index: The model's class indices, int64, shape (B,).
-        image: Always ``None``; anomalib's pre-processor asks for it.
+        image: Always ``None``; anomalib's pre-processor reads it.
         gt_mask: Likewise.
     """
 

@@ -1,9 +1,9 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is wrong with the images of a class, in words that tell what to do.
+"""Checks of the images of a class, with messages that say what to do.
 
-Files are opened, but the pixels of masks alone are read: 10 000 images take seconds.
+All files are opened, but only the pixels of masks are read: 10 000 images take seconds.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ def check_class(class_name: str, train: pd.DataFrame | None, evaluation: Sequenc
 
     Args:
         class_name: Name of the class, for the messages.
-        train: Samples to train on, with columns ``image_path``, ``label_index`` and ``mask_path``, if there are any.
-        evaluation: Tables of samples to validate and to test on, with the same columns.
+        train: Training samples with columns ``image_path``, ``label_index`` and ``mask_path``, if there are any.
+        evaluation: Tables of validation and test samples, with the same columns.
 
     Returns:
         Whether the class has masks.
 
     Raises:
         ValueError: If there is no normal training image, if a file cannot be read, if some anomalous images have a mask
-            and others none, or if a mask does not have its image's size.
+            and others none, or if a mask and its image differ in size.
         OSError: If a mask is broken.
     """
     if train is None or not (train["label_index"] == LabelName.NORMAL).any():
@@ -62,7 +62,7 @@ def check_class(class_name: str, train: pd.DataFrame | None, evaluation: Sequenc
     if wrong:
         msg = (
             f"Class {class_name!r}: {len(wrong)} masks do not have the size (width, height) of their image: "
-            f"{listed(wrong)}. Save each mask with its image's size."
+            f"{listed(wrong)}. Save each mask in the size of its image."
         )
         raise ValueError(msg)
     _warn_of_odd_masks(class_name, {path: read_masks(files).mean() for path, files in masks.items() if files})
@@ -70,12 +70,12 @@ def check_class(class_name: str, train: pd.DataFrame | None, evaluation: Sequenc
 
 
 def _warn_of_odd_masks(class_name: str, marked_shares: Mapping[str, float]) -> None:
-    """Name anomalous images of whose pixels the masks mark none, or so many that they may be inverted."""
+    """Warn of anomalous images whose masks mark no pixel, or so many that the masks may be inverted."""
     unmarked = [path for path, share in marked_shares.items() if not share]
     if unmarked:
         logger.warning(
-            "Class %r: the masks of %d anomalous images mark no pixel: %s. The pixel figures take these images for "
-            "normal. Draw what is wrong with them, or leave them out.",
+            "Class %r: the masks of %d anomalous images mark no pixel: %s. The pixel-level metrics treat these images "
+            "as normal. Mark their defects, or remove them.",
             class_name,
             len(unmarked),
             listed(unmarked),
@@ -83,8 +83,8 @@ def _warn_of_odd_masks(class_name: str, marked_shares: Mapping[str, float]) -> N
     mostly_marked = [path for path, share in marked_shares.items() if share > 0.5]
     if mostly_marked:
         logger.warning(
-            "Class %r: the masks of %d anomalous images mark more than half of the image: %s. All that is not black is "
-            "marked: invert them if black marks what is wrong.",
+            "Class %r: the masks of %d anomalous images mark more than half of the image: %s. All pixels that are not "
+            "black count as marked: invert the masks if black marks the defects.",
             class_name,
             len(mostly_marked),
             listed(mostly_marked),
@@ -97,10 +97,10 @@ def check_all_or_none(class_name: str, masks: Mapping[str, Sequence[Path]], *, m
     Args:
         class_name: Name of the class, for the message.
         masks: The mask files of each anomalous image.
-        masks_named: Whether the dataset names mask files, so that there have to be some.
+        masks_named: Whether the dataset names mask files, which then have to exist.
 
     Raises:
-        ValueError: If some have a mask and others none, or if none of the named files is there.
+        ValueError: If some have a mask and others none, or if none of the named files exists.
     """
     without = [path for path, files in masks.items() if not files]
     if without and (masks_named or len(without) < len(masks)):
@@ -117,13 +117,13 @@ def image_sizes(class_name: str, paths: Iterable[str], shown: bool = True) -> di
     Args:
         class_name: Name of the class, for the message.
         paths: The files.
-        shown: Whether their grey values are shown to a model; those of a mask are not.
+        shown: Whether their grey values are input of a model; those of a mask are not.
 
     Returns:
         Width and height of each file in pixels.
 
     Raises:
-        ValueError: If files are missing, empty, no images or of grey values that would be cut off.
+        ValueError: If files are missing, empty, not images, or have grey values that would be clipped.
     """
     sizes: dict[str, tuple[int, int]] = {}
     broken: list[str] = []
@@ -146,10 +146,10 @@ def image_sizes(class_name: str, paths: Iterable[str], shown: bool = True) -> di
 
 
 def picture_folder_name(datamodules: Sequence[AnomalibDataModule]) -> str | None:
-    """Name the folder that holds the images of all classes.
+    """Name of the folder that contains the images of all classes.
 
     anomalib saves the picture of an image under the part of its path that comes after the datamodule's name. After
-    this name, the paths of no two images are the same.
+    this name, all image paths are different.
 
     Args:
         datamodules: The datamodules of all classes.
@@ -169,13 +169,13 @@ def picture_folder_name(datamodules: Sequence[AnomalibDataModule]) -> str | None
 
 
 def check_permissions(datamodule: AnomalibDataModule) -> None:
-    """Check that all folders of a class can be read. anomalib takes one that cannot for an empty one.
+    """Check that all folders of a class can be read. anomalib treats an unreadable folder as empty.
 
     Args:
         datamodule: The datamodule of the class.
 
     Raises:
-        PermissionError: If one cannot.
+        PermissionError: If a folder cannot be read.
     """
     root = getattr(datamodule, "root", None)
     folders = named_folders(datamodule, "normal_dir", "normal_test_dir", "abnormal_dir", "mask_dir")
@@ -186,16 +186,16 @@ def check_permissions(datamodule: AnomalibDataModule) -> None:
 
 
 def clashing_pictures(paths: Iterable[str], folder_name: str) -> list[str]:
-    """Images whose pictures anomalib would save to the file of another one's.
+    """Images whose pictures anomalib would save to the same file as those of other images.
 
     Args:
         paths: The images.
-        folder_name: What anomalib takes for the name of the datamodule.
+        folder_name: What anomalib uses as the name of the datamodule.
 
     Returns:
         The files of these images.
     """
-    # anomalib's items follow links, so that it is the paths behind them that count.
+    # anomalib's items follow links, so the resolved paths count.
     files = {str(Path(path).resolve()) for path in paths}
     pictures = {file: generate_output_filename(file, "", folder_name, mkdir=False) for file in files}
     counts = Counter(pictures.values())
@@ -203,14 +203,14 @@ def clashing_pictures(paths: Iterable[str], folder_name: str) -> list[str]:
 
 
 def check_pictures(paths: Iterable[str], folder_name: str) -> None:
-    """Check that anomalib saves the pictures of no two images to one file.
+    """Check that anomalib saves the pictures of all images to different files.
 
     Args:
         paths: The images.
         folder_name: Name of the datamodule.
 
     Raises:
-        ValueError: If it does.
+        ValueError: If it does not.
     """
     if clashing := clashing_pictures(paths, folder_name):
         msg = (
@@ -221,13 +221,13 @@ def check_pictures(paths: Iterable[str], folder_name: str) -> None:
 
 
 def check_one_class(samples: pd.DataFrame) -> None:
-    """Check that no training image is in two classes, as when one class is a link to another.
+    """Check that no training image is in two classes, for example because one class is a link to another.
 
     Args:
         samples: Training images of all classes, with columns ``image_path`` and ``class_name``.
 
     Raises:
-        ValueError: If one is.
+        ValueError: If an image is in two classes.
     """
     files = samples["image_path"].map(lambda path: str(Path(path).resolve()))
     classes = samples["class_name"].groupby(files).unique()
@@ -236,6 +236,6 @@ def check_one_class(samples: pd.DataFrame) -> None:
         names = sorted(set().union(*shared))
         msg = (
             f"{len(shared)} training images are in several classes ({', '.join(names)}): {listed(shared.index)}. "
-            "Nothing tells these classes apart: leave all but one of them out."
+            "These classes cannot be distinguished: keep only one of them."
         )
         raise ValueError(msg)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""CIFAR-10 as the semantic protocol has it: some of its classes are normal, the others are the anomalies.
+"""CIFAR-10 in the semantic protocol: some of its classes are normal, the others are the anomalies.
 
 Sources: You et al., A Unified Model for Multi-class Anomaly Detection (UniAD), NeurIPS 2022,
 https://arxiv.org/abs/2206.03687, for many classes against many; one class against nine is older.
@@ -37,22 +37,23 @@ MANY_VERSUS_MANY = ((0, 1, 2, 3, 4), (5, 6, 7, 8, 9), (0, 2, 4, 6, 8), (1, 3, 5,
 """Normal classes of UniAD's four splits; the other five classes are anomalous."""
 
 VALIDATIONS = tuple(mode for mode in ValSplitMode if mode != ValSplitMode.FROM_DIR)
-"""Ways to get validation images; CIFAR-10 has no folder of them."""
+"""Supported validation modes; CIFAR-10 has no folder of validation images."""
 
 
 class Cifar10(AnomalibDataModule):
-    """CIFAR-10 with images of some classes as the normal ones, and images of all others as the anomalies.
+    """CIFAR-10 with the images of some classes as normal images, and those of all other classes as anomalies.
 
-    Trained is on the training images of the normal classes, tested on all 10 000 test images. The normal classes are
-    the product classes: batches and items carry ``class_index`` and ``class_name``. An anomalous image carries the name
-    of the class that it shows and the index -1, as it is of none of the products. There are no masks.
+    Models are trained on the training images of the normal classes, and tested on all 10 000 test images. The normal
+    classes are the product classes: batches and items carry ``class_index`` and ``class_name``. An anomalous image
+    carries the name of its class and the index -1, as it belongs to none of the products. There are no masks.
 
-    The images stay 32 x 32; a model's pre-processor resizes them. anomalib's visualizers and inferencers read images
-    from files, so that :meth:`prepare_data` writes each as a png file, once, to ``ROOT/Cifar10/train/CLASS`` and
-    ``ROOT/Cifar10/test/CLASS``, under its number in torchvision's dataset.
+    The images stay 32 x 32; a model's pre-processor resizes them. Because anomalib's visualizers and inferencers read
+    images from files, :meth:`prepare_data` writes each once as a PNG file to ``ROOT/Cifar10/train/CLASS`` or
+    ``ROOT/Cifar10/test/CLASS``, named by its number in torchvision's dataset.
 
     Args:
-        root: Folder that has or gets the folder ``cifar-10-batches-py``, as torchvision's ``CIFAR10`` wants it.
+        root: Folder with the subfolder ``cifar-10-batches-py`` of torchvision's ``CIFAR10``, which is downloaded if
+            missing.
             Defaults to ``"./datasets"``.
         normal_classes: Names or numbers (0 to 9) of the normal classes, in any order. UniAD's four splits are
             :data:`MANY_VERSUS_MANY`; a single class is one against nine.
@@ -62,26 +63,26 @@ class Cifar10(AnomalibDataModule):
         eval_batch_size: Validation, test and prediction batch size.
             Defaults to ``32``.
         num_workers: Number of workers for data loading.
-            Defaults to ``None``, one for each core that there is, at most 8.
+            Defaults to ``None``, one for each available core, at most 8.
         train_augmentations: Augmentations of the training images.
             Defaults to ``None``.
         val_augmentations: Augmentations of the validation images.
             Defaults to ``None``.
         test_augmentations: Augmentations of the test images.
             Defaults to ``None``.
-        augmentations: Augmentations where none are given for a stage.
+        augmentations: Augmentations for stages without their own.
             Defaults to ``None``.
-        val_split_mode: ``"same_as_test"``; ``"from_test"`` and ``"from_train"`` take images away from there;
-            ``"synthetic"`` takes training images and makes anomalies of half of them; ``"none"``.
+        val_split_mode: ``"same_as_test"``; ``"from_test"`` and ``"from_train"`` split images off that subset;
+            ``"synthetic"`` uses training images and turns half of them into synthetic anomalies; ``"none"``.
             Defaults to ``"same_as_test"``.
-        val_split_ratio: Share of the images that is taken away.
+        val_split_ratio: Fraction of the images to split off.
             Defaults to ``0.5``.
-        seed: Seed of that choice.
+        seed: Seed of the random split.
             Defaults to ``None``.
 
     Raises:
-        ValueError: If a normal class is unknown or named twice, if none or all are normal, or if ``val_split_mode`` is
-            another one.
+        ValueError: If a normal class is unknown or named twice, if none or all classes are normal, or if
+            ``val_split_mode`` is not one of the above.
 
     Example:
         >>> datamodule = Cifar10(normal_classes=["cat", 0])
@@ -128,14 +129,14 @@ class Cifar10(AnomalibDataModule):
 
     @property
     def image_folder(self) -> Path:
-        """Folder of the png files. Its name is the datamodule's, by which anomalib places pictures of results."""
+        """Folder of the PNG files, named like the datamodule: anomalib saves pictures of results under this name."""
         return self.root / self.name
 
     def prepare_data(self) -> None:
-        """Write the images as png files if they are not there, and download them first if need be.
+        """Write the images as PNG files if they do not exist yet, and download CIFAR-10 first if needed.
 
         Raises:
-            RuntimeError: If CIFAR-10 is not there, or a file of it is broken, and the download fails.
+            RuntimeError: If CIFAR-10 is missing, or one of its files is broken, and the download fails.
             OSError: If the files cannot be written.
         """
         if self.image_folder.is_dir():
@@ -149,20 +150,20 @@ class Cifar10(AnomalibDataModule):
             folder = self.root / CIFAR10.base_folder
             msg = (
                 f"CIFAR-10 is not complete in {folder} ({_faults(folder)}) and could not be downloaded from "
-                f"{CIFAR10.url}: {error}. Download it elsewhere, and put the archive {CIFAR10.filename} into "
-                f"{self.root} or its files into {folder}."
+                f"{CIFAR10.url}: {error}. Download it on another machine, and put the archive {CIFAR10.filename} "
+                f"into {self.root} or its files into {folder}."
             )
             raise RuntimeError(msg) from error
         _write_images(subsets, self.image_folder)
 
     def setup(self, stage: str | None = None) -> None:
-        """Find the images the first time, and take over the model's resizing every time.
+        """Find the images on the first call, and apply the model's resizing on every call.
 
         Args:
             stage: Unused.
 
         Raises:
-            FileNotFoundError: If the images are not there.
+            FileNotFoundError: If the images do not exist.
         """
         if not self._is_setup:
             self._setup(stage)
@@ -180,11 +181,11 @@ class Cifar10(AnomalibDataModule):
 
 
 class Cifar10Dataset(AnomalibDataset):
-    """Images of CIFAR-10 to train on or to test on.
+    """Training or test images of CIFAR-10.
 
     Args:
         folder: Folder with subfolders ``train/CLASS`` and ``test/CLASS`` of images.
-        split: ``train`` takes the normal classes alone, ``test`` all.
+        split: ``train`` uses the normal classes only, ``test`` all.
         normal_names: Names of the normal classes, in the order of ``class_index``.
 
     Raises:
@@ -197,8 +198,8 @@ class Cifar10Dataset(AnomalibDataset):
         for name in normal_names if split == Split.TRAIN else CLASSES:
             images = folder / split.value / name
             if not images.is_dir():
-                msg = f"Expected the images of CIFAR-10's class {name!r} in {images}, but there is no such folder. "
-                msg += f"Call prepare_data() first; if {folder} is incomplete, remove it before."
+                msg = f"Expected the images of CIFAR-10's class {name!r} in {images}, but the folder does not exist. "
+                msg += f"Call prepare_data() first; if {folder} is incomplete, remove it before that."
                 raise FileNotFoundError(msg)
             normal = name in normal_names
             row = {
@@ -253,7 +254,7 @@ def _normal_class_names(classes: Sequence[int | str]) -> list[str]:
         raise ValueError(msg)
     names = [name if isinstance(name, str) else CLASSES[name] for name in classes]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        msg = f"Expected each of normal_classes once, got twice: {', '.join(twice)}. Take one out."
+        msg = f"Expected each of normal_classes once, got twice: {', '.join(twice)}. Remove one."
         raise ValueError(msg)
     if not 0 < len(names) < len(CLASSES):
         msg = f"Expected 1 to {len(CLASSES) - 1} normal_classes, for the others to be anomalous; got {len(names)}. "
@@ -262,22 +263,20 @@ def _normal_class_names(classes: Sequence[int | str]) -> list[str]:
 
 
 def _faults(folder: Path) -> str:
-    """What is wrong with the files of CIFAR-10 in a folder, by torchvision's list of them."""
+    """Missing and broken files of CIFAR-10 in a folder, according to torchvision's list."""
     files = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
     missing = [name for name, _ in files if not (folder / name).is_file()]
     broken = [name for name, md5 in files if name not in missing and not check_integrity(folder / name, md5)]
     faults = {"missing": missing, "broken": broken}
-    return (
-        "; ".join(f"{fault}: {', '.join(names)}" for fault, names in faults.items() if names) or "all files are there"
-    )
+    return "; ".join(f"{fault}: {', '.join(names)}" for fault, names in faults.items() if names) or "all files exist"
 
 
 def _write_images(subsets: dict[str, CIFAR10], folder: Path) -> None:
-    """Write images as png files; an interrupted write leaves no half folder behind.
+    """Write images as PNG files; an interrupted write leaves no incomplete folder behind.
 
     Args:
         subsets: Images by the name of their split.
-        folder: Gets ``SPLIT/CLASS/NUMBER.png``.
+        folder: Folder for the files ``SPLIT/CLASS/NUMBER.png``.
     """
     with atomic_folder(folder) as unfinished:
         for split, images in subsets.items():

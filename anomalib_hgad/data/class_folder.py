@@ -18,17 +18,17 @@ from anomalib_hgad.data.folders import image_files, leave_out_hidden, listed, na
 class ClassFolder(Folder):
     """A folder of images whose masks are found by name.
 
-    anomalib's ``Folder`` pairs the sorted images with the sorted masks, which demands that there are as many, and goes
-    wrong when ``1.png`` and ``10.png`` have the masks ``1_mask.png`` and ``10_mask.png``.
+    anomalib's ``Folder`` pairs the sorted images with the sorted masks, which requires equal numbers, and is wrong when
+    ``1.png`` and ``10.png`` have the masks ``1_mask.png`` and ``10_mask.png``.
 
     Args:
         name: Name of the class.
         root: Folder of the class.
         normal_dirs: Folders of normal training images.
-        normal_test_dirs: Folders of normal test images. Without, test images are taken from the training images.
+        normal_test_dirs: Folders of normal test images. Without them, test images are split off the training images.
         mask_dirs: For each folder of anomalous images, the folder of their masks.
-        mask_places: Folders with masks, of which some have to belong to an image.
-        **kwargs: Splitting and augmentations, as of ``Folder``.
+        mask_places: Folders with masks, at least one of which has to belong to an image.
+        **kwargs: Splits and augmentations, as in ``Folder``.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ClassFolder(Folder):
     def _setup(self, _stage: str | None = None) -> None:
         super()._setup(_stage)
         for data in (self.train_data, self.test_data):
-            # Before any of them are split off, and anomalies made of them.
+            # Before images are split off or turned into synthetic anomalies.
             leave_out_hidden(data, named_folders(self, "normal_dir", "normal_test_dir", "abnormal_dir"))
         masks: dict[str, list[str]] = {}
         for image_dir, mask_dir in self.mask_dirs.items():
@@ -67,8 +67,8 @@ class ClassFolder(Folder):
         self.test_data.samples["mask_path"] = [masks.get(path, "") for path in self.test_data.samples["image_path"]]
 
     def _check_that_masks_are_used(self, masks: Mapping[str, list[str]]) -> None:
-        """Raise if there are masks, but none of them is of an image: the class would be taken for one without."""
+        """Raise if there are masks, but none belongs to an image: the class would be treated as one without masks."""
         files = [file for folder in self.mask_places for file in image_files(folder)]
         if files and self.mask_dirs and not masks:
-            msg = f"no anomalous image has a mask, but there are masks that are called otherwise: {listed(files)}"
+            msg = f"no anomalous image has a mask, but there are masks with other names: {listed(files)}"
             raise ValueError(msg)

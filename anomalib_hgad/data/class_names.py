@@ -1,9 +1,9 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The product classes that a model knows, and how those of its data map to them.
+"""The product classes of a model, and the mapping of the classes of its data to them.
 
-Classes are the same when their names are: a model tests and predicts on any choice of its classes in any order.
+Classes are matched by name: a model tests and predicts on any subset of its classes in any order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lightning.pytorch import LightningDataModule
 from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch, FeatureBatch
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-"""Types of numbers that a class index may have."""
+"""Allowed dtypes of a class index."""
 
 _Batch = TypeVar("_Batch", ClassImageBatch, FeatureBatch)
 
@@ -26,7 +26,7 @@ def datamodule_class_names(datamodule: LightningDataModule) -> list[str]:
     """Names of the classes of a datamodule.
 
     Args:
-        datamodule: :class:`~anomalib_hgad.MultiClass`, or any other anomalib datamodule, which is one class.
+        datamodule: :class:`~anomalib_hgad.MultiClass`, or any other anomalib datamodule, which counts as one class.
 
     Returns:
         The names, in the order of ``class_index``.
@@ -37,7 +37,7 @@ def datamodule_class_names(datamodule: LightningDataModule) -> list[str]:
 
 
 def claimed_class_names(datamodule: LightningDataModule | None) -> list[str]:
-    """Names of the classes that a datamodule says its images show; none if it has no category."""
+    """Class names declared by a datamodule; none if it has no category."""
     claims = hasattr(datamodule, "class_names") or getattr(datamodule, "category", None)
     return datamodule_class_names(datamodule) if datamodule is not None and claims else []
 
@@ -50,34 +50,34 @@ def check_known(names: Iterable[str], known_names: Sequence[str]) -> None:
         known_names: Names of the model's classes.
 
     Raises:
-        ValueError: If it does not know one.
+        ValueError: If it does not know a class.
     """
     unknown = [name for name in dict.fromkeys(names) if name not in known_names]
     if unknown:
         msg = f"The model was not trained on these classes of the data: {', '.join(map(str, unknown))}. It "
-        msg += f"knows {', '.join(known_names) or 'none'}. Choose the data's classes among these, or train a "
+        msg += f"knows {', '.join(known_names) or 'none'}. Choose the data's classes from these, or train a "
         msg += "model with the new ones."
         raise ValueError(msg)
 
 
 def label_batch(batch: _Batch, known_names: Sequence[str], only_name: str | None) -> _Batch:
-    """Set the class indices of a batch to the model's, by the names of the classes.
+    """Set the class indices of a batch to those of the model, by class name.
 
     Args:
-        batch: Batch in main memory. Without names its class indices are the model's already. An image with a name and
-            the index :data:`~anomalib_hgad.data.batch.NO_CLASS` keeps both.
+        batch: Batch in main memory. Class indices without names are taken as the model's. An image with a name and the
+            index :data:`~anomalib_hgad.data.batch.NO_CLASS` keeps both.
         known_names: Names of the model's classes.
-        only_name: Class of all images where the batch does not say; ``None`` leaves such a batch without a class.
+        only_name: Class of all images of a batch without classes; ``None`` leaves such a batch without a class.
 
     Returns:
         The same batch.
 
     Raises:
-        ValueError: If the model does not know a class, or if the indices are no whole numbers.
+        ValueError: If the model does not know a class, or if the indices are not integers.
     """
     names = batch.class_name
     if batch.class_index is not None and batch.class_index.dtype not in INTEGERS:
-        msg = f"Expected class_index of whole numbers, got {batch.class_index.dtype}. Make it an int64 tensor of shape "
+        msg = f"Expected class_index of integers, got {batch.class_index.dtype}. Make it an int64 tensor of shape "
         msg += "(number of images,)."
         raise ValueError(msg)
     of_no_class = [False] * batch.batch_size

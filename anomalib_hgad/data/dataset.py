@@ -3,8 +3,8 @@
 
 """Images of many classes as one anomalib dataset.
 
-Each class keeps a dataset of its own, which reads and augments its images. What is here puts them side by side, and
-tells every image's class.
+Each class keeps its own dataset, which reads and augments its images. This module concatenates them, and adds the class
+of every image.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ClassPart:
         class_index: Position of the class in the datamodule's ``class_names``.
         class_name: Name of the class.
         dataset: Reads the images of the class.
-        has_masks: Whether the class has masks; one without is image level only.
+        has_masks: Whether the class has masks; a class without masks gets image-level metrics only.
     """
 
     class_index: int
@@ -48,16 +48,16 @@ class ClassPart:
 
 
 class MultiClassDataset(AnomalibDataset):
-    """Puts the datasets of several classes side by side.
+    """Concatenates the datasets of several classes.
 
     ``samples`` has a row for each image: the children's ``image_path``, ``split``, ``label_index`` and ``mask_path``,
     then ``class_index``, ``class_name`` and ``has_masks``, then ``part`` and ``row``, which say where to read it. Rows
-    can be reordered and left out, as anomalib's ``subsample`` does, and given another class.
+    can be reordered, removed, as anomalib's ``subsample`` does, and given another class.
 
-    ``augmentations``, which anomalib's tiled ensemble sets, come on top of those of the classes.
+    ``augmentations``, which anomalib's tiled ensemble sets, are applied in addition to those of the classes.
 
     Args:
-        parts: The classes. A class may be there more than once.
+        parts: The classes. A class may occur more than once.
 
     Raises:
         ValueError: If there are no parts.
@@ -73,20 +73,18 @@ class MultiClassDataset(AnomalibDataset):
 
     @AnomalibDataset.samples.setter  # type: ignore[untyped-decorator]
     def samples(self, samples: pd.DataFrame) -> None:
-        """Set the images, all of which have to be there.
+        """Set the images, all of which have to exist.
 
         Args:
             samples: A row for each.
 
         Raises:
-            FileNotFoundError: If one is not.
+            FileNotFoundError: If an image does not exist.
         """
         gone = [path for path in samples["image_path"] if not Path(path).exists()]
         if gone:
-            msg = (
-                f"{len(gone)} images are gone since the data was set up: {listed(gone)}. Put them back, or start again "
-            )
-            msg += "without them."
+            msg = f"{len(gone)} images were deleted after the data was set up: {listed(gone)}. Restore them, or start "
+            msg += "again without them."
             raise FileNotFoundError(msg)
         AnomalibDataset.samples.fset(self, samples)
 
@@ -96,14 +94,14 @@ class MultiClassDataset(AnomalibDataset):
         return TaskType.SEGMENTATION if self.samples["has_masks"].any() else TaskType.CLASSIFICATION
 
     def __getitem__(self, index: int) -> ClassImageItem:
-        """Read an image as its class's dataset reads it.
+        """Read an image by the dataset of its class.
 
         Args:
             index: Row of ``samples``.
 
         Returns:
             The item. ``gt_mask`` is zero for a normal image of a class with masks, and ``None`` for every image of a
-            class without. Of depth data, the RGB image alone is read.
+            class without. Of depth data, only the RGB image is read.
 
         Raises:
             OSError: If the image or its mask cannot be read.
@@ -209,7 +207,7 @@ def _rows(number: int, part: ClassPart) -> pd.DataFrame:
 
 
 def name_synthetic_images(data: SyntheticAnomalyDataset, folder: Path) -> None:
-    """Move synthetic images to where their path tells their class, for their saved pictures to do so too.
+    """Move synthetic images to a path that contains their class, so that the paths of saved pictures contain it too.
 
     Args:
         data: The images, which anomalib writes to a temporary folder with the same file names for each class.
@@ -223,21 +221,22 @@ def name_synthetic_images(data: SyntheticAnomalyDataset, folder: Path) -> None:
 
 
 class MaskBatchSampler(BatchSampler):
-    """Batches that never mix images of classes with masks and of classes without.
+    """Batches that never mix images of classes with and without masks.
 
     A batch can hold ``gt_mask`` for all of its images or for none. Mixed batches would lose masks, and so change the
-    pixel metrics and the pixel threshold. The order of the images stays; a batch ends early where the kind changes.
+    pixel-level metrics and the pixel threshold. The order of the images is kept; a batch ends early where an image with
+    masks follows one without, or the other way round.
 
-    Lightning builds batch samplers anew, around a sampler of its own, to predict and to run on several devices. Device
-    r of R gets the images r, r + R, r + 2R and so on. Its batches end where the kind changes on any device, so that all
-    devices have as many batches, as collective operations need.
+    Lightning rebuilds batch samplers around its own sampler to predict and to run on several devices. Device r of R
+    gets the images r, r + R, r + 2R and so on. Its batches end where the kind changes on any device, so that all
+    devices have the same number of batches, as collective operations require.
 
     Args:
         sampler: Row numbers of the dataset, in order.
-        batch_size: Most images in a batch.
-        drop_last: Leave out batches that are not full.
-        has_masks: For each row of the dataset, whether its class has masks. Lightning does not hand it on for a loader
-            that is not got through the trainer; then it is taken from the dataset of a sequential sampler.
+        batch_size: Maximum number of images in a batch.
+        drop_last: Drop batches that are not full.
+        has_masks: For each row of the dataset, whether its class has masks. Lightning does not pass it on for a loader
+            that was not created through the trainer; then it is read from the dataset of a sequential sampler.
 
     Raises:
         ValueError: If ``has_masks`` is not given and the sampler is not sequential.
@@ -255,7 +254,7 @@ class MaskBatchSampler(BatchSampler):
             data = getattr(sampler, "data_source", None)
             if not isinstance(data, MultiClassDataset):
                 msg = (
-                    "Expected a SequentialSampler of a MultiClassDataset to find out which images have masks, got "
+                    "Expected a SequentialSampler of a MultiClassDataset to know which images have masks, got "
                     f"{type(sampler).__name__}. Give the trainer or engine the datamodule instead of its dataloader."
                 )
                 raise ValueError(msg)
@@ -272,13 +271,13 @@ class MaskBatchSampler(BatchSampler):
                     yield batch
 
     def _kind(self, position_and_index: tuple[int, int]) -> tuple[bool, ...]:
-        """Tell whether an image has masks, and those that the other devices have at this position."""
+        """Whether the class of an image has masks, and those of the other devices' images at this position."""
         position, index = position_and_index
         devices = getattr(self.sampler, "num_replicas", 1)
-        # A distributed sampler starts over where the last devices have no images left.
+        # A distributed sampler starts from the beginning where the last devices have no images left.
         others = range(position * devices, (position + 1) * devices) if devices > 1 else ()
         return (self.has_masks[index], *(self.has_masks[other % len(self.has_masks)] for other in others))
 
     def __len__(self) -> int:
-        """Count the batches, which takes a pass over the sampler."""
+        """Count the batches by a pass over the sampler."""
         return sum(1 for _ in self)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What every file of a dataset is used for: none may be trained on and tested as well."""
+"""Checks the uses of every file of a dataset: no image may be used for both training and testing."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ TRAINING, NORMAL, ANOMALOUS, MASK = "training image", "normal test image", "anom
 
 
 class FileUses:
-    """Files of all classes and what they are used for."""
+    """Files of all classes and their uses."""
 
     def __init__(self) -> None:
-        # Of every file: its path, and its uses with the class that uses it so.
+        # For every file: its uses, each with its class, and the path.
         self._uses: defaultdict[object, dict[tuple[str, str], str]] = defaultdict(dict)
 
     def add(self, class_name: str, subsets: Mapping[str, AnomalibDataset]) -> None:
@@ -32,7 +32,7 @@ class FileUses:
             subsets: Its datasets, by name.
 
         Raises:
-            ValueError: If one file has two uses, as when a folder lies in another one, or holds links into it.
+            ValueError: If a file has two conflicting uses, as when a folder is within another one, or links to it.
         """
         for subset, data in subsets.items():
             samples = data.samples
@@ -50,8 +50,8 @@ class FileUses:
         if wrong:
             msg = (
                 f"Class {class_name!r}: {len(wrong)} files have more than one use: {listed(wrong)}. No image may be "
-                "trained on and tested, or be normal and anomalous, and no mask be an image: take out folders that lie "
-                "in each other, and links or further names of a file."
+                "in both training and test, or both normal and anomalous, and no mask may be an image: remove folders "
+                "within each other, and links or duplicate names of a file."
             )
             raise ValueError(msg)
 
@@ -60,7 +60,7 @@ class FileUses:
 
 
 def _identity(path: Path) -> object:
-    """What all links to a file and all its names have in common."""
+    """Value that is the same for all links to a file and all its names."""
     if path.exists():
         status = path.stat()
         if status.st_nlink > 1:
@@ -69,7 +69,7 @@ def _identity(path: Path) -> object:
 
 
 def _exclude_each_other(uses: Mapping[tuple[str, str], str]) -> bool:
-    """Whether no file may have these uses; what is normal in one class may be an anomaly in another."""
+    """Whether uses conflict; an image that is normal in one class may be anomalous in another."""
     kinds = {use for use, _ in uses}
     if {TRAINING, MASK} & kinds:
         return len(kinds) > 1

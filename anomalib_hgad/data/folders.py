@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is in the folders of a dataset: images, folders of classes, masks."""
+"""Finds images, masks and folders of classes in the folders of a dataset."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LISTED_FILES = 5
 
 
 def mask_names(mask_path: object) -> list[str]:
-    """Get the mask files that a dataset names, whichever way it says that there is none.
+    """Get the mask files that a dataset names, whatever value it uses for no mask.
 
     Args:
         mask_path: Value of a ``mask_path`` column: a path, a list of paths, an empty string, ``None`` or NaN.
@@ -32,7 +32,7 @@ def mask_names(mask_path: object) -> list[str]:
 
 
 def mask_files(mask_path: object) -> list[Path]:
-    """Get those of the mask files that a dataset names that are there."""
+    """Get the existing mask files among those that a dataset names."""
     return [path for path in map(Path, mask_names(mask_path)) if path.is_file()]
 
 
@@ -43,11 +43,11 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def is_hidden(file: Path, folders: Sequence[Path]) -> bool:
-    """Whether a file, or a folder that it is in, is called by a dot first, as ``.ipynb_checkpoints``.
+    """Whether the name of a file, or of a folder that it is in, starts with a dot, as ``.ipynb_checkpoints``.
 
     Args:
         file: The file.
-        folders: Folders that were given by name, and are in sight whatever they or those above them are called.
+        folders: Folders that were given by name, and so are visible whatever their path is.
 
     Returns:
         Whether it is hidden in the nearest of them.
@@ -58,7 +58,7 @@ def is_hidden(file: Path, folders: Sequence[Path]) -> bool:
 
 
 def leave_out_hidden(data: AnomalibDataset, folders: Sequence[Path]) -> None:
-    """Take images that are hidden out of a dataset; anomalib takes them in with a warning.
+    """Remove hidden images from a dataset; anomalib includes them with a warning.
 
     Args:
         data: The dataset.
@@ -72,30 +72,30 @@ def leave_out_hidden(data: AnomalibDataset, folders: Sequence[Path]) -> None:
 
 
 def _visible(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, list[str]]]:
-    """Walk through a folder; of each one the path and the names of the files that are not hidden."""
+    """Walk through a folder; yield the path of each folder and the names of its files that are not hidden."""
     for parent, folders, names in os.walk(folder, onerror=onerror):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield parent, [name for name in names if not name.startswith(".")]
 
 
 def common_folder(files: Sequence[Path]) -> Path:
-    """Deepest folder that all of some files are in."""
+    """Deepest folder that contains all files."""
     return Path(os.path.commonpath([file.absolute().parent for file in files]))
 
 
 def check_permission(folder: Path) -> None:
-    """Check that a folder and all in it that are not hidden can be listed; one that cannot would pass for empty.
+    """Check that a folder and its visible subfolders can be listed; an unreadable folder would be treated as empty.
 
     Args:
         folder: The folder. It may be missing.
 
     Raises:
-        PermissionError: If the user may not read one.
+        PermissionError: If the user may not read a folder.
     """
 
     def refuse(error: OSError) -> None:
         if isinstance(error, PermissionError):
-            msg = f"No permission to read the folder {error.filename}. Give this user the right to, or leave it out."
+            msg = f"No permission to read the folder {error.filename}. Grant it to this user, or leave the folder out."
             raise PermissionError(msg) from error
 
     for _ in _visible(folder, onerror=refuse):
@@ -105,7 +105,7 @@ def check_permission(folder: Path) -> None:
 def subfolders(folder: Path) -> list[Path]:
     """Get the folders in a folder that are not hidden, sorted; none if it is missing.
 
-    Links that lead back to where they come from are left out.
+    Links to the folder itself or to a folder above it are left out.
     """
     if not folder.is_dir():
         return []
@@ -117,16 +117,17 @@ def subfolders(folder: Path) -> list[Path]:
 def pair_masks(image_folder: Path, mask_folder: Path) -> dict[Path, list[Path]]:
     """Find the masks of each image by its name.
 
-    A mask of ``SUB/NAME.jpg`` is below the same ``SUB`` of the mask folder, and called ``NAME`` with anything before
-    or after it that is set off by a character like ``_``, as ``NAME_mask.png`` and ``NAME_mask_2.png``. anomalib pairs
-    sorted names instead, which goes wrong when ``1.png`` and ``10.png`` have ``1_mask.png`` and ``10_mask.png``.
+    A mask of ``SUB/NAME.jpg`` is below the same ``SUB`` of the mask folder, and its name is ``NAME``, optionally with a
+    prefix or suffix that is separated by a character like ``_``, such as ``NAME_mask.png`` and ``NAME_mask_2.png``.
+    anomalib pairs sorted names instead, which is wrong when ``1.png`` and ``10.png`` have the masks ``1_mask.png`` and
+    ``10_mask.png``.
 
     Args:
         image_folder: Folder of the images.
         mask_folder: Folder of the masks.
 
     Returns:
-        The masks of each image, in order; none where there are none.
+        The masks of each image, in order; an empty list for an image without masks.
     """
     pairs: dict[Path, list[Path]] = {file: [] for file in image_files(image_folder)}
     images = {composed(str(file.relative_to(image_folder).with_suffix(""))): file for file in pairs}
@@ -140,7 +141,7 @@ def pair_masks(image_folder: Path, mask_folder: Path) -> dict[Path, list[Path]]:
 
 
 def _parts_of_name(stem: str) -> Iterator[str]:
-    """Yield the name of a mask, then it without more and more of its end, then of its start."""
+    """Yield the name of a mask, then shorter and shorter prefixes of it, then shorter and shorter suffixes."""
     cuts = [match.start() for match in re.finditer(r"[\W_]", stem)]
     yield stem
     yield from (stem[:cut] for cut in reversed(cuts))
@@ -148,20 +149,20 @@ def _parts_of_name(stem: str) -> Iterator[str]:
 
 
 def listed(files: Sequence[object]) -> str:
-    """List the first few files, in order, and say how many more there are."""
+    """List the first few files, in order, and the number of the others."""
     more = f" and {len(files) - LISTED_FILES} more" if len(files) > LISTED_FILES else ""
     return ", ".join(sorted(str(file) for file in files)[:LISTED_FILES]) + more
 
 
 def named_folders(datamodule: AnomalibDataModule, *arguments: str) -> list[Path]:
-    """Get the folders that a datamodule was given by name, as ``Folder`` is.
+    """Get the folders that a datamodule was given by name, as in ``Folder``.
 
     Args:
         datamodule: The datamodule.
         *arguments: Names of its arguments, each for one or several folders.
 
     Returns:
-        The folders; none if it takes no such arguments.
+        The folders; none if it has no such arguments.
     """
     root = Path(getattr(datamodule, "root", None) or ".")
     given = [getattr(datamodule, name, None) or [] for name in arguments]
@@ -169,6 +170,6 @@ def named_folders(datamodule: AnomalibDataModule, *arguments: str) -> list[Path]
 
 
 def category_folder(root: Path, category: str) -> Path:
-    """Get the folder of a category, which some datasets have one folder deeper, as visa_pytorch/candle."""
+    """Get the folder of a category, which is one level deeper in some datasets, as visa_pytorch/candle."""
     deeper = (folder for folder in subfolders(root) if (folder / category).is_dir())
     return root / category if (root / category).is_dir() else next(deeper, root) / category

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Training images that a model holds out of its training."""
+"""Splits held-out images off the training images."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from anomalib.data import AnomalibDataset
 
 
 def hold_out(images: AnomalibDataset, share: float) -> tuple[AnomalibDataset, AnomalibDataset | None]:
-    """Split a share of every class's images off.
+    """Split off a fraction of the images of every class.
 
-    The images are spread evenly over the class's file names: the choice is the same for the same images.
+    The held-out images are spread evenly over the file names of the class: the same images give the same split.
 
     Args:
         images: The images. Their ``samples`` have a column ``class_index``.
-        share: Share of the images of each class. At least one image is taken, and at least one is left.
+        share: Fraction of the images of each class. At least one image is held out, and at least one is kept.
 
     Returns:
-        The images that are left, and those that were taken; ``None`` if there are none.
+        The remaining images and the held-out images; ``None`` instead of the latter if there are none.
     """
     samples = images.samples
     held_out: list[int] = []

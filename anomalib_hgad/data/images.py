@@ -19,21 +19,21 @@ from anomalib_hgad.data.reading import check_depth, naming_errors
 
 
 def check_finite(images: torch.Tensor, paths: Sequence[str] | None) -> None:
-    """Refuse images with numbers that are not finite, whose scores would be none.
+    """Reject images with NaN or infinite values, whose scores would be meaningless.
 
     Args:
         images: Images in main memory, shape (B, 3, height, width).
-        paths: Their files, where known.
+        paths: Their files, if known.
 
     Raises:
-        ValueError: If one has such a number.
+        ValueError: If an image has such a value.
     """
-    # A sum is not finite if a term is not, and takes a fraction of the time that a test of each takes.
+    # A sum is not finite if a term is not, and is much faster than a test of each term.
     wrong = (~images.sum(dim=(1, 2, 3)).isfinite()).nonzero().squeeze(-1).tolist()
     if wrong:
         which = listed([paths[index] if paths else f"number {index} of the batch" for index in wrong])
         msg = f"Expected images of finite numbers, got NaN or infinity in {which}. Correct the dataset or the "
-        msg += "augmentation that makes them."
+        msg += "augmentation."
         raise ValueError(msg)
 
 
@@ -56,11 +56,11 @@ def read_checked(path: str | Path) -> torch.Tensor:
 
 
 class NamingPredictDataset(PredictDataset):
-    """anomalib's dataset of images to predict, whose errors name the file, and which leaves hidden files out."""
+    """anomalib's prediction dataset with errors that name the file, and without hidden files."""
 
     @classmethod
     def take_over(cls, dataset: PredictDataset) -> None:
-        """Make one of a dataset that anomalib has made of a file or folder.
+        """Convert a dataset that anomalib has created from a file or folder.
 
         Args:
             dataset: The dataset.

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The folders of a class: which hold normal images, which anomalous ones, and which their masks."""
+"""The folders of a class: normal images, anomalous images and masks."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ ALIKE = frozenset(
         "undamaged",
     }
 )
-"""Names that say the same of images as :data:`GOOD`, without the characters between their words."""
+"""Names with the same meaning as :data:`GOOD`, without the characters between their words."""
 
 
 @dataclass(frozen=True)
 class FolderNames:
-    """Names of the folders in a class's folder. Without ``normal_dir``, the classes have MVTec layout.
+    """Names of the folders within the folder of a class. Without ``normal_dir``, the classes have MVTec layout.
 
     MVTec layout is ``train/good``, ``test/good``, ``test/KIND`` and ``ground_truth/KIND``.
 
@@ -64,7 +64,7 @@ class FolderNames:
         normal_dir: Folder of normal training images, or several.
         normal_test_dir: Folder of normal test images, or several.
         abnormal_dir: Folder of anomalous test images, or several.
-        mask_dir: Folder of their masks; one for each folder of anomalous images, in that order.
+        mask_dir: Folder of their masks; one for each folder of anomalous images, in the same order.
     """
 
     normal_dir: list[str] | str | None
@@ -73,7 +73,7 @@ class FolderNames:
     mask_dir: list[str] | str | None
 
     def of(self, argument: str) -> list[str]:
-        """Names that an argument gives."""
+        """Folder names given for an argument."""
         given = getattr(self, argument)
         return [given] if isinstance(given, str) else list(given or [])
 
@@ -83,10 +83,10 @@ class ClassFolders:
     """The folders of one class.
 
     Attributes:
-        normal: Those of normal training images.
-        normal_test: Those of normal test images.
-        masks: Those of anomalous images, each with that of its masks.
-        mask_places: All folders that have masks in them, if there are any.
+        normal: Folders of normal training images.
+        normal_test: Folders of normal test images.
+        masks: Folders of anomalous images, each with the folder of its masks.
+        mask_places: All folders of masks.
     """
 
     normal: list[Path]
@@ -96,16 +96,16 @@ class ClassFolders:
 
 
 def check_named_folders(root: Path, places: Sequence[Path], folders: FolderNames) -> None:
-    """Check that folder names make sense, and that each is there in some class.
+    """Check that folder names are consistent, and that each folder exists in at least one class.
 
     Args:
         root: Folder of the classes.
-        places: Folders of the classes that are taken.
-        folders: What was given.
+        places: Folders of the chosen classes.
+        folders: The given names.
 
     Raises:
-        ValueError: If names come without those that they belong to.
-        FileNotFoundError: If no class has a folder.
+        ValueError: If names are given without ``normal_dir``, or another number of ``mask_dir`` than ``abnormal_dir``.
+        FileNotFoundError: If no class has one of the folders.
     """
     for argument in (field.name for field in fields(folders)):
         given = getattr(folders, argument)
@@ -119,12 +119,12 @@ def check_named_folders(root: Path, places: Sequence[Path], folders: FolderNames
     masks, abnormal = folders.of("mask_dir"), folders.of("abnormal_dir")
     if masks and len(masks) != len(abnormal):
         msg = f"Expected a mask_dir for each abnormal_dir, in the same order, got mask_dir={folders.mask_dir!r} and "
-        msg += f"abnormal_dir={folders.abnormal_dir!r}. Give as many of both, or no mask_dir."
+        msg += f"abnormal_dir={folders.abnormal_dir!r}. Give the same number of both, or no mask_dir."
         raise ValueError(msg)
 
 
 def class_folder(folder: Path, names: FolderNames, **kwargs: Any) -> ClassFolder:  # noqa: ANN401
-    """Make the datamodule of one class's folder, leaving out folders without images.
+    """Create the datamodule of the folder of a class, ignoring folders without images.
 
     Args:
         folder: The folder.
@@ -136,16 +136,16 @@ def class_folder(folder: Path, names: FolderNames, **kwargs: Any) -> ClassFolder
 
     Raises:
         FileNotFoundError: If it has no folder of normal training images.
-        ValueError: If images lie where none are expected, or in a folder that may be one of normal images.
+        ValueError: If there are images where none are expected, or in a folder whose name suggests normal images.
         PermissionError: If a folder cannot be read.
     """
     check_permission(folder)
     found = _mvtec_layout(folder) if names.normal_dir is None else _named_layout(folder, names)
     if not any(place.is_dir() for place in found.normal):
         msg = (
-            f"Class {folder.name!r}: expected normal training images in {listed(found.normal)}, but there is no such "
-            f"folder. Add it, remove {folder}, choose the classes with categories, or give the name of the folder as "
-            "normal_dir."
+            f"Class {folder.name!r}: expected normal training images in {listed(found.normal)}, but the folder does "
+            f"not exist. Add it, remove {folder}, choose the classes with categories, or give the name of the folder "
+            "as normal_dir."
         )
         raise FileNotFoundError(msg)
     there = [place.resolve() for place in found.normal if place.is_dir()]
@@ -161,7 +161,7 @@ def class_folder(folder: Path, names: FolderNames, **kwargs: Any) -> ClassFolder
 
 
 def normal_folders(folder: Path, normal_dir: list[str] | str | None) -> list[Path]:
-    """Folders of normal training images in the folder of a class that are there.
+    """Existing folders of normal training images within the folder of a class.
 
     Args:
         folder: The folder.
@@ -188,23 +188,23 @@ def _named_layout(folder: Path, names: FolderNames) -> ClassFolders:
 def _mvtec_layout(folder: Path) -> ClassFolders:
     for place, belongs in (("train", GOOD), ("test", f"{GOOD} or KIND"), ("ground_truth", "KIND")):
         if stray := [file for file in image_files(folder / place) if file.parent == folder / place]:
-            msg = f"Class {folder.name!r}: {len(stray)} images lie directly in {folder / place}: {listed(stray)}. Put "
-            msg += f"them into {place}/{belongs}, or give the names of your folders by normal_dir and the like."
+            msg = f"Class {folder.name!r}: {len(stray)} images are directly in {folder / place}: {listed(stray)}. Move "
+            msg += f"them to {place}/{belongs}, or give the names of your folders as normal_dir and so on."
             raise ValueError(msg)
     normal = normal_folders(folder, None)
     if unused := [place for place in subfolders(folder / "train") if place not in normal and image_files(place)]:
-        logger.warning("Class %r: images in %s are not used: only train/good is.", folder.name, listed(unused))
+        logger.warning("Class %r: images in %s are ignored: only train/good is used.", folder.name, listed(unused))
     kinds = [kind for kind in subfolders(folder / "test") if not is_good(kind) and image_files(kind)]
     masks = {kind: folder / "ground_truth" / kind.name for kind in kinds}
     if alike := [kind for kind in kinds if is_like_good(kind.name) and not image_files(masks[kind])]:
-        msg = f"Class {folder.name!r}: {listed(alike)} may hold normal images by its name, but all folders in test but "
-        msg += f"'{GOOD}' hold anomalous ones. Rename it to '{GOOD}', or after what is wrong with its images."
+        msg = f"Class {folder.name!r}: {listed(alike)} seems to hold normal images by its name, but all folders in "
+        msg += f"test except '{GOOD}' hold anomalous images. Rename it to '{GOOD}', or after the kind of defect."
         raise ValueError(msg)
     normal_test = [place for place in subfolders(folder / "test") if is_good(place)]
     if kinds and not any(image_files(place) for place in normal_test):
         logger.warning(
-            "Class %r has no normal images in test/good: all images in %s are taken for anomalous, and normal test "
-            "images are taken from the training images.",
+            "Class %r has no normal images in test/good: all images in %s are treated as anomalous, and normal test "
+            "images are split off the training images.",
             folder.name,
             listed(kinds),
         )
@@ -213,11 +213,11 @@ def _mvtec_layout(folder: Path) -> ClassFolders:
 
 
 def is_good(folder: Path) -> bool:
-    """Whether a folder is one of normal images in MVTec layout."""
+    """Whether a folder holds normal images in MVTec layout."""
     return folder.name.casefold() == GOOD
 
 
 def is_like_good(name: str) -> bool:
-    """Whether a folder is called as if its images were normal, as ``OK``, ``good_2`` or ``defect-free``."""
+    """Whether a folder name suggests normal images, such as ``OK``, ``good_2`` or ``defect-free``."""
     words = re.findall(r"[^\W\d_]+", name.casefold())
     return "".join(words) in ALIKE or words[:1] == [GOOD]

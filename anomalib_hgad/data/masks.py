@@ -1,10 +1,10 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which pixels the mask files of an image mark.
+"""Reads the marked pixels of the mask files of an image.
 
-anomalib takes one file, and all of its pixels that are not black: those that nothing is seen of, as they are
-transparent, and those that the compression of a JPEG file has made grey.
+anomalib reads one file, and counts all of its pixels that are not black: also transparent ones, and those that JPEG
+compression has made grey.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ LOSSY = {"JPEG", "MPO", "WEBP"}
 """Formats whose compression changes black pixels."""
 
 SEPARATOR = " | "
-"""Between the mask files of an image where they are one text."""
+"""Separator of the mask files of an image in one string."""
 
 
 def read_masks(files: Sequence[Path]) -> np.ndarray:
     """Read the masks of an image.
 
     Args:
-        files: One file or several of one size.
+        files: One file, or several of the same size.
 
     Returns:
         Whether any of them marks a pixel, bool, shape (height, width).
@@ -44,7 +44,7 @@ def read_masks(files: Sequence[Path]) -> np.ndarray:
 
 
 def _marked_pixels(image: Image.Image) -> np.ndarray:
-    """Pixels neither black nor transparent; of a lossy file those that are brighter than half its brightest."""
+    """Pixels neither black nor transparent; in a lossy file those brighter than half of its maximum."""
     lossy = image.format in LOSSY or image.info.get("compression") == "jpeg"  # the latter of a TIFF file
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
@@ -59,10 +59,10 @@ def _marked_pixels(image: Image.Image) -> np.ndarray:
 
 
 def joined(files: Sequence[Path | str]) -> str:
-    """Mask files as one text, for the tables of predictions and anomalib's items, which take one; empty for none."""
+    """Mask files as one string for the tables of predictions and anomalib's items; empty if there are none."""
     return SEPARATOR.join(map(str, files))
 
 
 def split_masks(text: str) -> list[Path]:
-    """Mask files of which :func:`joined` has made a text."""
+    """Mask files of a string made by :func:`joined`."""
     return [Path(text)] if Path(text).is_file() else [Path(part) for part in text.split(SEPARATOR)]

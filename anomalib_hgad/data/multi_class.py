@@ -33,29 +33,31 @@ from anomalib_hgad.data.workers import usual_workers
 class MultiClass(AnomalibDataModule):
     """Many product classes in one anomalib datamodule.
 
-    Serves every anomalib model. Batches and items carry ``class_index`` and ``class_name``. Each class keeps its own
-    splitting, masks and augmentations. Classes with masks and classes without mix: the latter have no ``gt_mask`` and
-    are not mixed into one evaluation batch with the former, so that pixel figures are over the classes with masks.
+    Works with every anomalib model. Batches and items carry ``class_index`` and ``class_name``. Each class keeps its
+    own splits, masks and augmentations. Classes with and without masks can be combined: images of a class without
+    masks have no ``gt_mask`` and never share an evaluation batch with images of a class with masks, so that pixel-level
+    metrics cover the classes with masks.
 
     The classes are given in one of three forms:
 
-    - ``datamodules``: one anomalib datamodule for each class, in this order. The classes of a ``MultiClass`` among them
-      are taken over. They are called by their category or else by their name; where two datasets have a class of one
-      name, these two are called ``DATASET_CLASS``.
+    - ``datamodules``: one anomalib datamodule for each class, in this order. A ``MultiClass`` among them contributes
+      all its classes. A class is named after its category, or else after its datamodule; if two datasets have a class
+      of the same name, both are named ``DATASET_CLASS``.
     - ``dataset``: the categories of one of anomalib's datasets, sorted.
-    - ``root`` alone: its subfolders, sorted, in MVTec layout (``train/good``, ``test/good``, ``test/KIND``,
+    - ``root`` only: its subfolders, sorted, in MVTec layout (``train/good``, ``test/good``, ``test/KIND``,
       ``ground_truth/KIND``) or with folders named by ``normal_dir``, ``normal_test_dir``, ``abnormal_dir`` and
-      ``mask_dir``. Each is split as by anomalib's ``MVTecAD`` or ``Folder``; without masks it is image level only.
+      ``mask_dir``. Each is split as by anomalib's ``MVTecAD`` or ``Folder``. A class without masks gets image-level
+      metrics only.
 
     Args:
         datamodules: One datamodule for each class.
             Defaults to ``None``.
-        dataset: Name of an anomalib datamodule that has a ``category``, as ``MVTecAD``.
+        dataset: Name of an anomalib datamodule that has a ``category``, such as ``MVTecAD``.
             Defaults to ``None``.
         root: Folder of the dataset, or folder whose subfolders are the classes.
             Defaults to ``None``, for the dataset's own default.
-        categories: Categories or subfolders to take.
-            Defaults to ``None``, for all that are there.
+        categories: Categories or subfolders to use.
+            Defaults to ``None``, for all that exist.
         normal_dir: Folder of normal training images in each subfolder of ``root``, or several.
             Defaults to ``None``, for MVTec layout.
         normal_test_dir: Folder of normal test images, likewise.
@@ -69,45 +71,47 @@ class MultiClass(AnomalibDataModule):
         eval_batch_size: Validation, test and prediction batch size.
             Defaults to ``32``.
         num_workers: Number of workers for data loading.
-            Defaults to ``None``, one for each core that there is, at most 8.
-        train_augmentations: Augmentations of the training images. These and all that follow go to each class; with
-            ``datamodules``, give them there.
+            Defaults to ``None``, one for each available core, at most 8.
+        train_augmentations: Augmentations of the training images. This setting and those below, down to ``seed``, apply
+            to each class; with ``datamodules``, set them there.
             Defaults to ``None``.
         val_augmentations: Augmentations of the validation images.
             Defaults to ``None``.
         test_augmentations: Augmentations of the test images.
             Defaults to ``None``.
-        augmentations: Augmentations where none are given for a stage.
+        augmentations: Augmentations for stages without their own.
             Defaults to ``None``.
         test_split_mode: How each class gets its test images.
             Defaults to ``None``, for the default of the class's datamodule.
-        test_split_ratio: Fraction of images for testing.
+        test_split_ratio: Fraction of the images to use for testing.
             Defaults to ``None``, likewise.
         val_split_mode: How each class gets its validation images.
             Defaults to ``None``, likewise.
-        val_split_ratio: Fraction of images for validation.
+        val_split_ratio: Fraction of the images to use for validation.
             Defaults to ``None``, likewise.
         seed: Seed of the random splits.
             Defaults to ``None``.
-        labels: ``"given"``, by the names above; ``"cluster"`` finds classes by clustering the training images, whatever
-            folder they are in; ``"references"`` takes the class whose reference images an image resembles most.
+        labels: ``"given"`` uses the class names above; ``"cluster"`` finds classes by clustering the training images,
+            regardless of their folders; ``"references"`` assigns the class whose reference images an image resembles
+            most.
             Defaults to ``"given"``.
-        num_clusters: Number of clusters. ``None`` chooses it.
+        num_clusters: Number of clusters. ``None`` chooses it automatically.
             Defaults to ``None``.
         references: Folder with a subfolder of a few reference images for each class.
             Defaults to ``None``.
-        label_backbone: timm model that describes the images, for clusters and references.
+        label_backbone: timm model whose features are compared, for clusters and references.
             Defaults to ``"resnet18"``.
         label_weights: Local file with its weights. ``None`` downloads them.
             Defaults to ``None``.
-        name: Folder above all classes: saved pictures keep the rest of their image's path. anomalib's tiled ensemble
-            finds it nowhere else.
-            Defaults to ``None``, for the lowest folder above all classes.
+        name: Name of the folder that contains all classes: saved pictures keep the part of the image path below it.
+            anomalib's tiled ensemble needs it to be set here.
+            Defaults to ``None``, for the deepest folder that contains all classes.
 
     Raises:
-        ValueError: If not exactly one form is chosen, if an argument does not go with it, or if a class is named twice.
+        ValueError: If not exactly one form is chosen, if an argument cannot be combined with it, or if a class is named
+            twice.
         FileNotFoundError: If a folder is missing.
-        TypeError: If a datamodule is not of images.
+        TypeError: If a datamodule is not for images.
 
     Example:
         >>> from anomalib.data import MVTecAD, Visa
@@ -171,7 +175,7 @@ class MultiClass(AnomalibDataModule):
         folders = FolderNames(normal_dir, normal_test_dir, abnormal_dir, mask_dir)
         named = {name: value for name, value in vars(folders).items() if value is not None}
         if datamodules and dataset is None and root is None:
-            _refuse({"categories": categories, **named, **given}, "datamodules", "Give it to the datamodules instead")
+            _refuse({"categories": categories, **named, **given}, "datamodules", "Set it in the datamodules instead")
             self.sources = sources_of_datamodules(datamodules)
         elif dataset is not None and not datamodules:
             _refuse(named, "dataset", "Leave it out, or leave out dataset")
@@ -180,8 +184,8 @@ class MultiClass(AnomalibDataModule):
             self.sources = sources_of_folders(root, categories, folders, **given)
         else:
             msg = (
-                "Expected one of: datamodules; dataset (with or without root); root alone. Got "
-                f"datamodules={datamodules}, dataset={dataset!r}, root={root!r}. Give just one of them."
+                "Expected one of: datamodules; dataset (with or without root); root only. Got "
+                f"datamodules={datamodules}, dataset={dataset!r}, root={root!r}. Give exactly one of them."
             )
             raise ValueError(msg)
         self.pseudo_labels = PseudoLabels(labels, num_clusters, references, label_backbone, label_weights)
@@ -198,12 +202,12 @@ class MultiClass(AnomalibDataModule):
 
     @property
     def name(self) -> str:
-        """Name of the folder that holds all classes, so that saved pictures keep the rest of their image's path."""
+        """Name of the folder that contains all classes: saved pictures keep the part of the image path below it."""
         return self._name or super().name
 
     @property
     def external_collate_fn(self) -> Callable[..., Any] | None:
-        """What batches the items in place of ours; anomalib's tiled ensemble sets one, which cuts out a tile."""
+        """Collate function used instead of the default; anomalib's tiled ensemble sets one that cuts out a tile."""
         return self._external_collate_fn
 
     @external_collate_fn.setter
@@ -216,18 +220,18 @@ class MultiClass(AnomalibDataModule):
         datasets = [getattr(self, subset).samples for subset in SUBSETS if hasattr(self, subset)]
         without = sorted({name for samples in datasets for name in samples["class_name"][~samples["has_masks"]]})
         if without:
-            msg = f"The tiled ensemble needs masks of all classes, but {listed(without)} has none. Add masks, or leave "
-            msg += "it out with categories."
+            msg = f"The tiled ensemble needs masks of all classes, but {listed(without)} has none. Add masks, or "
+            msg += "exclude the class with categories."
             raise ValueError(msg)
         paths = [path for samples in datasets for path in samples["image_path"]]
-        # The ensemble does not ask a datamodule for its name, but its settings.
+        # The ensemble reads the name from a datamodule's settings, not from the datamodule.
         if clashing := clashing_pictures(paths, self._given_name or type(self).__name__):
-            msg = f"The tiled ensemble would save pictures of {len(clashing)} images over each other: "
-            msg += f"{listed(clashing)}. Give MultiClass the folder above all classes: name={self.name!r}."
+            msg = f"The tiled ensemble would save pictures of {len(clashing)} images to the same files: "
+            msg += f"{listed(clashing)}. Give MultiClass the folder that contains all classes: name={self.name!r}."
             warnings.warn(msg, stacklevel=3)
 
     def prepare_data(self) -> None:
-        """Download what is missing, as the datamodule of each class does."""
+        """Let the datamodule of each class download missing data."""
         for source in self.sources:
             try:
                 source.datamodule.prepare_data()
@@ -235,18 +239,18 @@ class MultiClass(AnomalibDataModule):
                 root = getattr(source.datamodule, "root", None)
                 msg = (
                     f"Class {source.name!r} was not found in {root} and could not be downloaded: {error} "
-                    "Correct root, or get the data."
+                    "Correct root, or provide the data."
                 )
                 raise RuntimeError(msg) from error
 
     def setup(self, stage: str | None = None) -> None:
-        """Split and check the images of all classes the first time, and take over the model's resizing every time.
+        """Split and check the images of all classes on the first call, and apply the model's resizing on every call.
 
         Args:
-            stage: Stage that the datamodules of the classes are told.
+            stage: Stage passed to the datamodules of the classes.
 
         Raises:
-            ValueError: If there is something wrong with the images or masks of a class.
+            ValueError: If images or masks of a class are invalid.
         """
         if not self._is_setup:
             self._setup(stage)
@@ -274,7 +278,7 @@ class MultiClass(AnomalibDataModule):
             check_pictures(self.test_data.samples["image_path"], self.name)
 
     def _update_augmentations(self) -> None:
-        """Let the datamodule of each class put its augmentations and the model's resizing into its datasets."""
+        """Let the datamodule of each class set its augmentations and the model's resizing in its datasets."""
         for source in self.sources:
             source.datamodule.trainer = self.trainer
             source.datamodule._update_augmentations()
@@ -303,7 +307,7 @@ class MultiClass(AnomalibDataModule):
 
 
 def _refuse(arguments: dict[str, Any], form: str, advice: str) -> None:
-    """Raise if arguments are given that do not go with the chosen form."""
+    """Raise if arguments are given that cannot be combined with the chosen form."""
     given = [name for name, value in arguments.items() if value is not None]
     if given:
         msg = f"{', '.join(given)} cannot be given together with {form}. {advice}."

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Normal images with a patch of their own in another place: anomalies that keep the look of the product."""
+"""Normal images with one of their own patches pasted elsewhere: anomalies that look like the product."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from torch.utils.data import Dataset
 from torchvision.tv_tensors import Image, Mask
 
 AREA = (0.005, 0.08)
-"""Share of the image that a patch takes."""
+"""Range of a patch's share of the image area."""
 
 ASPECT_RATIO = (0.3, 3.3)
 BRIGHTNESS = 0.15
-"""Most that a patch gets brighter or darker, relative; a third of it in addition to that."""
+"""Maximum relative change of a patch's brightness; a third of it is the maximum absolute change in addition."""
 
 LEAST_CHANGE = 0.03
-"""Change of a pixel, of values in [0, 1], from which on it counts as anomalous."""
+"""Minimum change of a pixel, for values in [0, 1], to count as anomalous."""
 
 LEAST_AREA = 1e-3
-"""Share of the image that has to change."""
+"""Minimum share of the image that has to change."""
 
 ATTEMPTS = 20
 
 
 class PastedPatches(Dataset[ImageItem]):
-    """Normal images, each some times, every time with another patch (after CutPaste, Li et al., CVPR 2021).
+    """Several copies of normal images, each with another patch (after CutPaste, Li et al., CVPR 2021).
 
-    An image has the same patches whenever it is read.
+    Every copy has the same patch whenever it is read.
 
     Args:
         images: Normal images.
-        rows: Which of them, n.
-        copies: How often each of them is seen.
+        rows: The n rows to use.
+        copies: Number of copies of each image.
     """
 
     def __init__(self, images: AnomalibDataset, rows: list[int], copies: int) -> None:
@@ -72,7 +72,7 @@ class PastedPatches(Dataset[ImageItem]):
 
 
 def paste(image: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Copy a rectangle of an image, turned over and a little brighter or darker, with soft edges, to another place.
+    """Copy a rectangle of an image, randomly flipped, brightened or darkened, with soft edges, to another place.
 
     Args:
         image: Values in [0, 1], shape (3, height, width).

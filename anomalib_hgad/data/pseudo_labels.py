@@ -1,10 +1,10 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Classes for images that nobody has labelled (HGAD, appendix 0.A.2).
+"""Pseudo-labels: classes for unlabelled images (HGAD, appendix 0.A.2).
 
-A frozen backbone describes an image by one vector, the mean of its features over the positions, at length 1. These are
-clustered, or compared with a few reference images of each class.
+A frozen backbone describes an image by one vector, the mean of its features over the positions, normalised to length 1.
+These vectors are clustered, or compared with those of a few reference images of each class.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from anomalib_hgad.data.folders import image_files
 from anomalib_hgad.data.reading import naming_errors
 
 Labels = Literal["given", "cluster", "references"]
-"""Where classes come from: the data's own names, clusters of its images, or reference images."""
+"""Source of the classes: names in the data, clusters of its images, or reference images."""
 
 IMAGE_SIZE = 256
-"""Side of the images that are described."""
+"""Side that images are resized to before they are described."""
 
 MOST_CLUSTERS = 40
-"""Most clusters that are tried where their number is not given."""
+"""Maximum number of clusters that is tried if the number is not given."""
 
 
 class Classifier(Protocol):
-    """What scikit-learn's fitted classifiers and clusterings have in common."""
+    """Interface of scikit-learn's fitted classifiers and clusterings."""
 
     def predict(self, descriptions: np.ndarray) -> np.ndarray:
         """Class of each description, shape (number,)."""
@@ -53,15 +53,15 @@ class PseudoLabels:
     """How images get their classes.
 
     Attributes:
-        kind: Where the classes come from.
+        kind: Source of the classes.
         num_clusters: Number of clusters; ``None`` chooses the one with the best silhouette.
         references: Folder with a subfolder of reference images for each class.
-        backbone: timm model that describes the images, by its last stage but one.
-        backbone_weights: Local file with its weights, in place of a download.
+        backbone: timm model whose second-to-last stage describes the images.
+        backbone_weights: Local file with its weights, instead of a download.
 
     Raises:
-        ValueError: If a setting is out of range, or does not go with the kind.
-        FileNotFoundError: If there is no folder of references.
+        ValueError: If a setting is out of range, or cannot be combined with the kind.
+        FileNotFoundError: If the folder of references does not exist.
     """
 
     kind: Labels
@@ -77,7 +77,7 @@ class PseudoLabels:
             msg += f"{self.kind!r}."
             raise ValueError(msg)
         if (self.kind == "references") != (self.references is not None):
-            msg = "labels='references' and the folder of the references go together: expected both or neither, got "
+            msg = "labels='references' and a folder of references belong together: expected both or neither, got "
             msg += f"labels={self.kind!r} and references={self.references}."
             raise ValueError(msg)
 
@@ -103,7 +103,7 @@ class PseudoLabels:
         return files
 
     def label(self, subsets: Sequence[pd.DataFrame]) -> list[str]:
-        """Put classes into the samples of datasets, the first of which are the training images.
+        """Set the classes in the samples of datasets, the first of which has the training images.
 
         The same images get the same classes in every process.
 
@@ -138,7 +138,7 @@ class PseudoLabels:
 
 @torch.no_grad()
 def describe(encoder: PyramidEncoder, transform: Compose, paths: Sequence[str]) -> np.ndarray:
-    """Describe images by the mean of their features, at length 1.
+    """Describe images by the mean of their features, normalised to length 1.
 
     Args:
         encoder: The frozen backbone.
@@ -165,7 +165,7 @@ def cluster(descriptions: np.ndarray, number: int | None) -> KMeans:
 
     Args:
         descriptions: A row for each image.
-        number: Number of clusters; ``None`` tries 2 to :data:`MOST_CLUSTERS` and takes the best silhouette.
+        number: Number of clusters; ``None`` tries 2 to :data:`MOST_CLUSTERS` and selects the best silhouette.
 
     Returns:
         The clustering.

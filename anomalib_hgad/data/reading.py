@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which files are images, and how one is read. Neither PyTorch nor anomalib is imported: on a line, none is needed."""
+"""Reads image files. Neither PyTorch nor anomalib is imported, so that neither is needed on a production line."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 from PIL import Image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Endings of files that are images, in small letters: those of torchvision, which anomalib goes by."""
+"""Suffixes of image files, in lower case: those of torchvision, which anomalib uses."""
 
 UNREADABLE = (OSError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises for files that are no image, broken, or far too large; a SyntaxError for a broken png."""
+"""Exceptions of Pillow for files that are not images, broken or far too large; SyntaxError for a broken PNG file."""
 
 
 def check_depth(image: Image.Image) -> None:
-    """Refuse grey values of more than 8 bits: Pillow cuts them off at 255, and most images would be white.
+    """Reject grey values of more than 8 bits: Pillow clips them at 255, and most images would be white.
 
     Args:
         image: Opened image.
@@ -29,13 +29,13 @@ def check_depth(image: Image.Image) -> None:
         OSError: If it has such values.
     """
     if image.mode == "F" or image.mode.startswith("I"):
-        msg = "its grey values have more than 8 bits and would be cut off at 255; convert it to 8 bits"
+        msg = "its grey values have more than 8 bits and would be clipped at 255; convert it to 8 bits"
         raise OSError(msg)
 
 
 @contextmanager
 def naming_errors(path: str | Path) -> Iterator[None]:
-    """Let errors of reading a file name it.
+    """Make errors of reading a file name it.
 
     Args:
         path: The file.
@@ -51,7 +51,7 @@ def naming_errors(path: str | Path) -> Iterator[None]:
 
 
 def read_pixels(path: str | Path) -> np.ndarray:
-    """Read the colours of an image, as training and test see them.
+    """Read the RGB values of an image, as in training and test.
 
     Args:
         path: The file.

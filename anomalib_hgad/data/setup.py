@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Setting up the datamodule of one class, and checking what it found."""
+"""Sets up the datamodule of one class, and checks its images."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def set_up_class(source: ClassSource, stage: str | None, picture_folder: str) ->
 
     Args:
         source: The class.
-        stage: Stage that its datamodule is told.
-        picture_folder: Name of the folder whose subfolders keep the pictures of classes apart.
+        stage: Stage passed to its datamodule.
+        picture_folder: Name of the folder whose subfolders separate the pictures of the classes.
 
     Returns:
         Its datasets that have images, by name.
 
     Raises:
-        ValueError: If the datamodule fails, or finds no validation images where it should. The message says what to do.
+        ValueError: If the datamodule fails, or does not find expected validation images. The message says what to do.
         PermissionError: If a folder of the class cannot be read.
     """
     datamodule = source.datamodule
@@ -64,7 +64,7 @@ def set_up_class(source: ClassSource, stage: str | None, picture_folder: str) ->
 
 @contextmanager
 def _strings_as_objects() -> Iterator[None]:
-    """Let pandas 3 hold strings as pandas 2 does, without which anomalib 2.7 fails on MVTecLOCO and AutoVI."""
+    """Make pandas 3 store strings like pandas 2; otherwise anomalib 2.7 fails on MVTecLOCO and AutoVI."""
     if not pd.__version__.startswith("3."):
         yield
         return
@@ -75,7 +75,7 @@ def _strings_as_objects() -> Iterator[None]:
 
 
 def check_and_mark_masks(class_name: str, subsets: dict[str, AnomalibDataset]) -> dict[str, bool]:
-    """Check the images of a class, and make its datasets read masks just where there are some.
+    """Check the images of a class, and make its datasets read masks only where masks exist.
 
     Args:
         class_name: Name of the class.
@@ -85,7 +85,7 @@ def check_and_mark_masks(class_name: str, subsets: dict[str, AnomalibDataset]) -
         Whether each has masks.
 
     Raises:
-        ValueError: If there is something wrong with the images or masks.
+        ValueError: If images or masks are invalid.
     """
     real = {subset: data.samples for subset, data in subsets.items() if not isinstance(data, SyntheticAnomalyDataset)}
     evaluation = [samples for subset, samples in real.items() if subset != "train_data"]

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What to do about a class that anomalib cannot set up."""
+"""Explains why anomalib cannot set up a class, and what to do."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ logger = logging.getLogger(__name__)
 
 
 def explain_setup_error(class_name: str, datamodule: AnomalibDataModule, error: Exception) -> str:
-    """Say what to do about a class whose datamodule cannot be set up.
+    """Explain why the datamodule of a class cannot be set up, and say what to do.
 
-    anomalib's own words are often those of pandas ("Must have equal len keys and value"). So the class's folder is
-    looked at.
+    anomalib's own message is often that of pandas ("Must have equal len keys and value"). Therefore the folder of the
+    class is inspected.
 
     Args:
         class_name: Name of the class.
         datamodule: The datamodule of the class.
-        error: What it raised.
+        error: The exception that it raised.
 
     Returns:
         The message.
@@ -52,27 +52,27 @@ def explain_setup_error(class_name: str, datamodule: AnomalibDataModule, error: 
     fault = _fault_of_folder(folder) or _unread(folder, datamodule) or _fault_of_class(folder, datamodule)
     if fault := fault or _stray(folder) or _hidden(folder):
         return f"{start}: {fault} ({words})"
-    return f"{start} from {folder}: {words}. Correct what is not as anomalib expects it, or leave the class out."
+    return f"{start} from {folder}: {words}. Correct what anomalib does not expect, or leave the class out."
 
 
 def _fault_of_folder(folder: Path) -> str | None:
-    """What is wrong with a folder, whatever its layout."""
+    """What is wrong with a folder, regardless of its layout."""
     if not folder.is_dir():
         return f"its folder {folder} is missing. Correct root, or leave the class out."
     names = {name for path in (folder, *folder.rglob("*")) if path.is_dir() for name in path.resolve().parts}
     odd = [ascii(name) for name in names if has_control_characters(name)]
     if odd:
-        return f"names of folders have control characters or bytes that are no text: {listed(odd)}. Rename them."
+        return f"folder names have control characters or bytes that are not text: {listed(odd)}. Rename them."
     lost = [path for path in folder.rglob("*") if path.is_symlink() and not path.exists()]
     if lost:
-        return f"{len(lost)} links lead to no file: {listed(lost)}. Correct or remove them."
+        return f"{len(lost)} links are broken: {listed(lost)}. Correct or remove them."
     if not image_files(folder):
         return f"its folder {folder} has no images. Add some, or leave the class out."
     return None
 
 
 def warn_of_unread_images(class_name: str, datamodule: AnomalibDataModule, read: Iterable[str]) -> None:
-    """Name images that anomalib's dataset leaves out for the ending of their names, or for their place.
+    """Warn of images that anomalib's dataset ignores because of their file extension or their folder.
 
     Args:
         class_name: Name of the class.
@@ -89,16 +89,16 @@ def warn_of_unread_images(class_name: str, datamodule: AnomalibDataModule, read:
 
 
 def _stray(folder: Path, read: Collection[Path] = ()) -> str | None:
-    """Which images lie beside the folders of their kinds, and are not read."""
+    """Which images are directly in train or test, outside the folders of their kinds, and are not read."""
     places = (folder / "train", folder / "test")
     images = [file for place in places for file in image_files(place) if file.parent == place]
     if not (stray := [file for file in images if file.resolve() not in read]):
         return None
-    return f"{len(stray)} images lie beside the folders of their kinds: {listed(stray)}. Put them into one of these."
+    return f"{len(stray)} images are outside the folders of their kinds: {listed(stray)}. Move them into one of these."
 
 
 def _unread(folder: Path, datamodule: AnomalibDataModule) -> str | None:
-    """Which images the dataset of a datamodule does not read for the ending of their names."""
+    """Which images the dataset of a datamodule does not read because of their file extension."""
     module = import_module(type(datamodule).__module__.replace(".datamodules.", ".datasets."))
     endings = vars(module).get("IMG_EXTENSIONS", IMAGE_SUFFIXES)
     if endings == IMAGE_SUFFIXES or not (
@@ -106,13 +106,13 @@ def _unread(folder: Path, datamodule: AnomalibDataModule) -> str | None:
     ):
         return None
     return (
-        f"{len(unread)} images are left out, for {type(datamodule).__name__} reads {', '.join(endings)} alone: "
+        f"{len(unread)} images are ignored, because {type(datamodule).__name__} reads only {', '.join(endings)}: "
         f"{listed(unread)}. Convert them, or give MultiClass the parent folder as root, without dataset."
     )
 
 
 def _fault_of_class(folder: Path, datamodule: AnomalibDataModule) -> str | None:
-    """What a class lacks."""
+    """What a class lacks, or which of its images or masks are wrong."""
     normal = named_folders(datamodule, "normal_dir")
     if normal and not any(map(image_files, normal)):
         return f"{listed(normal)} has no normal training image. Add some, or leave the class out."
@@ -120,16 +120,15 @@ def _fault_of_class(folder: Path, datamodule: AnomalibDataModule) -> str | None:
     several = [image for masks in pairs for image, of_image in masks.items() if len(of_image) > 1]
     if several and not isinstance(datamodule, ClassFolder):
         return (
-            f"{len(several)} anomalous images have several masks, where it takes one for each: {listed(several)}. Make "
-            "one of them, or give MultiClass the parent folder as root, without dataset: it takes what any of them "
-            "marks."
+            f"{len(several)} anomalous images have several masks, but it accepts one for each: {listed(several)}. "
+            "Merge them, or give MultiClass the parent folder as root, without dataset: it uses the union of the masks."
         )
     alike = [kind for kind in subfolders(folder / "test") if kind.name != _normal_name(datamodule)]
     alike = [kind for kind in alike if is_good(kind) or is_like_good(kind.name)]
     if not normal and alike:
         return (
-            f"{listed(alike)} may hold normal images by its name, but all folders in test but "
-            f"{_normal_name(datamodule)!r} hold anomalous ones. Rename it, as 'good' or after what is wrong."
+            f"{listed(alike)} seems to hold normal images by its name, but all folders in test except "
+            f"{_normal_name(datamodule)!r} hold anomalous images. Rename it to 'good', or after the kind of defect."
         )
     without = [image for masks in pairs for image, of_image in masks.items() if not of_image]
     if without:
@@ -141,7 +140,7 @@ def _fault_of_class(folder: Path, datamodule: AnomalibDataModule) -> str | None:
 
 
 def _hidden(folder: Path) -> str | None:
-    """Which images are hidden; anomalib takes most of them in, and finds no mask of theirs."""
+    """Which images are hidden; anomalib includes most of them, and finds no masks for them."""
     images = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
     if not (hidden := [path for path in images if is_hidden(path, [folder])]):
         return None
@@ -152,7 +151,7 @@ def _hidden(folder: Path) -> str | None:
 
 
 def _normal_name(datamodule: AnomalibDataModule) -> str:
-    """What anomalib's dataset calls the folders of normal images."""
+    """Name of the folders of normal images in anomalib's dataset."""
     return "ok" if isinstance(datamodule, BTech) else GOOD
 
 

@@ -3,7 +3,7 @@
 
 """Where the classes of a :class:`~anomalib_hgad.MultiClass` come from.
 
-A source is an anomalib datamodule of one class. There are three ways to sources: datamodules that the user made, the
+A source is an anomalib datamodule of one class. There are three kinds of sources: datamodules created by the user, the
 categories of a dataset that anomalib knows, and the subfolders of a folder.
 """
 
@@ -38,7 +38,7 @@ class ClassSource:
 
     Attributes:
         name: Name of the class.
-        dataset: Name of the dataset that the class is from, put before a class name that another dataset has as well.
+        dataset: Name of the dataset of the class, used as a prefix if another dataset has a class of the same name.
         datamodule: Splits, reads and augments the images.
     """
 
@@ -50,24 +50,24 @@ class ClassSource:
 def sources_of_datamodules(datamodules: Sequence[AnomalibDataModule]) -> list[ClassSource]:
     """Make a class of each datamodule, in the given order.
 
-    A class is called by its datamodule's category, or else by its name. Where classes of different datasets have one
-    name, each gets its dataset's name before it, as ``MVTecAD_transistor``.
+    A class is named after its datamodule's category, or else after its datamodule. If classes of different datasets
+    have the same name, each gets its dataset's name as a prefix, as in ``MVTecAD_transistor``.
 
     Args:
-        datamodules: One datamodule a class. The classes of a ``MultiClass`` among them are taken over.
+        datamodules: One datamodule for each class. A ``MultiClass`` among them contributes all its classes.
 
     Returns:
         The classes.
 
     Raises:
-        TypeError: If a datamodule is not of images.
-        ValueError: If a class is there twice, or has no name that a folder could have.
+        TypeError: If a datamodule is not for images.
+        ValueError: If two classes have the same name, or a name cannot be that of a folder.
     """
     sources: list[ClassSource] = []
     for datamodule in datamodules:
         if isinstance(datamodule, AnomalibVideoDataModule) or not isinstance(datamodule, AnomalibDataModule):
             msg = (
-                f"Expected anomalib datamodules of images in datamodules, got {type(datamodule).__name__}. "
+                f"Expected anomalib datamodules for images in datamodules, got {type(datamodule).__name__}. "
                 "Give one image datamodule for each class, such as MVTecAD(category='bottle')."
             )
             raise TypeError(msg)
@@ -83,15 +83,15 @@ def sources_of_datamodules(datamodules: Sequence[AnomalibDataModule]) -> list[Cl
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise if a class is named twice, or so that its pictures and runs would be outside the folder of the results."""
+    """Raise if a name occurs twice, is reserved, or would put files of the class outside the folder of the results."""
     check_folder_names("a class", names)
     if taken := [name for name in names if name in {MEAN, POOLED, UNKNOWN}]:
-        msg = f"{listed(taken)} cannot be the name of a class: the results have rows or predictions of that name. "
+        msg = f"{listed(taken)} cannot be the name of a class: the results use it for rows or predictions. "
         msg += "Rename it."
         raise ValueError(msg)
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        msg = f"Classes named twice: {listed(twice)}. Take one out, or give a Folder datamodule another `name`."
+        msg = f"Classes named twice: {listed(twice)}. Remove one, or give a Folder datamodule another `name`."
         raise ValueError(msg)
 
 
@@ -106,8 +106,8 @@ def sources_of_dataset(
     Args:
         dataset: Name of an anomalib datamodule that has a ``category``, in any case.
         root: Folder of the dataset; ``None`` for anomalib's default.
-        categories: The categories; ``None`` for all that are in ``root``, or simply all where ``root`` is missing
-            or empty, as anomalib then downloads the dataset or says how to.
+        categories: The categories; ``None`` for all that exist in ``root``, or simply all if ``root`` is missing or
+            empty, as anomalib then downloads the dataset or says how to.
         **kwargs: Further arguments of the datamodule.
 
     Returns:
@@ -127,11 +127,12 @@ def sources_of_dataset(
     }
     name = next((name for name in known if name.lower() == dataset.lower()), None)
     if name is None:
-        msg = f"Expected as dataset one of {', '.join(sorted(known))}; got {dataset!r}. Choose one or give datamodules."
+        msg = f"Expected dataset to be one of {', '.join(sorted(known))}; got {dataset!r}. Choose one or give "
+        msg += "datamodules."
         raise ValueError(msg)
     refused = sorted(kwargs.keys() - inspect.signature(known[name]).parameters)
     if refused:
-        msg = f"{name} splits its images itself and does not take {', '.join(refused)}. Leave it out."
+        msg = f"{name} splits its images itself and does not accept {', '.join(refused)}. Leave it out."
         raise ValueError(msg)
     if root is not None:
         kwargs["root"] = root
@@ -146,7 +147,7 @@ def sources_of_dataset(
     datamodules = [known[name](category=category, **kwargs) for category in names]
     for datamodule in datamodules:
         if "test_split_mode" not in kwargs and datamodule.test_split_mode == TestSplitMode.NONE:
-            # The default of MVTecAD2 and RealIAD, with which anomalib leaves out their normal test images.
+            # The default of MVTecAD2 and RealIAD, with which anomalib ignores their normal test images.
             datamodule.test_split_mode = TestSplitMode.FROM_DIR
     return [ClassSource(category, name, of) for category, of in zip(names, datamodules, strict=True)]
 
@@ -160,20 +161,20 @@ def _categories_there(dataset: str, root: Path, all_categories: Sequence[str]) -
     if not there:
         msg = (
             f"Expected a folder for a category of {dataset} ({', '.join(all_categories)}) in {root}, found none. "
-            "Correct root, or give categories if they are no folders."
+            "Correct root, or give categories if they are not folders."
         )
         raise FileNotFoundError(msg)
     return there
 
 
 def _category_folders(dataset: str, root: Path) -> set[str]:
-    """Names of the folders that lie where a dataset has its categories."""
+    """Names of the folders in the places where a dataset has its categories."""
     places = [root, *(root / folder for folder in DEEPER_FOLDERS.get(dataset, []))]
     return {folder.name for place in places for folder in subfolders(place)}
 
 
 def _chosen(wanted: Sequence[str], there: Sequence[str], where: str) -> list[str]:
-    """Check the wanted classes against those that are there, and sort them."""
+    """Check the requested classes against the existing ones, and sort them."""
     unknown = [name for name in wanted if there and name not in there]
     if unknown or not wanted:
         msg = f"Expected categories of {where} ({', '.join(there)}), got {', '.join(unknown) or 'none'}. Correct them."
@@ -190,13 +191,13 @@ def sources_of_folders(
 ) -> list[ClassSource]:
     """Make a class of each subfolder.
 
-    Of all the folders in a class's folder, only that of the normal training images has to be there. A class without
-    anomalous images gets test images as anomalib's ``Folder`` makes them, one without masks is image level only.
+    Within the folder of a class, only the folder of normal training images is required. A class without anomalous
+    images gets its test images as in anomalib's ``Folder``. A class without masks gets image-level metrics only.
 
     Args:
         root: Folder whose subfolders are the classes.
-        categories: The subfolders to take; ``None`` for all.
-        folders: Names of the folders in each class's folder.
+        categories: The subfolders to use; ``None`` for all.
+        folders: Names of the folders within the folder of each class.
         **kwargs: Further arguments of anomalib's ``Folder``.
 
     Returns:
@@ -213,13 +214,13 @@ def sources_of_folders(
         found = "has none" if root.is_dir() else "is missing"
         msg = f"Expected a folder with a subfolder for each class, but {root} {found}. Correct root."
         raise FileNotFoundError(msg)
-    # A name may be written in two ways, and a checkpoint knows its classes by name.
+    # Unicode has two forms of some names, and a checkpoint identifies its classes by name.
     check_names([composed(folder.name) for folder in there])
     folder_of = {composed(folder.name): folder for folder in there}
     wanted = [composed(name) if isinstance(name, str) else name for name in categories or ()]
     names = _chosen(list(folder_of) if categories is None else wanted, list(folder_of), str(root))
     check_named_folders(root, [folder_of[name] for name in names], folders)
-    if folders.normal_dir is None:  # MVTecAD's default; Folder's would take half of the test images away
+    if folders.normal_dir is None:  # MVTecAD's default; Folder's would remove half of the test images
         kwargs = {"val_split_mode": ValSplitMode.SAME_AS_TEST} | kwargs
     dataset = root.resolve().name
     return [ClassSource(name, dataset, class_folder(folder_of[name], folders, **kwargs)) for name in names]

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Settings of the splits of a class, which anomalib takes for others or refuses without their names."""
+"""Checks the split settings of a class, which anomalib misreads or rejects without naming them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.data.utils import TestSplitMode, ValSplitMode
 
 MODES = {"test_split_mode": TestSplitMode, "val_split_mode": ValSplitMode}
-"""Settings that are one of several, and their types."""
+"""Settings with a fixed set of values, and their types."""
 
 
 def check_splits(settings: Mapping[str, Any]) -> None:
     """Check modes and ratios.
 
     Args:
-        settings: Those that are given, by name.
+        settings: The given settings by name.
 
     Raises:
-        ValueError: If a mode is none of anomalib's, or a ratio not between 0 and 1.
+        ValueError: If anomalib has no such mode, or if a ratio is not between 0 and 1.
     """
     for name, modes in MODES.items():
         values = [mode.value for mode in modes]
@@ -32,25 +32,23 @@ def check_splits(settings: Mapping[str, Any]) -> None:
         ratio = name.replace("mode", "ratio")
         value = settings.get(ratio, 0.5)
         if not isinstance(value, float) or not 0 < value < 1:
-            msg = f"Expected {ratio} to be a number between 0 and 1, and neither of them; got {value!r}. For none of "
-            msg += f"these images, give {name}='none'."
+            msg = f"Expected {ratio} to be a number greater than 0 and less than 1; got {value!r}. For no such images, "
+            msg += f"give {name}='none'."
             raise ValueError(msg)
 
 
 def check_validation(class_name: str, datamodule: AnomalibDataModule, data: AnomalibDataset | None) -> None:
-    """Check that a class has validation images of its own where its datamodule is to take such.
+    """Check that a class has its own validation images if ``val_split_mode`` requires them.
 
     Args:
         class_name: Name of the class.
-        datamodule: Its datamodule, set up.
+        datamodule: Its datamodule, already set up.
         data: Its validation images.
 
     Raises:
         ValueError: If it has none.
     """
     if datamodule.val_split_mode == ValSplitMode.FROM_DIR and not data:
-        msg = (
-            f"Class {class_name!r}: val_split_mode='from_dir' takes the validation images of a dataset that has such, "
-        )
-        msg += f"but {type(datamodule).__name__} found none. Give another val_split_mode, as 'same_as_test'."
+        msg = f"Class {class_name!r}: val_split_mode='from_dir' needs a dataset with validation images, but "
+        msg += f"{type(datamodule).__name__} found none. Give another val_split_mode, such as 'same_as_test'."
         raise ValueError(msg)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Images as an exported model takes them."""
+"""Converts arrays to the input of an exported model."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ CHANNELS = {1, 3, 4}
 
 
 def as_input(image: np.ndarray) -> np.ndarray:
-    """Images as an exported model takes them.
+    """Convert an array to the input of an exported model.
 
     Args:
-        image: Whole numbers from 0 to 255 (uint8), floating-point ones from 0 to 1, or truth values, of shape (height,
-            width), (height, width, channels), (channels, height, width) or (B, channels, height, width) or (B, height,
-            width, channels) with 1 channel for grey, 3 for RGB or 4 for RGB and a transparency that is left out.
+        image: Integers from 0 to 255 (uint8), floating-point numbers from 0 to 1, or booleans, of shape (height,
+            width), (height, width, channels), (channels, height, width), (B, channels, height, width) or (B, height,
+            width, channels), with 1 channel for grey, 3 for RGB or 4 for RGB and an alpha channel, which is ignored.
 
     Returns:
         A copy, from 0 to 1, float32, shape (B, 3, height, width).
 
     Raises:
-        ValueError: If it is of other numbers or of another shape.
+        ValueError: If it has another dtype, range or shape.
     """
     is_whole = image.dtype == np.uint8
     is_known = is_whole or image.dtype == bool or np.issubdtype(image.dtype, np.floating)
@@ -47,7 +47,7 @@ def as_input(image: np.ndarray) -> np.ndarray:
 
 def _wrong(image: np.ndarray, values: str = "") -> ValueError:
     return ValueError(
-        "Expected uint8 from 0 to 255, truth values, or floating-point numbers from 0 to 1, of shape (height, width), "
-        "or with 1, 3 or 4 channels before or behind, or a batch of such, got "
+        "Expected uint8 from 0 to 255, booleans, or floating-point numbers from 0 to 1, of shape (height, width), or "
+        "with 1, 3 or 4 channels first or last, or a batch of such images, got "
         f"{image.dtype} of shape {image.shape}{values}. Convert it."
     )

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What exported files say of the model that they are of, and the names of the classes in their outputs."""
+"""Metadata of the model in exported files, and the class names of their outputs."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from anomalib_hgad.data.reserved_names import UNKNOWN
 
 
 def of_onnx(path: Path) -> dict[str, Any]:
-    """Read the description of an .onnx file.
+    """Read the metadata of an .onnx file.
 
     Args:
         path: The file.
 
     Returns:
-        Its entries, see :meth:`anomalib_hgad.Hgad.description`; none if the file has none.
+        Its entries, see :meth:`anomalib_hgad.Hgad.description`; empty if the file has none.
     """
-    import onnx  # noqa: PLC0415 - a third of a second that other files need not wait for
+    import onnx  # noqa: PLC0415 - takes a third of a second that other files do not need
 
     entries = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
     return values(entries)
 
 
 def of_openvino(graph: openvino.Model) -> dict[str, Any]:
-    """The same of a graph of an .xml file.
+    """Read the metadata of the graph of an .xml file.
 
     Args:
         graph: The graph, as it was read.
@@ -47,12 +47,12 @@ def scored_names(description: dict[str, Any], class_index: np.ndarray | None, im
     """Names of the classes that a batch was scored as.
 
     Args:
-        description: Description of the file that the numbers are of.
-        class_index: Inferred classes, int64, shape (B,); ``None`` of a file that infers none.
+        description: Metadata of the exported file.
+        class_index: Inferred classes, int64, shape (B,); ``None`` for a file that infers none.
         images: B.
 
     Returns:
-        The names; ``None`` of a model that tells no classes apart: a single Gaussian of several classes.
+        The names; ``None`` for a model that does not distinguish classes: a single Gaussian for several classes.
     """
     names = description["class_names"]
     if class_index is None:
@@ -61,14 +61,14 @@ def scored_names(description: dict[str, Any], class_index: np.ndarray | None, im
 
 
 def are_unknown(description: dict[str, Any], novelty: np.ndarray) -> np.ndarray:
-    """Which images of a batch are of no product of the model.
+    """Which images of a batch show none of the model's products.
 
     Args:
-        description: Description of the file that the numbers are of.
+        description: Metadata of the exported file.
         novelty: Novelties, shape (B,).
 
     Returns:
-        Truth values, shape (B,).
+        Booleans, shape (B,).
     """
     return novelty > description["novelty_limit"]
 
@@ -79,12 +79,12 @@ def predicted_names(
     """Names of the inferred classes of a batch.
 
     Args:
-        description: Description of the file that the numbers are of.
+        description: Metadata of the exported file.
         novelty: Novelties, shape (B,).
-        class_index: Inferred classes, int64, shape (B,); ``None`` of a file that infers none.
+        class_index: Inferred classes, int64, shape (B,); ``None`` for a file that infers none.
 
     Returns:
-        The names, ``"unknown"`` above the limit of the novelty; ``None`` as of :func:`scored_names`.
+        The names, ``"unknown"`` above the limit of the novelty; ``None`` as in :func:`scored_names`.
     """
     names = scored_names(description, class_index, len(novelty))
     if names is None:
@@ -96,7 +96,7 @@ def predicted_names(
 
 
 def values(entries: dict[str, str]) -> dict[str, Any]:
-    """Those of the entries of a file whose values are JSON, as this package writes them."""
+    """Entries of a file whose values are JSON, as written by this package."""
     read = {}
     for name, value in entries.items():
         try:

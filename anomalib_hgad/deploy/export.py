@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""anomalib's export, of a model that sees the images of training and test, and says what it is."""
+"""anomalib's export with the preprocessing of training and test, and with metadata of the model."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from openvino import Model
 
 OPSET = 18
-"""What PyTorch's exporter writes by itself; it converts to an older one, and prints a traceback where it cannot."""
+"""Native opset of PyTorch's exporter; it converts to older ones, and prints a traceback if it cannot."""
 
 CALIBRATED = (CompressionType.INT8_PTQ, CompressionType.INT8_ACQ)
-"""Forms that need images."""
+"""Compression types that need images for calibration."""
 
 DESCRIBED_PACKAGES = ("anomalib", "anomalib-hgad", "torch", "timm")
-"""Packages whose versions an exported model says."""
+"""Packages whose versions are in the metadata of an exported model."""
 
 CLASS_TENSOR = "inferred_class"
 """Name of the tensor of the inferred class of each image, int64, shape (B, 1)."""
@@ -48,18 +48,18 @@ NOVELTY_TENSOR = "novelty"
 """Name of the tensor of the novelty of each image, float32, shape (B,)."""
 
 PIXELS_TENSOR = "largest_pixels"
-"""Name of the tensor of the pixels of each image's map, before any scale, whose mean its score is of."""
+"""Name of the tensor of the largest pixels of each image's map, before scaling, whose mean is the image score."""
 
 
 class DescribedExport(ExportMixin):
-    """Exports with the antialiased resizing that anomalib's own export leaves out, and with a description."""
+    """Exports with the antialiased resizing that anomalib's own export omits, and with metadata."""
 
     model: nn.Module
     pre_processor: PreProcessor | None
     post_processor: PostProcessor | None
 
     stored_in_bytes: ClassVar[tuple[str, ...]] = ("model",)
-    """Modules whose weights the forms of INT8 store in 8 bits."""
+    """Modules whose weights the INT8 compression types store as 8-bit integers."""
 
     _resize: type[AntialiasedResize] = AntialiasedResize
 
@@ -68,7 +68,7 @@ class DescribedExport(ExportMixin):
 
         Args:
             export_root: Folder for the file.
-            model_file_name: Its name without ending.
+            model_file_name: File name without suffix.
 
         Returns:
             The file.
@@ -88,27 +88,27 @@ class DescribedExport(ExportMixin):
         input_size: tuple[int, int] | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> Path:
-        """Export to ONNX, with the description in the metadata of the file.
+        """Export to ONNX, with :meth:`description` in the metadata of the file.
 
         Args:
             export_root: Folder for the file.
-            model_file_name: Its name without ending.
+            model_file_name: File name without suffix.
             input_size: Height and width of the images. Defaults to ``None``, for images of any size.
-            **kwargs: Arguments of :func:`torch.onnx.export`; unless given, the opset is 18, and PyTorch prints nothing.
+            **kwargs: Arguments of :func:`torch.onnx.export`; by default, the opset is 18 and PyTorch prints nothing.
 
         Returns:
             The file.
 
         Raises:
-            ValueError: If the model was not trained, if images of any size are asked for and nothing resizes them, or
-                if the graph could not resize them as the pre-processor does.
+            ValueError: If the model was not trained, if images of any size are requested and nothing resizes them, or
+                if the graph could not resize them like the pre-processor.
         """
-        import onnx  # noqa: PLC0415 - half a second, with openvino, that a training need not wait for
+        import onnx  # noqa: PLC0415 - takes half a second, with openvino, that training does not need
 
         self.check_trained()
         size = self._fixed_size() or input_size
         if size is None:
-            msg = "The pre-processor has no Resize, so that the graph can take images of one size only. Expected this "
+            msg = "The pre-processor has no Resize, so that the graph accepts images of one size only. Expected this "
             msg += "size as input_size=(height, width), got None."
             raise ValueError(msg)
         check_antialiasing(getattr(self.pre_processor, "transform", None))
@@ -129,18 +129,18 @@ class DescribedExport(ExportMixin):
             return _completed(export_root, described)
 
     def to_openvino(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401
-        """Export to OpenVINO, with the description under ``model_info`` of the file's runtime information.
+        """Export to OpenVINO, with :meth:`description` under ``model_info`` in the runtime information of the file.
 
         Args:
             export_root: Folder for the files.
-            *args: As in anomalib's export.
-            **kwargs: As there.
+            *args: Arguments of anomalib's export.
+            **kwargs: Keyword arguments of anomalib's export.
 
         Returns:
             The .xml file.
 
         Raises:
-            ValueError: If a calibrated form gets no data or a size, or ``max_drop`` is out of range.
+            ValueError: If a calibrated compression type gets no data, or ``max_drop`` is out of range.
         """
         import openvino  # noqa: PLC0415 - as onnx above
 
@@ -151,12 +151,13 @@ class DescribedExport(ExportMixin):
         arguments = signature(super().to_openvino).bind(export_root, *args, **kwargs).arguments
         compression_type = arguments.get("compression_type")
         if compression_type in CALIBRATED and arguments.get("datamodule") is None:
-            msg = f"Datamodule must be provided: {compression_type.name} takes the ranges of the activations from "
+            msg = f"Datamodule must be provided: {compression_type.name} measures the ranges of the activations on "
             msg += "images; expected a datamodule, got None. Give the data that the model was trained on."
             raise ValueError(msg)
         max_drop = arguments.get("max_drop", 0.0)
         if not 0 <= max_drop <= 1:
-            msg = f"max_drop must be between 0 and 1, got {max_drop}. It is how much the metric may fall: 0.01 for 1 %."
+            msg = f"max_drop must be between 0 and 1, got {max_drop}. It is the accepted drop of the metric: 0.01 for "
+            msg += "1 %."
             raise ValueError(msg)
         with TemporaryDirectory() as bare:
             self._resize = ResizeOperator
@@ -179,17 +180,17 @@ class DescribedExport(ExportMixin):
             return _completed(export_root, described)
 
     def to_torch_export(self, export_root: Path | str, model_file_name: str = "model") -> Path:
-        """Export by ``torch.export``, with the description in the file: for PyTorch without this package.
+        """Export by ``torch.export``, with :meth:`description` in the file: for PyTorch without this package.
 
-        anomalib knows no such form. A batch may have any number of images, of any size if the pre-processor resizes
-        them.
+        anomalib has no such export type. A batch may have any number of images, of any size if the pre-processor
+        resizes them.
 
         Args:
             export_root: Folder for the file.
-            model_file_name: Its name without ending.
+            model_file_name: File name without suffix.
 
         Returns:
-            The .pt2 file. Its program gives the outputs of :meth:`named_outputs` by their names.
+            The .pt2 file. Its program returns the outputs of :meth:`named_outputs` by name.
 
         Raises:
             ValueError: If the model was not trained.
@@ -208,22 +209,22 @@ class DescribedExport(ExportMixin):
             return _completed(export_root, described)
 
     def named_outputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What an exported model says of images, by the names of the outputs.
+        """Outputs of an exported model by name.
 
         Args:
             images: Images with values from 0 to 1, shape (B, 3, height, width).
 
         Returns:
-            ``pred_score``, ``pred_label``, ``anomaly_map`` and ``pred_mask``, those of them that there are.
+            ``pred_score``, ``pred_label``, ``anomaly_map`` and ``pred_mask``, if the model has them.
         """
         outputs = cast("nn.Module", self)(images)._asdict()
         return {name: value for name, value in outputs.items() if value is not None}
 
     def check_trained(self) -> None:
-        """Check that there is something to export."""
+        """Check that the model was trained."""
 
     def description(self) -> dict[str, str]:
-        """What an exported model says of itself: its name, thresholds, image size and versions, in JSON each."""
+        """Metadata of an exported model: its name, thresholds, image size and versions, each as JSON."""
         without_meaning = labels_without_meaning(self.post_processor)
         thresholds = {
             f"{kind}_threshold": None
@@ -240,15 +241,15 @@ class DescribedExport(ExportMixin):
         return {name: json.dumps(value) for name, value in entries.items()}
 
     def _model_for_inference(self, image_size: tuple[int, int] | None) -> nn.Module:
-        """The model that is exported for images of a size, or of any size."""
+        """The model to export for images of one size, or of any size."""
         del image_size
         return self.model
 
     def _name_tensors(self, graph: ModelProto) -> None:
-        """Give tensors of a graph that users may want their names."""
+        """Name the tensors of a graph that users may need."""
 
     def _fixed_size(self) -> tuple[int, int] | None:
-        """Height and width that the pre-processor brings all images to, if it does."""
+        """Height and width that the pre-processor resizes or crops all images to, if it does."""
         return last_size(getattr(self.pre_processor, "transform", None))
 
     def _compress_ov_model(
@@ -260,7 +261,7 @@ class DescribedExport(ExportMixin):
         task: Any = None,  # noqa: ANN401
         max_drop: float = 0.01,
     ) -> Model:
-        """INT8 in place of anomalib's, which quantises all, on test images of one size."""
+        """Quantise to INT8, in place of anomalib's method, which quantises everything, on test images of one size."""
         from anomalib_hgad.deploy.quantization import compress  # noqa: PLC0415 - nncf takes seconds, and few need it
 
         del task
@@ -268,9 +269,9 @@ class DescribedExport(ExportMixin):
 
     @contextmanager
     def _for_inference(self, image_size: tuple[int, int] | None) -> Iterator[None]:
-        """With the model as it is exported, and the transform in its exportable form; without gradients throughout.
+        """Use the model and the transform in their exportable form, without gradients.
 
-        Where PyTorch's exporter sees them switched off on the way, it forgets which module an operation is of.
+        If gradients are disabled only within the model, PyTorch's exporter loses the modules of the operations.
         """
         warn_of_missing_labels(self.post_processor)
         model, pre_processor = self.model, self.pre_processor
@@ -288,11 +289,11 @@ class DescribedExport(ExportMixin):
 
 
 def _completed(export_root: Path | str, export: Callable[[Path], Path]) -> Path:
-    """Export into a folder of its own, and move the files from there when they are complete.
+    """Export to a temporary folder, and move the files when they are complete.
 
     Args:
-        export_root: Folder that anomalib is to export to.
-        export: Exports to a folder; gives the path of the file there.
+        export_root: Folder for the exported files.
+        export: Exports to a folder; returns the path of the file there.
 
     Returns:
         The file.

@@ -1,17 +1,17 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Graphs of OpenVINO that stay in float32 on processors on which it computes in bfloat16 by default.
+"""Keeps OpenVINO graphs in float32 on processors on which OpenVINO computes in bfloat16 by default.
 
-Scores do not stand bfloat16: an image's score moves by 0.1 and more, and labels flip. Nothing in a file tells OpenVINO
-which precision to take, but its CPU plugin leaves two kinds of nodes as they are:
+bfloat16 is not precise enough: the score of an image changes by 0.1 and more, and labels flip. No entry of a file sets
+the precision for OpenVINO, but its CPU plugin does not change two kinds of nodes:
 
-- nodes that are marked as precise, which the file keeps. The plugin rewrites most nodes before it looks for marks, and
+- nodes marked as precise; the mark is stored in the file. The plugin rewrites most nodes before it looks for marks, and
   a rewritten node has none: a difference becomes a sum, a division a product, a bias part of its product.
-- the tail of the graph: all that leads to an output without a product or an interpolation on the way.
+- the tail of the graph: all nodes with a path to an output without a product or an interpolation.
 
-So products and interpolations are marked, and brought to a form in which the plugin does not rewrite them; and what
-leads to one of them leads to the score too, past it, by a single number whose value never counts.
+Therefore products and interpolations are marked, and converted to a form that the plugin does not rewrite. Every input
+of these nodes also gets a path to the score that bypasses them, by a single number that never changes the score.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from openvino import Model, Node, Output, opset10, opset13
 from anomalib_hgad.deploy.nodes import replace, sources_of
 
 MARK = "precise_0"
-"""Runtime information of a node that is never computed in less than its own precision: name and version of OpenVINO's
-attribute."""
+"""Runtime information of a node that is never computed in a lower precision than its own: name and version of
+OpenVINO's attribute."""
 
 CONVOLUTIONS = {"Convolution", "GroupConvolution"}
-"""Operations that OpenVINO replaces by none without a mark."""
+"""Operations that OpenVINO never replaces by one without a mark."""
 
 ENDS = CONVOLUTIONS | {"MatMul", "Interpolate"}
 """Operations that end the tail of a graph."""
@@ -34,7 +34,7 @@ ENDS = CONVOLUTIONS | {"MatMul", "Interpolate"}
 MINUS_INFINITY = np.float32(-np.inf)
 
 DYNAMIC_QUANTIZATION = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
-"""Setting by which factors of weights that are stored in 8 bits are rounded to 8 bits too on processors that can."""
+"""Setting for also rounding the activations that are multiplied with 8-bit weights to 8 bits, where supported."""
 
 KEPT = {"Add", "Parameter", "Relu"}
 """Operations between convolutions that OpenVINO does not rewrite."""
@@ -53,10 +53,10 @@ INTERPOLATION = (
 
 
 def keep_in_float32(graph: Model) -> None:
-    """Have a graph computed in float32 on every processor, whatever OpenVINO's settings are.
+    """Make a graph compute in float32 on every processor, regardless of OpenVINO's settings.
 
     Args:
-        graph: Graph with an output ``pred_score``, which is changed; its outputs' values are not.
+        graph: Graph with an output ``pred_score``; changed in place, without changing the values of its outputs.
     """
     constant = _constant(graph)
     for node in graph.get_ordered_ops():
@@ -72,7 +72,7 @@ def keep_in_float32(graph: Model) -> None:
 
 
 def _constant(graph: Model) -> set[str]:
-    """Names of constants, and of what restores those that are stored in fewer bits."""
+    """Names of constants, and of operations that restore constants stored in fewer bits."""
     names: set[str] = set()
     for node in graph.get_ordered_ops():
         sources = [source.get_node().get_friendly_name() for source in sources_of(node)]
@@ -87,7 +87,7 @@ def _align(product: Node, constant: set[str]) -> None:
     if product.get_attributes()["transpose_a"]:
         *order, rows, columns = range(ranks[0])
         turned = opset13.transpose(product.input_value(0), opset13.constant([*order, columns, rows]))
-        # Nothing is below minus infinity, but OpenVINO cannot know, and does not put transpose and product together.
+        # Nothing is below minus infinity, but OpenVINO cannot know, and so does not fuse transpose and product.
         apart = opset13.select(opset13.less(turned, MINUS_INFINITY), MINUS_INFINITY, turned)
         product.input(0).replace_source_output(apart.output(0))
         product.set_attribute("transpose_a", False)  # noqa: FBT003 - OpenVINO's name and value
@@ -99,7 +99,7 @@ def _align(product: Node, constant: set[str]) -> None:
 
 
 def _interpolate(node: Node) -> Node:
-    """The older form of Interpolate, which OpenVINO replaces the newer one by."""
+    """The older form of Interpolate, by which OpenVINO replaces the newer one."""
     image, sizes, *axes = sources_of(node)
     attributes = {name: node.get_attributes()[name] for name in INTERPOLATION}
     scales = opset13.constant(np.ones(sizes.get_partial_shape()[0].get_length(), dtype=np.float32))
@@ -107,7 +107,7 @@ def _interpolate(node: Node) -> Node:
 
 
 def _ends(graph: Model, constant: set[str]) -> list[Output]:
-    """What enters products and interpolations, and what leaves them that OpenVINO would merge with what follows."""
+    """Inputs of products and interpolations, and those of their outputs that OpenVINO would fuse with what follows."""
     found: dict[tuple[str, int], Output] = {}
     kept = set(constant)
     for node in graph.get_ordered_ops():
@@ -131,7 +131,7 @@ def _ends(graph: Model, constant: set[str]) -> list[Output]:
 
 
 def _lead_to_score(graph: Model, tensors: list[Output]) -> None:
-    """Have the score depend on the first number of each tensor, which counts if it is below minus infinity."""
+    """Make the score depend on the first number of each tensor, which only matters if it is below minus infinity."""
     if not tensors:
         return
     below = []

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""An exported file as OpenVINO reads it, and what it says of itself. Neither PyTorch nor anomalib is imported."""
+"""Reads an exported file and its metadata with OpenVINO. Neither PyTorch nor anomalib is imported."""
 
 from __future__ import annotations
 
@@ -17,38 +17,37 @@ import openvino
 from anomalib_hgad.deploy.description import of_onnx, of_openvino
 
 IN_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
-"""Setting of OpenVINO without which it computes in bfloat16 on processors that can, where a graph does not forbid it:
-exported OpenVINO files do, ONNX files cannot."""
+"""Setting of OpenVINO against computing in bfloat16 on processors that support it. Exported OpenVINO files forbid
+bfloat16 themselves, ONNX files cannot."""
 
 OURS = "anomalib_hgad."
-"""What the name of the model begins with in the description of a file of this package."""
+"""Prefix of the model's name in the metadata of a file of this package."""
 
 _FIRST = Lock()
 
 
 @cache
 def core() -> openvino.Core:
-    """The one OpenVINO of this process, which stays.
+    """The only OpenVINO core of this process, which is never destroyed.
 
-    Each one that compiles for a processor changes the stack on which the process handles signals. Where two come and go
-    in the same order, OpenVINO leaves a stack that is gone, and the next signal ends the process.
+    A core that compiles for a CPU changes the stack on which the process handles signals. If two cores are destroyed in
+    the order of their creation, OpenVINO leaves a freed stack in place, and the next signal ends the process.
     """
     return openvino.Core()
 
 
 def read_graph(path: Path) -> tuple[openvino.Model, dict[str, Any]]:
-    """Read an exported file, with class and novelty among its outputs where it has them.
+    """Read an exported file, and add class and novelty to its outputs if it has them.
 
     Args:
         path: Exported .xml or .onnx file.
 
     Returns:
-        The graph, and what it says of itself, see :meth:`anomalib_hgad.Hgad.description`; nothing if it is of a model
-        of another package.
+        The graph and its metadata, see :meth:`anomalib_hgad.Hgad.description`; empty for a model of another package.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If its name has another ending, or if it was exported by a version whose files have no novelty.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it has another suffix, or was exported by a version without novelty.
     """
     if path.suffix not in {".xml", ".onnx"}:
         msg = f"Expected an exported .xml or .onnx file, got {path}."
@@ -59,7 +58,7 @@ def read_graph(path: Path) -> tuple[openvino.Model, dict[str, Any]]:
     graph = core().read_model(path)
     description = _description(path, graph)
     if "class_tensor" in description and "novelty_tensor" not in description:
-        msg = f"{path} was exported by an older version, and cannot tell unknown products: export the model again."
+        msg = f"{path} was exported by an older version and cannot detect unknown products: export the model again."
         raise ValueError(msg)
     tensors = (description.get(f"{name}_tensor") for name in ("novelty", "class"))
     graph.add_outputs([tensor for tensor in tensors if tensor is not None])
@@ -67,16 +66,16 @@ def read_graph(path: Path) -> tuple[openvino.Model, dict[str, Any]]:
 
 
 def compile_graph(graph: openvino.Model, device: str, settings: dict[str, Any], image_size: Sequence[int]) -> Any:  # noqa: ANN401 - OpenVINO has no types
-    """Compile a graph, and score a black image: a fault of it shows before the first image, which need not wait then.
+    """Compile a graph and score a black image, so that errors show before the first real image, which is not delayed.
 
-    What OpenVINO's binding sets up at the first inference (static variables of C++) must not be set up by two threads:
-    one would wait for the other, which waits for Python's lock, which the first one holds.
+    OpenVINO's Python binding initialises static C++ variables at the first inference. Two threads must not do so at the
+    same time: one would wait for the other, which waits for Python's lock, which the first one holds.
 
     Args:
         graph: The graph.
-        device: Device of OpenVINO.
-        settings: Settings of OpenVINO.
-        image_size: Height and width of the image, where the graph takes any.
+        device: OpenVINO device.
+        settings: OpenVINO settings.
+        image_size: Height and width of the black image, if the graph accepts any size.
 
     Returns:
         The compiled model.
@@ -93,7 +92,7 @@ def compile_graph(graph: openvino.Model, device: str, settings: dict[str, Any], 
 
 
 def infer(request: openvino.InferRequest, image: np.ndarray) -> Any:  # noqa: ANN401 - OpenVINO's own dictionary
-    """Outputs of a request by name, in its own memory: what is kept has to be copied."""
+    """Outputs of a request by name, in the memory of the request: copy what is kept."""
     return request.infer({0: image}, share_inputs=True, share_outputs=True)
 
 

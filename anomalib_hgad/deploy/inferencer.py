@@ -1,9 +1,9 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Inferencers that say the inferred class too, or that the product is unknown: of OpenVINO and of onnxruntime.
+"""Inferencers for OpenVINO and onnxruntime that also return the inferred class, or that the product is unknown.
 
-anomalib's own takes the same files and gives the same scores, masks and labels.
+anomalib's own inferencer accepts the same files and returns the same scores, masks and labels.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR
 from anomalib_hgad.deploy.graph import IN_FLOAT32, compile_graph, read_graph
 
 ELEMENT_TYPES = {CLASS_TENSOR: onnx.TensorProto.INT64, NOVELTY_TENSOR: onnx.TensorProto.FLOAT}
-"""Types of the tensors that are no outputs of an exported graph."""
+"""Types of the tensors that are not outputs of an exported graph."""
 
 
 class ClassInferencer(ABC):
-    """Inferencer for exported files of :class:`~anomalib_hgad.Hgad`, whatever computes them.
+    """Inferencer for exported files of :class:`~anomalib_hgad.Hgad`, independent of the runtime.
 
     Attributes:
-        description: What the file says of the model, see :meth:`anomalib_hgad.Hgad.description`.
+        description: Metadata of the model, see :meth:`anomalib_hgad.Hgad.description`.
     """
 
     description: dict[str, Any]
@@ -47,21 +47,21 @@ class ClassInferencer(ABC):
         """Predict an image.
 
         Args:
-            image: Path of an image; a PIL image; or an array or tensor, which stays as it is: whole numbers from 0 to
-                255 (uint8), floating-point ones from 0 to 1, or truth values, of shape (height, width), (height, width,
-                channels), (channels, height, width) or (B, channels, height, width) or (B, height, width, channels)
-                with 1 channel for grey, 3 for RGB or 4 for RGB and a transparency that is left out.
+            image: Path of an image; a PIL image; or an array or tensor, which is not changed: integers from 0 to 255
+                (uint8), floating-point numbers from 0 to 1, or booleans, of shape (height, width), (height, width,
+                channels), (channels, height, width), (B, channels, height, width) or (B, height, width, channels),
+                with 1 channel for grey, 3 for RGB or 4 for RGB and an alpha channel, which is ignored.
 
         Returns:
             A batch of one, or of B, with ``novelty``, ``pred_class_index`` and ``pred_class_name``, which is
-            ``"unknown"`` above the limit of the novelty: ``pred_label`` says nothing of such an image. A single
-            Gaussian of several classes infers none.
+            ``"unknown"`` above the limit of the novelty: ``pred_label`` is meaningless for such an image. A single
+            Gaussian for several classes infers no class.
 
         Raises:
-            OSError: If a file is no image, or a file or PIL image has grey values of more than 8 bits. The message
+            OSError: If a file is not an image, or a file or PIL image has grey values of more than 8 bits. The message
                 names the file.
-            TypeError: If it is nothing of these.
-            ValueError: If an array is of other numbers or of another shape, or has numbers that are not finite.
+            TypeError: If ``image`` has another type.
+            ValueError: If an array has another dtype or shape, or NaN or infinite values.
         """
         images = self.pre_process(_array(image))
         check_finite(torch.from_numpy(images), None)
@@ -77,7 +77,7 @@ class ClassInferencer(ABC):
 
     @abstractmethod
     def compute(self, images: np.ndarray) -> dict[str, Any]:
-        """Outputs of the graph by their names, class and novelty among them.
+        """Outputs of the graph by name, including class and novelty.
 
         Args:
             images: From 0 to 1, float32, shape (B, 3, height, width).
@@ -85,7 +85,7 @@ class ClassInferencer(ABC):
 
     @staticmethod
     def pre_process(image: np.ndarray) -> np.ndarray:
-        """Images as the model takes them.
+        """Convert an array to the input of the model.
 
         Args:
             image: Array as in :meth:`predict`.
@@ -94,29 +94,29 @@ class ClassInferencer(ABC):
             A copy, from 0 to 1, float32, shape (B, 3, height, width).
 
         Raises:
-            ValueError: If it is of other numbers or of another shape.
+            ValueError: If it has another dtype, range or shape.
         """
         return as_input(image)
 
 
 class ClassOpenVINOInferencer(ClassInferencer, OpenVINOInferencer):
-    """Inferencer for exported files of :class:`~anomalib_hgad.Hgad`.
+    """OpenVINO inferencer for exported files of :class:`~anomalib_hgad.Hgad`.
 
-    It computes in float32 unless told otherwise. Several threads may share one: they take turns.
+    It computes in float32 unless ``config`` says otherwise. Threads may share an instance: they take turns.
 
     Args:
         path: Exported .xml or .onnx file.
-        device: Device of OpenVINO.
+        device: OpenVINO device.
             Defaults to ``"CPU"``.
-        config: Settings of OpenVINO.
+        config: OpenVINO settings.
             Defaults to ``None``.
 
     Attributes:
-        description: What the file says of the model, see :meth:`anomalib_hgad.Hgad.description`.
+        description: Metadata of the model, see :meth:`anomalib_hgad.Hgad.description`.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is no exported model of Hgad, or one without a novelty.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not an exported model of Hgad, or has no novelty.
     """
 
     def __init__(self, path: str | Path, device: str = "CPU", config: dict[str, Any] | None = None) -> None:
@@ -124,7 +124,7 @@ class ClassOpenVINOInferencer(ClassInferencer, OpenVINOInferencer):
         self._turn = Lock()
 
     def load_model(self, path: str | Path) -> tuple[Any, Any, openvino.CompiledModel]:
-        """Read and compile a file, with class and novelty among the outputs.
+        """Read and compile a file, with class and novelty as additional outputs.
 
         Args:
             path: Exported .xml or .onnx file.
@@ -134,7 +134,7 @@ class ClassOpenVINOInferencer(ClassInferencer, OpenVINOInferencer):
         """
         graph, self.description = read_graph(Path(path))
         if "class_tensor" not in self.description:
-            msg = f"{path} does not say that it is an exported model of anomalib_hgad.Hgad. For others, take "
+            msg = f"{path} is not an exported model of anomalib_hgad.Hgad by its metadata. For other models, use "
             msg += "anomalib's OpenVINOInferencer."
             raise ValueError(msg)
         model = compile_graph(graph, self.device, self.config, self.description["image_size"])
@@ -150,19 +150,21 @@ class ClassOpenVINOInferencer(ClassInferencer, OpenVINOInferencer):
 
 
 class ClassONNXInferencer(ClassInferencer):
-    """Inferencer for exported .onnx files of :class:`~anomalib_hgad.Hgad`, by onnxruntime; threads may share one.
+    """onnxruntime inferencer for exported .onnx files of :class:`~anomalib_hgad.Hgad`.
+
+    Threads may share an instance.
 
     Args:
         path: Exported .onnx file.
-        providers: What computes, in the order of preference, as onnxruntime takes them: names such as
-            ``"CUDAExecutionProvider"`` or ``"TensorrtExecutionProvider"``, or pairs of a name and its options. A part
-            of the graph that none of them can compute is left to the CPU.
-            Defaults to the CPU alone.
+        providers: Execution providers of onnxruntime, in order of preference: names such as
+            ``"CUDAExecutionProvider"`` or ``"TensorrtExecutionProvider"``, or pairs of a name and its options. Parts of
+            the graph that none of them supports run on the CPU.
+            Defaults to the CPU only.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is no exported model of Hgad, or one without a novelty.
-        RuntimeError: If a provider is not there, or cannot be used.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not an exported model of Hgad, or has no novelty.
+        RuntimeError: If a provider is not available, or cannot be used.
         ModuleNotFoundError: If onnxruntime is not installed.
     """
 
@@ -181,7 +183,7 @@ class ClassONNXInferencer(ClassInferencer):
             msg = (
                 f"The installed onnxruntime has no {' and no '.join(missing)}; it has {', '.join(installed)}. Install "
             )
-            msg += "one that has it, as onnxruntime-gpu, or choose another provider."
+            msg += "a build that has it, such as onnxruntime-gpu, or choose another provider."
             raise RuntimeError(msg)
         graph = onnx.load(path, load_external_data=False)
         graph.graph.output.extend(
@@ -190,13 +192,11 @@ class ClassONNXInferencer(ClassInferencer):
         options = onnxruntime.SessionOptions()
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
         self.session = onnxruntime.InferenceSession(graph.SerializeToString(), options, list(providers))
-        # A provider whose libraries are missing is left out without an error.
+        # A provider whose libraries are missing is skipped without an error.
         if unusable := [name for name in wanted if name not in self.session.get_providers()]:
             msg = f"onnxruntime cannot use {' and '.join(unusable)} here, and would compute with "
-            msg += (
-                f"{', '.join(self.session.get_providers())} in its place. Its log says why: mostly a library of CUDA, "
-            )
-            msg += "cuDNN or TensorRT is missing, or of another version."
+            msg += f"{', '.join(self.session.get_providers())} instead. Its log says why: usually a library of CUDA, "
+            msg += "cuDNN or TensorRT is missing or has another version."
             raise RuntimeError(msg)
 
     def compute(self, images: np.ndarray) -> dict[str, Any]:
@@ -206,8 +206,8 @@ class ClassONNXInferencer(ClassInferencer):
         return dict(zip(names, self.session.run(names, {entry.name: images}), strict=True))
 
 
-def import_onnxruntime() -> Any:  # noqa: ANN401 - a module that need not be there
-    """onnxruntime.
+def import_onnxruntime() -> Any:  # noqa: ANN401 - an optional module
+    """Import onnxruntime.
 
     Returns:
         The module.
@@ -218,7 +218,7 @@ def import_onnxruntime() -> Any:  # noqa: ANN401 - a module that need not be the
     try:
         import onnxruntime  # noqa: PLC0415 - anomalib exports without it
     except ModuleNotFoundError as error:
-        msg = "An .onnx file is computed by onnxruntime, which is not installed: pip install onnxruntime, or "
+        msg = "An .onnx file needs onnxruntime, which is not installed: pip install onnxruntime, or "
         msg += "onnxruntime-gpu for CUDA and TensorRT."
         raise ModuleNotFoundError(msg, name="onnxruntime") from error
     return onnxruntime
@@ -237,13 +237,13 @@ def _existing(path: str | Path, *endings: str) -> Path:
 
 
 def _further_tensors(path: Path, description: dict[str, Any]) -> list[str]:
-    """Names of the tensors that are to be outputs too."""
+    """Names of the tensors to add to the outputs."""
     if "class_tensor" not in description:
-        msg = f"{path} does not say that it is an exported model of anomalib_hgad.Hgad. For others, take anomalib's "
-        msg += "OpenVINOInferencer."
+        msg = f"{path} is not an exported model of anomalib_hgad.Hgad by its metadata. For other models, use "
+        msg += "anomalib's OpenVINOInferencer."
         raise ValueError(msg)
     if "novelty_tensor" not in description:
-        msg = f"{path} was exported by an older version, and cannot tell unknown products: export the model again."
+        msg = f"{path} was exported by an older version and cannot detect unknown products: export the model again."
         raise ValueError(msg)
     return _tensors(description)
 

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which module of a model an operation of its exported graph is of: its name says it."""
+"""Names operations of an exported graph after the modules that they belong to."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from openvino import Model
 
 MODULES_KEY = "pkg.torch.onnx.name_scopes"
-"""Entry of the metadata of an ONNX operation in which PyTorch lists the modules that it is of, and then itself."""
+"""Metadata entry of an ONNX operation in which PyTorch lists the modules it belongs to, and then itself."""
 
 START = "/node"
-"""What PyTorch's names of operations begin with, after a slash."""
+"""Prefix of PyTorch's names of operations, after a slash."""
 
 
 def name_modules(graph: ModelProto) -> None:
-    """Put the module that an operation is of before its name, with a slash, as ``model.encoder.extractor/node_conv``.
+    """Prefix the name of each operation with its module and a slash, as in ``model.encoder.extractor/node_conv``.
 
     Args:
-        graph: Graph that PyTorch exported without gradients, which is changed: where they are switched off on the way,
-            it forgets the modules.
+        graph: Graph that PyTorch exported without gradients; changed in place. If gradients are disabled only within
+            the model, PyTorch loses the modules.
     """
     for node in graph.graph.node:
         for entry in node.metadata_props:
@@ -34,19 +34,19 @@ def name_modules(graph: ModelProto) -> None:
 
 
 def module_in(name: str) -> str | None:
-    """Module in the name of an operation; ``None`` of one that the runtime has named."""
+    """Module in the name of an operation; ``None`` for an operation named by the runtime."""
     module, is_named, _ = name.partition(START)
     return module if is_named else None
 
 
 def modules_of(graph: Model) -> dict[str, str]:
-    """Modules of the operations of a graph by their names.
+    """Modules of the operations of a graph by operation name.
 
     Args:
         graph: Graph that OpenVINO has read from ONNX.
 
     Returns:
-        The modules. An operation that OpenVINO has renamed is of the module that takes its result.
+        The modules. An operation renamed by OpenVINO gets the module that uses its result.
     """
     modules: dict[str, str] = {}
     for node in reversed(graph.get_ordered_ops()):

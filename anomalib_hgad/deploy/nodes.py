@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Operations of OpenVINO's graphs, read and exchanged."""
+"""Reads and replaces operations of OpenVINO graphs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from openvino import Node, Output
 
 
 def sources_of(node: Node) -> list[Output]:
-    """What enters an operation."""
+    """Inputs of an operation."""
     return [entry.get_source_output() for entry in node.inputs()]
 
 
 def replace(node: Node, by: Node) -> None:
-    """Put an operation of one result in the place of another, whose names it takes."""
+    """Replace an operation by another one, both with one output; the new one gets the names of the old one."""
     old, new = node.output(0), by.output(0)
     names = old.get_names()
     for entry in old.get_target_inputs():

@@ -3,14 +3,14 @@
 
 """INT8 forms of an exported graph, made with NNCF.
 
-Weights are most of a file, and those of backbone and flows are stored in 8 bits. To compute in 8 bits is another thing:
-that the backbone's convolutions and products do alone, where nearly all the work is, and not the first of them. What
-follows them measures small differences of the features: with flows, mixture or smoothing in 8 bits, images could hardly
-be told apart.
+Weights are most of a file, and those of backbone and flows are stored as 8-bit integers. Only the backbone's
+convolutions and matrix products, which are nearly all the work, compute in 8-bit integers, except the first of them.
+Flows, mixture and smoothing measure small differences of the features: in 8-bit integers they could hardly distinguish
+images.
 
-The rounding of the activations raises the scores of a class's images by about the same amount each, which differs from
-class to class, and so it does with their novelty. It is measured on the training images and taken off, or else one
-threshold would no longer suit all, and images of known products would be called unknown.
+The rounding of the activations raises the scores and the novelty of all images of a class by about the same amount,
+which differs between classes. This shift is measured on the training images and subtracted. Otherwise one threshold
+would no longer fit all classes, and images of known products would be called unknown.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ if TYPE_CHECKING:
     from anomalib_hgad.data.batch import ClassImageBatch
 
 CALIBRATION_IMAGES = 300
-"""Images from which the ranges of the activations are taken."""
+"""Maximum number of images for measuring the ranges of the activations."""
 
 
 QUANTISED = {"Convolution", "GroupConvolution", "MatMul"}
-"""Operations whose weights, and in a calibrated form inputs, are quantised."""
+"""Operations whose weights, and in a calibrated form also inputs, are quantised."""
 
 COMPUTED_IN_BYTES = ("model.encoder",)
-"""Modules that a calibrated form computes in 8 bits."""
+"""Modules that a calibrated form computes in 8-bit integers."""
 
 FLOAT_DEPTH = 0.4
-"""Share of the depth of these modules, from the image on, that computes in floating point: rounding there is carried on
-by all that follows. Depth is counted in products with weights."""
+"""Share of the depth of these modules, from the image on, that computes in floating point, because rounding errors
+there affect everything that follows. Depth is counted in products with weights."""
 
 LARGE_CONSTANT = 1024
-"""Elements from which on a constant that is added, a block's part of the positions, is stored in 8 bits."""
+"""Minimum number of elements for storing an added constant, such as position encodings, as 8-bit integers."""
 
 
 def compress(
@@ -68,12 +68,13 @@ def compress(
     Args:
         graph: Graph in floating point, whose operations are named by
             :func:`~anomalib_hgad.deploy.module_names.name_modules`.
-        modules: Modules whose weights are stored in 8 bits.
-        compression_type: ``INT8`` for the weights alone; ``INT8_PTQ`` for backbones that compute in 8 bits, with ranges
-            from training images; ``INT8_ACQ`` for as much of that as the metric on the validation images allows.
+        modules: Modules whose weights are stored as 8-bit integers.
+        compression_type: ``INT8`` for the weights only; ``INT8_PTQ`` for a backbone that computes in 8-bit integers,
+            with ranges from training images; ``INT8_ACQ`` for as much of that as the metric on the validation images
+            allows.
         datamodule: Data for the calibrated forms, or ``None``.
-        metric: Metric for ``INT8_ACQ``, or ``None`` for the F1 of the images' labels.
-        max_drop: How much the metric may fall.
+        metric: Metric for ``INT8_ACQ``, or ``None`` for the F1 score of the image labels.
+        max_drop: Maximum drop of the metric.
 
     Returns:
         The quantised graph.
@@ -109,7 +110,7 @@ def compress(
 
 
 def _products(graph: Model, modules: Sequence[str]) -> list[Node]:
-    """Products of some modules with weights."""
+    """Products with weights within the given modules."""
     starts = tuple(f"{module}." for module in modules)
     of_nodes = modules_of(graph)
     return [
@@ -127,7 +128,7 @@ def _weights(node: Node) -> list[Node]:
 
 
 def _deep(graph: Model, products: Sequence[Node]) -> list[Node]:
-    """The products but those of the first :data:`FLOAT_DEPTH` of the way from the image."""
+    """The products without those in the first :data:`FLOAT_DEPTH` of the depth from the image."""
     counted = {node.get_friendly_name() for node in products}
     depths: dict[str, int] = {}
     for node in graph.get_ordered_ops():
@@ -148,7 +149,7 @@ def _all_but(nodes: Sequence[Node], graph: Model) -> nncf.IgnoredScope:
 
 
 def _input_size(graph: Model) -> tuple[int, int] | None:
-    """Height and width of the images of a graph, if it takes one size only."""
+    """Height and width of the images of a graph, if it accepts one size only."""
     shape = graph.input(0).get_partial_shape()
     if shape[2].is_dynamic or shape[3].is_dynamic:
         return None
@@ -156,7 +157,7 @@ def _input_size(graph: Model) -> tuple[int, int] | None:
 
 
 def _resized(images: torch.Tensor, size: tuple[int, int] | None) -> np.ndarray:
-    """Images as a graph takes them: who has it for one size resizes them before."""
+    """Input of a graph: for a graph of one image size, the images are resized first."""
     return (images if size is None else resize(images, list(size), antialias=True)).numpy()
 
 
@@ -186,7 +187,7 @@ def _measure(
 
 
 def _with_small_biases(graph: Model) -> Model:
-    """Store large constants that are added in 8 bits, with a range for each of their channels."""
+    """Store large added constants as 8-bit integers, with a range for each of their channels."""
     for node in graph.get_ordered_ops():
         if node.get_type_name() != "Constant" or node.get_output_element_type(0).get_type_name() != "f32":
             continue
@@ -205,7 +206,7 @@ def _with_small_biases(graph: Model) -> Model:
 
 
 def _recentred(quantised: Model, before: Model, images: Iterable[np.ndarray]) -> Model:
-    """Take off the mean differences that quantisation makes to score and novelty of the images of an inferred class."""
+    """Subtract the mean shift of score and novelty by quantisation, for the images of each inferred class."""
     values, classes = _values(before, images)
     new_values, _ = _values(quantised, images)
     counts = np.bincount(classes).clip(min=1)
@@ -226,7 +227,7 @@ def _recentred(quantised: Model, before: Model, images: Iterable[np.ndarray]) ->
 
 
 def _values(graph: Model, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Scores before they are put on a scale, beside novelties, shape (number of images, 2); and inferred classes."""
+    """Unscaled scores and novelties, shape (number of images, 2), and inferred classes, shape (number of images,)."""
     names = [name for name in (PIXELS_TENSOR, NOVELTY_TENSOR, CLASS_TENSOR) if name in _by_name(graph)]
     graph = graph.clone()
     graph.add_outputs(names)
@@ -241,7 +242,7 @@ def _values(graph: Model, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.
 
 
 class _Tensors(NamedTuple):
-    """Tensors of a graph: the inferred class, if there are several; the map; its pixels that the score is of."""
+    """Tensors of a graph: inferred class, if there are several; anomaly map; its largest pixels; novelty."""
 
     inferred: Output | None
     anomaly_map: Output

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a transform is made of, the size that it brings images to, and its form for exported graphs."""
+"""Steps and output size of a transform, and its form for exported graphs."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Resize, Transform
 
 SMOOTHED = (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC)
-"""Interpolations that torchvision does with antialiasing."""
+"""Interpolations that torchvision antialiases."""
 
 
 def steps(transform: Transform | None) -> list[Transform]:
-    """The transforms that a transform is made of."""
+    """The steps of a transform, with those of nested ``Compose`` transforms."""
     if transform is not None and type(transform) is Compose:
         return [step for part in transform.transforms for step in steps(part)]
     return [] if transform is None else [transform]
 
 
 def last_size(transform: Transform | None) -> tuple[int, int] | None:
-    """Height and width that a transform ends with; ``None`` if it leaves the image's, or one side of it."""
+    """Height and width of a transform's output; ``None`` if it depends on the size of the image."""
     sizes = [step.size for step in steps(transform) if isinstance(step, CenterCrop | ExportableCenterCrop | Resize)]
     return (sizes[-1][0], sizes[-1][1]) if sizes and sizes[-1] is not None and len(sizes[-1]) == 2 else None
 
 
 def check_antialiasing(transform: Transform | None) -> None:
-    """Check that an exported graph can resize images as a transform does.
+    """Check that an exported graph can resize images like a transform.
 
     Args:
         transform: The transform.
 
     Raises:
-        ValueError: If the graph would resize without the antialiasing.
+        ValueError: If the graph would resize without antialiasing.
     """
     for step in steps(transform):
         smoothed = isinstance(step, Resize) and step.antialias and InterpolationMode(step.interpolation) in SMOOTHED
         if smoothed and not _is_antialiased(step):
             msg = (
-                "A graph resizes with antialiasing to a height and a width, bilinearly, alone: expected such a Resize, "
+                "An exported graph supports antialiasing only for bilinear resizing to a height and a width: expected "
             )
-            msg += f"got {step}. Take one, or antialias=False, and train anew."
+            msg += f"such a Resize, got {step}. Use one, or antialias=False, and train again."
             raise ValueError(msg)
 
 
@@ -60,12 +60,12 @@ def _is_antialiased(step: Transform) -> bool:
 
 
 class AntialiasedResize(Transform):
-    """Antialiased bilinear resizing as two matrix products, which every runtime can do.
+    """Antialiased bilinear resizing as two matrix products, which every runtime supports.
 
-    ONNX's Resize has an attribute for the antialiasing, but OpenVINO ignores it without a word. Scores were
-    measured to be 0.49 off with it.
+    ONNX's Resize has an attribute for antialiasing, but OpenVINO ignores it without a warning, which changed scores by
+    up to 0.49.
 
-    The numbers are those of ``torch.nn.functional.interpolate(..., mode="bilinear", antialias=True)`` up to rounding.
+    The result equals ``torch.nn.functional.interpolate(..., mode="bilinear", antialias=True)`` up to rounding.
 
     Args:
         size: Height and width of the result.
@@ -93,7 +93,7 @@ class AntialiasedResize(Transform):
 
 
 class ResizeOperator(AntialiasedResize):
-    """The same resizing as one operator, for runtimes that do not ignore its antialiasing."""
+    """The same resizing as one operator, for runtimes that support antialiasing."""
 
     def transform(self, inpt: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
         """Resize, as :class:`AntialiasedResize`; images have the shape (B, channels, height, width)."""
@@ -102,17 +102,17 @@ class ResizeOperator(AntialiasedResize):
 
 
 def exportable(transform: Transform | None, resize: type[AntialiasedResize] = AntialiasedResize) -> Transform | None:
-    """Form of a transform that can be exported and gives the same images.
+    """Exportable form of a transform that produces the same images.
 
-    anomalib's own leaves out the antialiasing of every Resize: a model would see other images on the line than those it
-    was trained and tested on.
+    anomalib's own omits the antialiasing of every Resize: a deployed model would get other images than those it was
+    trained and tested on.
 
     Args:
         transform: The transform.
-        resize: What takes the place of antialiased bilinear Resizes to a height and a width.
+        resize: Replacement of antialiased bilinear Resizes to a height and a width.
 
     Returns:
-        A copy, with the rest as anomalib exports it.
+        A copy, with all other steps as exported by anomalib.
     """
     if transform is None:
         return None
@@ -125,12 +125,12 @@ def exportable(transform: Transform | None, resize: type[AntialiasedResize] = An
 
 
 def resize_weights(size: int, new_size: int, like: torch.Tensor) -> torch.Tensor:
-    """Share of every old pixel in every new one, along one side: a triangle as wide as two pixels of the coarser grid.
+    """Weight of every old pixel in every new one, along one axis: a triangle as wide as two pixels of the coarser grid.
 
     Args:
         size: Number of old pixels.
-        new_size: Number of new ones.
-        like: Tensor whose device and dtype the weights take.
+        new_size: Number of new pixels.
+        like: Tensor with the device and dtype for the weights.
 
     Returns:
         Weights whose rows sum to 1, shape (new_size, size).

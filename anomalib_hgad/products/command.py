@@ -22,7 +22,7 @@ from anomalib_hgad.models.hgad.products import write_checkpoint
 from anomalib_hgad.products.images import MovedImage, images_of_known, moved_images, product_images
 
 LISTED_IMAGES = 10
-"""Most images that a summary names."""
+"""Maximum number of images that a summary lists."""
 
 CONSOLE = Console(markup=False)  # names may have brackets
 
@@ -35,23 +35,24 @@ def add_product(
     known_images: Path | None = None,
     accelerator: str = "cpu",
 ) -> None:
-    """Let a trained Hgad know more products, from a few normal images, in seconds.
+    """Add products to a trained Hgad from a few normal images, in seconds.
 
-    All others keep their scores, labels and thresholds, bit for bit, for every image that the model takes for one of
-    them. Export the new checkpoint again for the line.
+    For every image that the model assigns to a known product, scores, labels and thresholds stay the same, bit for bit.
+    Export the new checkpoint again before you deploy it.
 
     Args:
         ckpt_path: Checkpoint of the model.
         data: Arguments of ``MultiClass``. ``root`` is the folder of a product, with ``train/good`` or normal images in
             it, or a folder of such folders.
-        name: Name of the product, if there is one. ``None`` takes that of its folder.
-        output: The new checkpoint. ``None`` writes ``NAME-with-PRODUCTS.ckpt`` beside the old one.
-        known_images: Folder with images of the products that the model knows, to see whether some are now taken for a
-            new one.
+        name: Name of the product, if there is one. ``None`` uses the name of its folder.
+        output: The new checkpoint. ``None`` writes ``NAME-with-PRODUCTS.ckpt`` next to the old one.
+        known_images: Folder with images of the products that the model knows, to check whether some are now assigned to
+            a new product.
         accelerator: Lightning's accelerator.
 
     Raises:
-        ValueError: If the model cannot take more products, knows one of these already, or sees a known one in an image.
+        ValueError: If the model does not support more products, knows one of these already, or assigns an image to a
+            known product.
         FileNotFoundError: If the checkpoint, a folder or an image is missing.
     """
     started = perf_counter()
@@ -68,16 +69,16 @@ def add_product(
 
 
 def remove_product(ckpt_path: Path, names: list[str], output: Path | None = None) -> None:
-    """Let a trained Hgad not know some products any more; all others keep their scores.
+    """Remove products from a trained Hgad; all others keep their scores.
 
     Args:
         ckpt_path: Checkpoint of the model.
-        names: The products.
-        output: The new checkpoint. ``None`` writes ``NAME-without-PRODUCTS.ckpt`` beside the old one.
+        names: The products to remove.
+        output: The new checkpoint. ``None`` writes ``NAME-without-PRODUCTS.ckpt`` next to the old one.
 
     Raises:
-        ValueError: If the model does not know one of them, or no other one.
-        FileNotFoundError: If there is no checkpoint.
+        ValueError: If the model does not know one of the products, or if none would be left.
+        FileNotFoundError: If the checkpoint does not exist.
     """
     model = load(ckpt_path)
     for name in names:
@@ -88,14 +89,14 @@ def remove_product(ckpt_path: Path, names: list[str], output: Path | None = None
 
 
 def list_products(ckpt_path: Path) -> None:
-    """List the products that a checkpoint of Hgad knows: their images, since when, and their limits.
+    """List the products of a checkpoint of Hgad: number of images, date added and limits.
 
     Args:
         ckpt_path: Checkpoint of the model.
 
     Raises:
-        ValueError: If the file is no checkpoint of Hgad.
-        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a checkpoint of Hgad.
+        FileNotFoundError: If the file does not exist.
     """
     model = load(ckpt_path)
     calibration, novelty = model.model.calibration, model.model.novelty
@@ -119,7 +120,7 @@ def list_products(ckpt_path: Path) -> None:
 
 
 def load(ckpt_path: Path) -> Hgad:
-    """The model of a checkpoint.
+    """Load the model of a checkpoint.
 
     Args:
         ckpt_path: The checkpoint.
@@ -128,8 +129,8 @@ def load(ckpt_path: Path) -> Hgad:
         The model, on the CPU.
 
     Raises:
-        ValueError: If the file is no checkpoint of Hgad.
-        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a checkpoint of Hgad.
+        FileNotFoundError: If the file does not exist.
     """
     if not ckpt_path.is_file():
         msg = (
@@ -140,42 +141,42 @@ def load(ckpt_path: Path) -> Hgad:
 
 
 def summarise(model: Hgad, added: list[AddedClass], known: list[str], moved: list[MovedImage]) -> None:
-    """Print what was added, and what to look at before it is used.
+    """Print what was added, and what to check before use.
 
     Args:
         model: The model with the new products.
-        added: What was found out about them.
-        known: Products that it knew before.
-        moved: Images of these that are now taken for a new one.
+        added: Measurements of the new products.
+        known: Products that the model knew before.
+        moved: Images of these that are now assigned to a new product.
     """
     location, margin = (values[: len(known)] for values in (model.model.novelty.location, model.model.novelty.margin))
     least = int(location.argmin())
     for row in added:
         CONSOLE.print(
-            f"Added {row.name}: {row.images} images. Unseen ones have a typicality of {row.typicality:.2f} nats a "
+            f"Added {row.name}: {row.images} images. Unseen images have a typicality of {row.typicality:.2f} nats per "
             f"dimension; those of the other products {location.min():.2f} to {location.max():.2f}."
         )
         if row.typicality < location[least] - margin[least]:
             CONSOLE.print(
-                f"  The model fits {row.name} worse than any of its products. Train it anew with all of them, as by "
-                "`anomalib train --ckpt_path` with this checkpoint, and compare."
+                f"  The model fits {row.name} worse than any of its products. Train it with all of them, for example "
+                "with `anomalib train --ckpt_path` and this checkpoint, and compare."
             )
         own = model.model.calibration.class_thresholds
         rate = max(own.rates) if own.shift.any() else 0.0
         if rate and row.images < (needed := images_needed(rate)):
             CONSOLE.print(
-                f"  {row.images} images are too few for a threshold of its own with {rate:.3g} of false alarms: give "
+                f"  {row.images} images are too few for its own threshold with a false-alarm rate of {rate:.3g}: give "
                 f"{needed} or more."
             )
         for other, count in row.taken_for.items():
-            CONSOLE.print(f"  {count} of them would be taken for {other} if they were not among the {row.images}.")
+            CONSOLE.print(f"  {count} of them would be assigned to {other} if they were not among the {row.images}.")
     for old, new in likely_to_move(model.model, len(known)):
         CONSOLE.print(
             f"Warning: {model.class_names[new]} looks so much like {model.class_names[old]} that normal images of the "
-            "latter may be taken for it. Give some as known_images to see, and train all products together if so."
+            "latter may be assigned to it. Give some as known_images to check, and train all products together if so."
         )
     if moved:
-        CONSOLE.print(f"Warning: {len(moved)} images of known products are now taken for a new one:")
+        CONSOLE.print(f"Warning: {len(moved)} images of known products are now assigned to a new one:")
         for image in moved[:LISTED_IMAGES]:
             CONSOLE.print(f"  {image.path}: {image.before} -> {image.after}")
         if len(moved) > LISTED_IMAGES:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Images of new products, and what becomes of those of known ones."""
+"""Images of new products, and changed predictions for images of known ones."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from anomalib_hgad.models.hgad.torch_model import HgadModel
 
 @dataclass(frozen=True)
 class MovedImage:
-    """An image that is taken for another product than before.
+    """An image that is assigned to another product than before.
 
     Attributes:
         path: Its file.
-        before: The product that it was taken for.
-        after: The product that it is taken for now.
+        before: The previously inferred product.
+        after: The product that is inferred now.
     """
 
     path: Path
@@ -42,21 +42,21 @@ def product_images(data: dict[str, Any], name: str | None) -> MultiClass:
     """Images of one product or of several.
 
     Args:
-        data: Arguments of :class:`~anomalib_hgad.MultiClass`; ``root`` may be the folder of a single product as well.
-        name: Name of the product, if there is one; ``None`` takes that of its folder.
+        data: Arguments of :class:`~anomalib_hgad.MultiClass`; ``root`` may also be the folder of a single product.
+        name: Name of the product, if there is one; ``None`` uses the name of its folder.
 
     Returns:
         The datamodule.
 
     Raises:
-        ValueError: If an argument is unknown, or if there is a name for several products.
+        ValueError: If an argument is unknown, or if one name is given for several products.
         FileNotFoundError: If a folder or an image is missing.
     """
     datamodule = multi_class(_for_training_alone(data))
     if name is not None:
         if len(datamodule.sources) > 1:
             msg = (
-                f"Expected one product to be called {name!r}, got {', '.join(datamodule.class_names)}. Leave the name "
+                f"Expected one product for the name {name!r}, got {', '.join(datamodule.class_names)}. Leave the name "
             )
             msg += "out, or give the folder of one of them."
             raise ValueError(msg)
@@ -66,11 +66,11 @@ def product_images(data: dict[str, Any], name: str | None) -> MultiClass:
 
 
 def _for_training_alone(data: dict[str, Any]) -> dict[str, Any]:
-    """Arguments that take all normal images, and make the folder of a single product one of products."""
+    """Arguments that select all normal images, and turn the folder of a single product into a root and a category."""
     if "root" not in data or {"dataset", "datamodules", "categories"} & data.keys():
         return data
     root = Path(data["root"])
-    # All normal images are needed, and none is tested.
+    # All normal images are used for training, none for testing.
     arguments: dict[str, Any] = {"test_split_mode": TestSplitMode.NONE, "val_split_mode": ValSplitMode.NONE} | data
     one = {"root": root.resolve().parent, "categories": [root.resolve().name]}
     if normal_folders(root, data.get("normal_dir")):
@@ -101,15 +101,15 @@ def images_of_known(folder: Path | None) -> list[Path]:
 
 @torch.no_grad()
 def moved_images(before: HgadModel, model: Hgad, paths: Sequence[Path]) -> list[MovedImage]:
-    """Images of known products that are taken for an added one.
+    """Find images of known products that are assigned to an added one.
 
     Args:
-        before: The torch model as it was.
+        before: The torch model before the products were added.
         model: The model with the added products.
-        paths: Files of the images.
+        paths: Image files.
 
     Returns:
-        These images.
+        The images.
     """
     transform = getattr(model.pre_processor, "transform", None)
     moved = []

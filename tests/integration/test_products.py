@@ -205,7 +205,7 @@ def test_thresholds_of_classes_are_given_to_an_added_one(
         (["--data.root", "PLANT/washer", "--name", "bolt"], "The model knows bolt already"),
         (
             ["--data.root", "PLANT", "--name", "x"],
-            "Expected one product to be called 'x', got bolt, nut, rivet, washer",
+            "Expected one product for the name 'x', got bolt, nut, rivet, washer",
         ),
         (["--data.root", "EMPTY"], "Expected a folder with a subfolder for each class, but"),
         (["--data.root", "NOTHING"], "NOTHING is missing"),

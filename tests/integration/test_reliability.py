@@ -149,7 +149,7 @@ def test_mask_that_marks_nothing_is_named(root: Path, caplog: pytest.LogCaptureF
     Image.new("L", trees.SIZE).save(root / "tile/ground_truth/crack/001_mask.png")
     datamodule = set_up(root)
     assert "Class 'tile': the masks of 1 anomalous images mark no pixel: " in caplog.text
-    assert "tile/test/crack/001.png. The pixel figures take these images for normal. Draw" in caplog.text
+    assert "tile/test/crack/001.png. The pixel-level metrics treat these images as normal. Mark" in caplog.text
     assert [int(mask.sum()) for mask in masks_of_tile(datamodule)] == [64, 0]
     assert datamodule.test_data.samples["label_index"].sum() == 4
 
@@ -250,15 +250,13 @@ def test_links_in_circles_are_not_followed(root: Path, place: str) -> None:
 @pytest.mark.parametrize("target", ["001x.png", "nowhere.png"], ids=["itself", "nowhere"])
 def test_link_that_leads_to_no_file_is_named(root: Path, target: str) -> None:
     (root / "tile/train/good/001x.png").symlink_to(root / "tile/train/good" / target)
-    with pytest.raises(ValueError, match=r"'tile' .*1 links lead to no file: .*001x\.png\. Correct or remove them"):
+    with pytest.raises(ValueError, match=r"'tile' .*1 links are broken: .*001x\.png\. Correct or remove them"):
         set_up(root)
 
 
 def test_class_that_links_to_another_is_refused(root: Path) -> None:
     (root / "slab").symlink_to(root / "tile")
-    with pytest.raises(
-        ValueError, match=r"4 training images are in several classes \(slab, tile\): .*leave all but one"
-    ):
+    with pytest.raises(ValueError, match=r"4 training images are in several classes \(slab, tile\): .*keep only one"):
         set_up(root)
 
 
@@ -281,7 +279,7 @@ def unreadable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_folder_without_permission_is_named(root: Path, monkeypatch: pytest.MonkeyPatch, place: str, form: str) -> None:
     """It would pass for an empty one, and its class for one without masks."""
     unreadable(root / place, monkeypatch)
-    with pytest.raises(PermissionError, match=f"No permission to read the folder .*{place}. Give this user the right"):
+    with pytest.raises(PermissionError, match=f"No permission to read the folder .*{place}. Grant it to this user"):
         (set_up(root) if form == "folders" else MultiClass(dataset="MVTecAD", root=root).setup())
 
 

@@ -133,7 +133,7 @@ def test_tile_is_a_part_of_the_resized_image_after_the_augmentations_of_the_user
 
 
 def test_pictures_that_the_ensemble_would_lose_are_named(classes: Path) -> None:
-    with pytest.warns(UserWarning, match=r"pictures of \d+ images over each other: .*bolt.*name='data'"):
+    with pytest.warns(UserWarning, match=r"pictures of \d+ images to the same files: .*bolt.*name='data'"):
         tiles(classes, 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

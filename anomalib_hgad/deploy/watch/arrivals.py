@@ -1,9 +1,9 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Images of a folder that are complete and were not scored yet.
+"""Images of a folder that are complete and have not been scored yet.
 
-The folder is listed again and again: shares of a network, from which most cameras' images come, notify nobody.
+The folder is listed repeatedly: network shares, from which most cameras' images come, send no notifications.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from anomalib_hgad.deploy.watch.seen_paths import SeenPaths
 logger = logging.getLogger(__name__)
 
 MOST_READY = 500
-"""Images that one look hands out. As many more are known by then, so that none of them has to settle first."""
+"""Images handed out per listing. As many more are already known, so that the next listing need not wait for them."""
 
 CHUNK = 4096
 """Names of a folder that are in memory at a time."""
 
 RETRY_SECONDS = 0.5
-"""After how long an image that could not be read is tried again."""
+"""Seconds after which reading an unreadable image is retried."""
 
 
 @dataclass
@@ -39,8 +39,8 @@ class Waiting:
     """An image that was seen and not scored.
 
     Attributes:
-        state: Its size and time of modification.
-        since: When it was first seen so, or has last changed, in seconds of the monotonic clock.
+        state: Its file size and modification time.
+        since: When it was first seen in this state, in seconds of the monotonic clock.
         due: When it may be read.
         is_taken: Whether it was handed out.
     """
@@ -54,13 +54,13 @@ class Waiting:
 class Arrivals:
     """Images of a folder and its subfolders, each handed out once when it has not changed for a while.
 
-    One thread looks; all others may say what has become of an image.
+    One thread calls :meth:`look`; all threads may call the other methods.
 
     Args:
         folder: The folder.
         seen: Paths of images that were scored before.
-        settle: Seconds for which the size and time of modification of an image have to stay the same.
-        give_up_after: Seconds after its last change for which an image that cannot be read is tried again.
+        settle: Seconds for which the file size and modification time of an image must not change.
+        give_up_after: Seconds after its last change for which reading an unreadable image is retried.
     """
 
     def __init__(self, folder: Path, seen: SeenPaths, settle: float, give_up_after: float) -> None:
@@ -74,7 +74,7 @@ class Arrivals:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no image was left to be scored at the last look or since."""
+        """Whether no image is waiting to be scored."""
         with self._lock:
             return not self._waiting
 
@@ -82,7 +82,7 @@ class Arrivals:
         """List the folder.
 
         Returns:
-            Paths of images that are complete, in order; they are handed out from now on.
+            Paths of complete images, in order; they now count as handed out.
         """
         found = heapq.nsmallest(2 * MOST_READY, self._unseen())
         states = {path: state for path in found if (state := _state(path)) is not None}
@@ -106,24 +106,24 @@ class Arrivals:
         return ready
 
     def has_changed(self, path: str) -> bool:
-        """Whether an image is not what it was when it was handed out; one that has gone meanwhile was complete."""
+        """Whether an image has changed since it was handed out; one that was deleted since then was complete."""
         with self._lock:
             return _state(path) not in {None, self._waiting[path].state}
 
     def finish(self, path: str) -> None:
-        """Say that an image is in the table."""
+        """Mark an image as written to the table."""
         with self._lock:
             self._seen.add(path)
             del self._waiting[path]
 
     def put_back(self, path: str) -> None:
-        """Say that an image is to be handed out once more, when it is due and still there."""
+        """Hand out an image again later, when it is due and still exists."""
         with self._lock:
             waiting = self._waiting[path]
             waiting.is_taken, waiting.due = False, time.monotonic() + max(self._settle, RETRY_SECONDS)
 
     def is_given_up(self, path: str) -> bool:
-        """Whether an image that cannot be read has stayed the same for so long that it is what it will be."""
+        """Whether an unreadable image has not changed for ``give_up_after`` seconds, so that it counts as broken."""
         with self._lock:
             waiting = self._waiting[path]
             return _state(path) == waiting.state and time.monotonic() - waiting.since >= self._give_up_after
@@ -133,7 +133,7 @@ class Arrivals:
             yield from self._seen.unseen(chunk)
 
     def _listed(self, folder: str) -> Iterator[list[str]]:
-        """Paths of files that are called as images are, below a folder, without hidden ones."""
+        """Paths of files with the suffix of an image below a folder, without hidden ones."""
         subfolders = []
         try:
             with os.scandir(folder) as entries:
@@ -145,14 +145,14 @@ class Arrivals:
             self._unlisted.discard(folder)
         except OSError as error:
             if folder not in self._unlisted:
-                logger.warning("The folder %s cannot be listed now, and is tried again: %s.", folder, error.strerror)
+                logger.warning("The folder %s cannot be listed now; will retry: %s.", folder, error.strerror)
                 self._unlisted.add(folder)
         for subfolder in subfolders:
             yield from self._listed(subfolder)
 
 
 def _state(path: str) -> tuple[int, int] | None:
-    """Size and time of modification of a file; ``None`` if it is no file, or gone."""
+    """Size and modification time of a file; ``None`` if it is not a file, or does not exist any more."""
     try:
         status = os.stat(path)  # noqa: PTH116 - thousands of times a second
     except OSError:

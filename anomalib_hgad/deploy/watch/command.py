@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Score the images that a line shows, as they appear."""
+"""Score images as they appear in a folder."""
 
 # No `from __future__ import annotations`: jsonargparse reads the types of the arguments.
 
@@ -33,27 +33,27 @@ def watch(
     device: str = "CPU",
     once: bool = False,
 ) -> None:
-    """Score images as they appear in a folder, and write a line of a table for each.
+    """Score images as they appear in a folder, and append a row to a table for each.
 
-    It goes on until SIGTERM or SIGINT, finishes what is in flight, and ends with the status 0. Started anew with the
-    same output it scores what is not in it yet.
+    Runs until SIGTERM or SIGINT, then finishes the images in flight and exits with status 0. Restarted with the same
+    output, it resumes with the images that are not in it yet.
 
     Args:
         folder: The folder; its subfolders are watched too.
         model: Exported OpenVINO file (.xml), or .onnx, of this package or of anomalib.
-        output: The table, .csv or .jsonl. It is gone on with if it is there.
-        pictures: Which images get a picture with anomaly map and mask; anomalous are bad and unknown ones.
-        pictures_folder: Folder of the pictures. ``None`` is beside the output, with ``_pictures`` behind its name.
-        in_flight: Most images in memory at a time. ``None`` is twice as many as keep the device busy.
-        settle: Seconds for which a file has to stay as it is before it is read. 0 is for files that are renamed into
-            place.
-        give_up_after: Seconds for which an image that cannot be read, and does not change, is tried again.
-        device: Device of OpenVINO.
-        once: Stop when all images that are there have been scored.
+        output: The table, .csv or .jsonl. If it exists, rows are appended.
+        pictures: Which images get a picture with anomaly map and mask; anomalous means bad and unknown ones.
+        pictures_folder: Folder of the pictures. ``None`` is the path of the output with ``_pictures`` instead of its
+            suffix.
+        in_flight: Maximum number of images in memory. ``None`` is twice as many as keep the device busy.
+        settle: Seconds for which a file must not change before it is read. Use 0 for files that are renamed into place.
+        give_up_after: Seconds for which reading an unreadable image that does not change is retried.
+        device: OpenVINO device.
+        once: Stop when all existing images have been scored.
 
     Raises:
         OSError: If folder or model are missing, or output or pictures cannot be written.
-        ValueError: If a setting is wrong, or if model and output are not what is expected.
+        ValueError: If a setting is wrong, or if model or output are not of the expected kind.
     """
     check_range("0 <= {} < inf", settle=settle, give_up_after=give_up_after)
     if in_flight is not None:
@@ -64,12 +64,12 @@ def watch(
         _check_pictures(choice)
     scorer = Scorer(model, device, in_flight)
     if pictures == "anomalous" and not scorer.has_threshold:
-        msg = f"{model} has no threshold, by which an image would be anomalous: give --pictures all or none."
+        msg = f"{model} has no threshold, so no image can be called anomalous: give --pictures all or none."
         raise ValueError(msg)
     table = Table(output, scorer.identity)
     try:
         if table.cut_off:
-            print(f"{output}: the last line was cut off, and is written anew.", flush=True)
+            print(f"{output}: the last line was incomplete; its image is scored again.", flush=True)
         print(f"Watching {root}: {len(table.seen)} images are in {output}.", flush=True)
         line = Line(Arrivals(root, table.seen, settle, give_up_after), scorer, table, choice)
         with _stopped_by_signals() as stop:
@@ -81,33 +81,34 @@ def watch(
 
 
 def _watched(folder: Path) -> Path:
-    """The folder by its one name, as the table has it."""
+    """The resolved folder, as in the paths of the table."""
     if not folder.is_dir():
-        msg = f"There is no folder {folder}. Make it first, or correct the path: images are expected to appear in it."
+        msg = f"The folder {folder} does not exist. Create it, or correct the path: images are expected to appear in "
+        msg += "it."
         raise FileNotFoundError(msg)
     if not os.access(folder, os.R_OK | os.X_OK):
-        msg = f"No permission to read the folder {folder}. Give this user the right to."
+        msg = f"No permission to read the folder {folder}. Grant it to this user."
         raise PermissionError(msg)
     return folder.resolve()
 
 
 def _check_pictures(choice: PictureChoice) -> None:
     if choice.folder.is_relative_to(choice.root) or choice.root.is_relative_to(choice.folder):
-        msg = f"Pictures in {choice.folder} would be taken for images of {choice.root}, and be scored. Give a "
-        msg += "--pictures_folder that is neither in it nor above it."
+        msg = f"Pictures in {choice.folder} would be scored as images of {choice.root}. Give a --pictures_folder that "
+        msg += "is neither in it nor above it."
         raise ValueError(msg)
     try:
         choice.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        msg = f"The folder {choice.folder} cannot be made for the pictures: {error.strerror}."
+        msg = f"The folder {choice.folder} for the pictures cannot be created: {error.strerror}."
         raise OSError(msg) from error
 
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[Event]:
-    """An event that SIGTERM and SIGINT set. A second signal acts as ever, and ends the process at once."""
+    """An event that SIGTERM and SIGINT set. A second signal has its usual effect and ends the process at once."""
     stop = Event()
-    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield stop
         return
     numbers = (signal.SIGTERM, signal.SIGINT)

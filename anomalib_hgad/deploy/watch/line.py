@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Images on their way from the folder to the table, as many at a time as may be in flight."""
+"""Passes images from the folder to the table, several at a time."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from anomalib_hgad.deploy.watch.table import Table
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.1
-"""Least time between two looks into the folder."""
+"""Minimum seconds between two listings of the folder."""
 
 LOOK_SHARE = 0.1
-"""Most of the time that looking may take: a folder with very many images is looked into less often."""
+"""Maximum share of the time spent listing: a folder with very many images is listed less often."""
 
 NOT_SCORED = "not scored"
-"""What is counted in place of a verdict of an image with an error."""
+"""Counted instead of a verdict for an image with an error."""
 
 
 @dataclass(frozen=True)
 class PictureChoice:
-    """Which pictures are made, and where.
+    """Which pictures are saved, and where.
 
     Attributes:
-        kind: ``"all"``, ``"anomalous"``, which are bad and unknown ones, or ``"none"``.
-        root: The folder that is watched.
+        kind: ``"all"``, ``"anomalous"`` for bad and unknown images, or ``"none"``.
+        root: The watched folder.
         folder: Folder for the pictures.
     """
 
@@ -55,7 +55,7 @@ class PictureChoice:
         return self.kind == "all" or (self.kind == "anomalous" and scored.verdict in {"bad", "unknown"})
 
     def save(self, path: str, pixels: np.ndarray, scored: Scored) -> None:
-        """Save the picture of an image, as a whole or not at all."""
+        """Save the picture of an image, complete or not at all."""
         with atomic_write(picture_path(Path(path), self.root, self.folder)) as unfinished:
             draw(pixels, scored).save(unfinished, "JPEG", quality=90)
 
@@ -63,17 +63,17 @@ class PictureChoice:
 class Line:
     """Scores images as they arrive.
 
-    A thread takes an image from its file to its line in the table, so that no more images are in memory than threads.
-    An inference that fails is that of one image: OpenVINO's own queue does not say of which.
+    One thread handles an image from its file to its row in the table, so that no more images are in memory than there
+    are threads. A failed inference belongs to one image; OpenVINO's own queue would not say to which.
 
     Args:
         arrivals: The images.
         scorer: The model.
-        table: Where the results go.
-        pictures: Which pictures are made.
+        table: The table for the results.
+        pictures: Which pictures are saved.
 
     Attributes:
-        counts: How many images have had each verdict.
+        counts: Number of images with each verdict.
     """
 
     def __init__(self, arrivals: Arrivals, scorer: Scorer, table: Table, pictures: PictureChoice) -> None:
@@ -87,11 +87,11 @@ class Line:
         self.counts: Counter[str] = Counter()
 
     def run(self, stop: Event, *, once: bool) -> None:
-        """Score images until it is stopped, and then those that are in flight.
+        """Score images until stopped, then finish those in flight.
 
         Args:
-            stop: Set to stop it.
-            once: Whether to stop when all images that are there have been scored.
+            stop: Event that stops it when set.
+            once: Whether to stop when all existing images have been scored.
 
         Raises:
             OSError: If a line or a picture cannot be written.
@@ -114,7 +114,7 @@ class Line:
             raise self._failure
 
     def _has_slot(self, stop: Event) -> bool:
-        """Wait until one more image may be in flight; not if it is to stop."""
+        """Wait until one more image may be in flight, or until it is stopped."""
         while not stop.is_set() and self._failure is None:
             if self._slots.acquire(timeout=LOOK_SECONDS):
                 return True
@@ -134,7 +134,7 @@ class Line:
             self._slots.release()
 
     def _scored(self, path: str) -> dict[str, Any] | None:
-        """What the table says of an image; ``None`` if it is not complete, or gone."""
+        """Table row of an image; ``None`` if it is incomplete or deleted."""
         try:
             pixels = read_pixels(path)
             if self._arrivals.has_changed(path):

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pictures of what a model has said: the anomaly map on the image, and the edge of what was found anomalous."""
+"""Pictures of predictions: the image with its anomaly map and the outline of the predicted mask."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from PIL import Image, ImageChops, ImageFilter
 from anomalib_hgad.deploy.watch.scorer import Scored
 
 LONGER_SIDE = 512
-"""Pixels of the longer side of a picture at most."""
+"""Maximum length of the longer side of a picture, in pixels."""
 
 EDGE = (255, 255, 255)
-"""Colour of the edge of the mask: none that the map has."""
+"""Colour of the outline of the mask, which does not occur in the map."""
 
 
 def picture_path(image: Path, root: Path, folder: Path) -> Path:
-    """Where the picture of an image belongs.
+    """Path of the picture of an image.
 
     Args:
         image: The image.
-        root: The folder that is watched.
+        root: The watched folder.
         folder: The folder of the pictures.
 
     Returns:
-        A file of the same place and name with ``.jpg`` behind: ``a.png`` and ``a.tif`` are two.
+        The same relative path with ``.jpg`` appended, so that ``a.png`` and ``a.tif`` have different pictures.
     """
     place = folder / image.relative_to(root)
     return place.with_name(f"{place.name}.jpg")
 
 
 def draw(pixels: np.ndarray, scored: Scored) -> Image.Image:
-    """Draw an image with its anomaly map and the edge of its mask.
+    """Draw an image with its anomaly map and the outline of its mask.
 
     Args:
         pixels: RGB, uint8, shape (height, width, 3).
-        scored: What the model says of it, with map and mask if the model has them.
+        scored: Prediction for the image, with map and mask if the model has them.
 
     Returns:
         The picture.
@@ -60,8 +60,8 @@ def heat_colours(anomaly_map: np.ndarray) -> np.ndarray:
     """Colours of an anomaly map, from blue over green to red.
 
     Args:
-        anomaly_map: From 0 to 1 with the threshold at 0.5, so that a colour means the same in all pictures; of a model
-            without such a scale any numbers, of which the lowest is blue then and the highest red.
+        anomaly_map: From 0 to 1 with the threshold at 0.5, so that a colour means the same in all pictures; a map of
+            other numbers is scaled from its minimum (blue) to its maximum (red).
 
     Returns:
         RGB, uint8, shape (height, width, 3).

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""An exported model that several threads score images with, each with a request of its own."""
+"""An exported model that several threads share, each with its own inference request."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from anomalib_hgad.deploy.graph import IN_FLOAT32, compile_graph, infer, read_gr
 
 @dataclass(frozen=True)
 class Scored:
-    """What a model says of an image. ``None`` where it does not say.
+    """Prediction for an image; ``None`` for what the model does not predict.
 
     Attributes:
         values: Columns of the tables of predictions.
         verdict: ``"good"``, ``"bad"`` or ``"unknown"``.
         anomaly_map: Shape (height, width).
-        pred_mask: Pixels that were found anomalous, bool, shape (height, width).
+        pred_mask: Anomalous pixels, bool, shape (height, width).
     """
 
     values: dict[str, Any]
@@ -41,21 +41,21 @@ class Scored:
 
 
 class Scorer:
-    """A compiled model and its requests.
+    """A compiled model and its inference requests.
 
     Args:
         path: Exported .xml or .onnx file, of this package or of anomalib.
-        device: Device of OpenVINO.
-        in_flight: How many images there will be at a time; as many as keep the device busy if ``None``.
+        device: OpenVINO device.
+        in_flight: Number of images at a time; ``None`` for as many as keep the device busy.
 
     Attributes:
         identity: A checksum of the files, 16 digits.
-        in_flight: How many images there should be at a time.
-        has_threshold: Whether the model tells good from bad images.
+        in_flight: Recommended number of images at a time.
+        has_threshold: Whether the model has a threshold between good and bad images.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no exported anomaly model, or cannot be read or compiled.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not an exported anomaly model, or cannot be read or compiled.
     """
 
     def __init__(self, path: Path, device: str = "CPU", in_flight: int | None = None) -> None:
@@ -64,9 +64,9 @@ class Scorer:
             self.identity = identity(path)
             self._outputs = {name for output in graph.outputs for name in output.names}
             if "pred_score" not in self._outputs:
-                msg = f"{path} gives no pred_score: expected an anomaly model that `anomalib export` has made."
+                msg = f"{path} has no output pred_score: expected an anomaly model of `anomalib export`."
                 raise ValueError(msg)
-            # Streams beside one another give more images a second than all cores for one.
+            # Parallel streams give more images per second than all cores for one image.
             settings: dict[str, Any] = IN_FLOAT32 | {"PERFORMANCE_HINT": "THROUGHPUT"}
             if in_flight is not None:
                 settings["PERFORMANCE_HINT_NUM_REQUESTS"] = in_flight
@@ -75,7 +75,7 @@ class Scorer:
             msg = f"{path} cannot be used by OpenVINO on the device {device}: {str(error).strip().splitlines()[-1]}"
             raise ValueError(msg) from error
         requests = self.model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-        # While some are scored, others are read.
+        # While some images are scored, others are read.
         self.in_flight = 2 * requests if in_flight is None else in_flight
         self._requests: SimpleQueue[openvino.InferRequest] = SimpleQueue()
         for _ in range(min(requests, self.in_flight)):
@@ -84,22 +84,22 @@ class Scorer:
         self.has_threshold = "pred_label" in self._outputs and threshold is not None
 
     def score(self, pixels: np.ndarray, with_map: bool) -> Scored:
-        """Score an image; threads wait for a request that is free.
+        """Score an image; threads wait for a free request.
 
         Args:
             pixels: RGB, uint8, shape (height, width, 3).
-            with_map: Whether map and mask are asked for.
+            with_map: Whether to return map and mask.
 
         Returns:
-            What the model says.
+            The prediction.
 
         Raises:
-            ValueError: If the model takes images of another size alone, or says no number.
+            ValueError: If the model accepts images of another size only, or if the score is not a finite number.
         """
         image = as_input(pixels)
         if not self.model.input(0).partial_shape.compatible(openvino.PartialShape(list(image.shape))):
             shape = self.model.input(0).partial_shape
-            msg = f"the model takes images of shape {shape} alone, got {list(image.shape)}; export it without a size"
+            msg = f"the model accepts only images of shape {shape}, got {list(image.shape)}; export it without a size"
             raise ValueError(msg)
         with self._request() as request:
             found = infer(request, image)
@@ -110,7 +110,7 @@ class Scorer:
                 for name in ("anomaly_map", "pred_mask")
             )
         if not math.isfinite(values["pred_score"]):
-            msg = f"the model gives {values['pred_score']} for a score"
+            msg = f"the model returns the score {values['pred_score']}"
             raise ValueError(msg)
         label = values["pred_label"] = bool(values["pred_label"]) if self.has_threshold else None
         is_unknown = "novelty" in values and are_unknown(self._description, np.array(values["novelty"]))
@@ -141,7 +141,7 @@ def identity(path: Path) -> str:
     """Checksum of an exported model.
 
     Args:
-        path: The file. Its weights are beside it.
+        path: The file. Its weights are next to it.
 
     Returns:
         16 digits.

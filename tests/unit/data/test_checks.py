@@ -167,7 +167,7 @@ def test_images_that_a_dataset_does_not_read_are_named(
     trees.mvtec_class(tmp_path / "tile", suffix=".jpg" if all_of_them else ".png")
     more = trees.write_image(tmp_path / "tile/train/good/more.jpg")
     message = (
-        r"\d+ images are left out, for MVTecAD reads \.png, \.PNG alone: .*\.jpg.*\. Convert them, or give .* as root"
+        r"\d+ images are ignored, because MVTecAD reads only \.png, \.PNG: .*\.jpg.*\. Convert them, or give .* as root"
     )
     if all_of_them:
         with pytest.raises(ValueError, match=rf"'tile' cannot be set up by MVTecAD: {message}"):
@@ -244,14 +244,14 @@ def test_folder_that_may_be_one_of_normal_images_is_named(root: Path, name: str,
     trees.write_image(root / "tile/test" / name / "x.png")
     if not beside:
         shutil.rmtree(root / "tile/test/good")
-    with pytest.raises(ValueError, match=rf"'tile': .*test/{name} may hold normal images .* Rename it to 'good'"):
+    with pytest.raises(ValueError, match=rf"'tile': .*test/{name} seems to hold normal images .* Rename it to 'good'"):
         folder_form(root)
 
 
 @pytest.mark.parametrize("name", ["Good", "OK"])
 def test_folder_that_a_dataset_takes_for_one_of_anomalies_is_named(root: Path, name: str) -> None:
     (root / "tile/test/good").rename(root / "tile/test" / name)
-    with pytest.raises(ValueError, match=rf"'tile' .*test/{name} may hold normal images .* Rename it, as 'good'"):
+    with pytest.raises(ValueError, match=rf"'tile' .*test/{name} seems to hold normal images .* Rename it to 'good'"):
         dataset_form(root).setup()
 
 
@@ -279,7 +279,7 @@ def test_images_beside_the_folders_are_named(root: Path, place: str) -> None:
     """They are in none of them, and would be left out."""
     trees.write_image(root / "tile" / place / "007.png")
     with pytest.raises(
-        ValueError, match=rf"'tile': 1 images lie directly in .*tile/{place}: .*007\.png\. Put them into"
+        ValueError, match=rf"'tile': 1 images are directly in .*tile/{place}: .*007\.png\. Move them to"
     ):
         folder_form(root)
 
@@ -287,7 +287,7 @@ def test_images_beside_the_folders_are_named(root: Path, place: str) -> None:
 def test_images_beside_the_folders_of_a_dataset_are_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Where it cannot do with them, and where it leaves them out."""
     trees.write_image(root / "tile/test/007.png")
-    message = r"1 images lie beside the folders of their kinds: .*tile/test/007\.png\. Put them into one of these\."
+    message = r"1 images are outside the folders of their kinds: .*tile/test/007\.png\. Move them into one of these\."
     with pytest.raises(ValueError, match=rf"Class 'tile' cannot be set up by MVTecAD: {message}"):
         dataset_form(root).setup()
     trees.btech_class(root / "btech", "02")
@@ -300,7 +300,7 @@ def test_training_images_beside_the_good_ones_are_named(root: Path, caplog: pyte
     trees.write_image(root / "tile/train/more/007.png")
     folder_form(root)
     (message,) = caplog.messages
-    assert "tile/train/more are not used: only train/good is" in message
+    assert "tile/train/more are ignored: only train/good is used" in message
 
 
 def test_masks_named_unlike_their_images(root: Path) -> None:

@@ -92,7 +92,7 @@ def test_index_of_no_class(index: list[int], got: str) -> None:
 
 @pytest.mark.parametrize("index", [[0.0, 1.0], [True, False]], ids=["float", "bool"])
 def test_index_of_no_whole_numbers(index: list[float]) -> None:
-    with pytest.raises(ValueError, match=r"class_index of whole numbers, got torch\.(float32|bool)\. Make it an int64"):
+    with pytest.raises(ValueError, match=r"class_index of integers, got torch\.(float32|bool)\. Make it an int64"):
         label_batch(batch(index), KNOWN, only_name=None)
 
 

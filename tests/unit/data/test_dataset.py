@@ -133,7 +133,7 @@ def test_files_that_are_gone_are_named(dataset: MultiClassDataset) -> None:
     for row, path in zip((1, 7), paths, strict=True):
         with pytest.raises(OSError, match=rf"Image .*{path.name} of class .* cannot be read: .*put it back, or start"):
             dataset[row]
-    message = rf"2 images are gone since the data was set up: .*{paths[0].name}, .*{paths[1].name}\. Put them back"
+    message = rf"2 images were deleted after the data was set up: .*{paths[0].name}, .*{paths[1].name}\. Restore them"
     with pytest.raises(FileNotFoundError, match=message):
         hold_out(dataset, 0.1)
 

@@ -98,5 +98,5 @@ def test_what_is_normal_in_one_class_may_be_an_anomaly_in_another(root: Path) ->
 
 
 def test_masks_without_their_images(root: Path) -> None:
-    with pytest.raises(ValueError, match=r"got mask_dir='masks' and abnormal_dir=None\. Give as many"):
+    with pytest.raises(ValueError, match=r"got mask_dir='masks' and abnormal_dir=None\. Give the same number"):
         MultiClass(root=root / "named", normal_dir="good", mask_dir="masks")

@@ -158,5 +158,5 @@ def test_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytes
     check_permission(tmp_path / "missing")
     monkeypatch.setattr(folders.os, "scandir", refusing)
     check_permission(tmp_path / "open")
-    with pytest.raises(PermissionError, match=r"No permission to read the folder .*closed\. Give this user"):
+    with pytest.raises(PermissionError, match=r"No permission to read the folder .*closed\. Grant it to this user"):
         check_permission(tmp_path)

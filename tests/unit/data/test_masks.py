@@ -100,7 +100,7 @@ def test_masks_of_one_image_are_united(root: Path) -> None:
     assert np.array_equal(first.gt_mask.numpy() > 0, (SQUARE > 0) | (second > 0))
     assert split_masks(first.mask_path) == [folder / "000_mask_0.png", folder / "000_mask_1.png"]
     assert np.array_equal(other.gt_mask.numpy() > 0, SQUARE > 0)
-    with pytest.raises(ValueError, match=r"1 anomalous images have several masks, .*crack/000\.png\. Make one of them"):
+    with pytest.raises(ValueError, match=r"1 anomalous images have several masks, .*crack/000\.png\. Merge them"):
         MultiClass(dataset="MVTecAD", root=root).setup()
 
 
@@ -117,7 +117,7 @@ def test_inverted_mask_is_named(root: Path, caplog: pytest.LogCaptureFixture) ->
     Image.fromarray(255 - SQUARE).save(root / "tile/ground_truth/crack/001_mask.png")
     anomalous_items(root)
     assert "the masks of 1 anomalous images mark more than half of the image: " in caplog.text
-    assert "crack/001.png. All that is not black is marked: invert them" in caplog.text
+    assert "crack/001.png. All pixels that are not black count as marked: invert" in caplog.text
 
 
 def test_mask_deleted_since_is_named(root: Path) -> None:

@@ -366,20 +366,20 @@ def test_name_is_that_of_the_common_folder(tmp_path: Path) -> None:
     [
         ({}, "Expected one of: datamodules; dataset"),
         ({"datamodules": []}, "Expected one of: datamodules; dataset"),
-        ({"datamodules": [MVTecAD()], "root": "."}, "Give just one of them"),
-        ({"datamodules": [MVTecAD()], "dataset": "Visa"}, "Give just one of them"),
-        ({"datamodules": [MVTecAD()], "seed": 1}, "seed cannot be given together with datamodules. Give it to the"),
+        ({"datamodules": [MVTecAD()], "root": "."}, "Give exactly one of them"),
+        ({"datamodules": [MVTecAD()], "dataset": "Visa"}, "Give exactly one of them"),
+        ({"datamodules": [MVTecAD()], "seed": 1}, "seed cannot be given together with datamodules. Set it in the"),
         ({"datamodules": [MVTecAD()], "categories": ["tile"]}, "categories cannot be given together with datamodules"),
-        ({"datamodules": [MVTecAD(), MVTecAD()]}, "Classes named twice: MVTecAD_bottle. Take one out"),
-        ({"datamodules": [Kolektor(), Kolektor()]}, "Classes named twice: Kolektor_Kolektor. Take one out"),
+        ({"datamodules": [MVTecAD(), MVTecAD()]}, "Classes named twice: MVTecAD_bottle. Remove one"),
+        ({"datamodules": [Kolektor(), Kolektor()]}, "Classes named twice: Kolektor_Kolektor. Remove one"),
         ({"dataset": "Visa", "normal_dir": "good"}, "normal_dir cannot be given together with dataset"),
-        ({"dataset": "Imagenet"}, "Expected as dataset one of ADAM3D, .*; got 'Imagenet'"),
-        ({"dataset": "UCSDped"}, "Expected as dataset one of ADAM3D"),
-        ({"dataset": "Folder"}, "Expected as dataset one of ADAM3D"),
+        ({"dataset": "Imagenet"}, "Expected dataset to be one of ADAM3D, .*; got 'Imagenet'"),
+        ({"dataset": "UCSDped"}, "Expected dataset to be one of ADAM3D"),
+        ({"dataset": "Folder"}, "Expected dataset to be one of ADAM3D"),
         ({"dataset": "BTech", "categories": ["01", "4"]}, r"Expected categories of BTech \(01, 02, 03\), got 4"),
         ({"dataset": "BTech", "categories": []}, "got none"),
         ({"dataset": "BTech", "categories": ["01", "01"]}, "Classes named twice: 01"),
-        ({"dataset": "MVTecAD2", "val_split_mode": "none"}, "MVTecAD2 .* does not take val_split_mode. Leave it out"),
+        ({"dataset": "MVTecAD2", "val_split_mode": "none"}, "MVTecAD2 .* does not accept val_split_mode. Leave it out"),
     ],
 )
 def test_arguments_that_make_no_sense(arguments: dict[str, object], message: str) -> None:
@@ -390,7 +390,7 @@ def test_arguments_that_make_no_sense(arguments: dict[str, object], message: str
 
 def test_datamodule_of_videos() -> None:
     """Videos are refused."""
-    with pytest.raises(TypeError, match="Expected anomalib datamodules of images in datamodules, got UCSDped"):
+    with pytest.raises(TypeError, match="Expected anomalib datamodules for images in datamodules, got UCSDped"):
         MultiClass([UCSDped()])
 
 

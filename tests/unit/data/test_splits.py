@@ -36,9 +36,12 @@ def root(tmp_path: Path) -> Path:
         ),
         (
             {"val_split_ratio": 0.0},
-            "val_split_ratio to be a number between 0 and 1, .* got 0.0. .* val_split_mode='none'",
+            "val_split_ratio to be a number greater than 0 and less than 1; got 0.0. .* val_split_mode='none'",
         ),
-        ({"test_split_ratio": 0.0}, "test_split_ratio to be a number between .* got 0.0. .* test_split_mode='none'"),
+        (
+            {"test_split_ratio": 0.0},
+            "test_split_ratio to be a number greater than 0 .* got 0.0. .* test_split_mode='none'",
+        ),
         ({"val_split_ratio": 1.0}, "got 1.0"),
         ({"val_split_ratio": 1}, "got 1"),
         ({"val_split_ratio": -0.1}, "got -0.1"),
@@ -66,5 +69,5 @@ def test_validation_images_of_a_dataset_that_has_none(root: Path, form: dict[str
 
 
 def test_ratio_of_cifar10(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"val_split_ratio to be a number between 0 and 1, .* got 0\.0"):
+    with pytest.raises(ValueError, match=r"val_split_ratio to be a number greater than 0 and less than 1; got 0\.0"):
         Cifar10(root=tmp_path, val_split_mode="from_test", val_split_ratio=0.0)

@@ -221,7 +221,7 @@ def test_accuracy_control_keeps_what_the_metric_allows(tmp_path: Path) -> None:
 def test_calibrated_forms_need_data(kind: CompressionType, tmp_path: Path) -> None:
     """Said before the export, not after it."""
     with pytest.raises(
-        ValueError, match=rf"must be provided: {kind.name} takes the ranges .* expected a datamodule, got None"
+        ValueError, match=rf"must be provided: {kind.name} measures the ranges .* expected a datamodule, got None"
     ):
         Hgad(**LIGHT).to_openvino(tmp_path, compression_type=kind)
     assert not list(tmp_path.iterdir())
@@ -230,7 +230,9 @@ def test_calibrated_forms_need_data(kind: CompressionType, tmp_path: Path) -> No
 @pytest.mark.parametrize("light", [lambda: Hgad(**LIGHT), lambda: UniAd(**LIGHT_UNIAD)], ids=["Hgad", "UniAd"])
 @pytest.mark.parametrize("max_drop", [7, -0.1])
 def test_drop_that_is_none_is_refused(light: Callable[[], Hgad], max_drop: float, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=rf"max_drop must be between 0 and 1, got {max_drop}\. It is how much"):
+    with pytest.raises(
+        ValueError, match=rf"max_drop must be between 0 and 1, got {max_drop}\. It is the accepted drop"
+    ):
         light().to_openvino(tmp_path, compression_type=CompressionType.INT8_ACQ, datamodule=object(), max_drop=max_drop)
     assert not list(tmp_path.iterdir())
 

@@ -74,5 +74,5 @@ def test_openvino_resizes_as_pytorch_and_pillow_do(tmp_path: Path) -> None:
 
 
 def test_other_resizing_with_antialiasing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="resizes bilinearly, got the mode 'cubic'"):
+    with pytest.raises(ValueError, match="resizes bilinearly, got OpenVINO's mode 'cubic'"):
         antialias(graph_of("bicubic", tmp_path))

@@ -141,9 +141,9 @@ def test_command_says_what_it_found(
 ) -> None:
     name_defects(checkpoint, known, f"--output={tmp_path / 'new.ckpt'}")
     printed = " ".join(capsys.readouterr().out.split())
-    assert "bolt: 1 images in" in printed
-    assert "are left out, as normal ones" in printed
-    assert "bolt: oil (3), rust (3). By the others alone," in printed
+    assert "bolt: 1 normal images in" in printed
+    assert "are ignored" in printed
+    assert "bolt: oil (3), rust (3). With each image left out," in printed
     assert (tmp_path / "new.ckpt").is_file()
 
 
@@ -197,7 +197,7 @@ def test_a_new_training_forgets_them(named: Path, data: Path, tmp_path: Path) ->
         (["bolt/oil/1.txt"], "Expected images of a kind of defect in"),
         (["bolt/1.png"], "Expected images of a kind of defect in"),
         (["bolt/test/good/1.png"], "Expected images of a kind of defect in"),
-        (["1.png"], "found no folder of a product"),
+        (["1.png"], "found no product folder"),
     ],
     ids=str,
 )

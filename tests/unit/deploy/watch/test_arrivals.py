@@ -154,6 +154,6 @@ def test_folder_that_cannot_be_listed_is_named_once(tmp_path: Path, caplog: pyte
     with caplog.at_level(logging.WARNING):
         assert [arrivals.look(), arrivals.look()] == [[], []]
     (record,) = caplog.records
-    assert "cannot be listed now, and is tried again: No such file or directory" in record.getMessage()
+    assert "cannot be listed now; will retry: No such file or directory" in record.getMessage()
     folder.mkdir()
     assert files(folder, "a.png") == arrivals.look()

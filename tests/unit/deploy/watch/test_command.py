@@ -236,15 +236,15 @@ def none_in_flight(arguments: dict[str, str], folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (no_folder, "There is no folder .*nowhere. Make it first"),
+        (no_folder, "The folder .*nowhere does not exist. Create it"),
         (no_model, r"Expected an exported \.xml or \.onnx file, got .*model\.ckpt"),
         (model_of_something, r"page\.xml cannot be used by OpenVINO"),
         (ending, r"Expected an output that ends in \.csv or \.jsonl, got .*table\.png"),
         (below_a_file, r"The output .*table\.csv cannot be written: "),
-        (pictures_inside, "would be taken for images of .*shown, and be scored. Give a --pictures_folder"),
-        (pictures_below_a_file, "cannot be made for the pictures: Not a directory"),
-        (no_threshold, "has no threshold, by which an image would be anomalous"),
-        (old_table, r"table\.csv is no table that a watch has written: it has other columns"),
+        (pictures_inside, "would be scored as images of .*shown. Give a --pictures_folder"),
+        (pictures_below_a_file, "for the pictures cannot be created: Not a directory"),
+        (no_threshold, "has no threshold, so no image can be called anomalous"),
+        (old_table, r"table\.csv is not a table of a watch: it has other columns"),
         (none_in_flight, "in_flight is out of range: expected 1 <= in_flight < inf, got 0"),
     ],
     ids=[
@@ -335,5 +335,5 @@ def test_killed_at_any_time_it_scores_no_image_twice(model: Path, tmp_path: Path
     with process(tmp_path / "shown", "--model", model, "--output", table, *options, "--once") as running:
         printed, _ = running.communicate(timeout=120)
     assert running.returncode == 0, printed
-    assert "the last line was cut off, and is written anew" in printed
+    assert "the last line was incomplete; its image is scored again" in printed
     assert rows_of(table).keys() == {f"{number:03}.png" for number in range(300)}

@@ -96,7 +96,7 @@ def test_model_of_another_package_has_neither_class_nor_novelty(tmp_path: Path) 
 
 def test_image_of_another_size_than_the_model_takes_is_told(tmp_path: Path) -> None:
     scorer = Scorer(brightness_model(tmp_path / "model.xml", shape=(1, 3, 6, 7)))
-    with pytest.raises(ValueError, match=r"takes images of shape \[1,3,6,7\] alone, got \[1, 3, 5, 7\]"):
+    with pytest.raises(ValueError, match=r"accepts only images of shape \[1,3,6,7\], got \[1, 3, 5, 7\]"):
         scorer.score(flat(0, 0, 0), with_map=False)
     assert scorer.score(np.zeros((6, 7, 3), dtype=np.uint8), with_map=False).verdict == "good"
 
@@ -106,7 +106,7 @@ def test_score_that_is_no_number_is_told(tmp_path: Path) -> None:
     score = ops.divide(ops.reduce_mean(image, [1, 2, 3], keep_dims=False), ops.constant(np.float32(0)))
     score.output(0).tensor.set_names({"pred_score"})
     openvino.save_model(openvino.Model([ops.result(score)], [image]), tmp_path / "model.xml")
-    with pytest.raises(ValueError, match="the model gives inf for a score"):
+    with pytest.raises(ValueError, match="the model returns the score inf"):
         Scorer(tmp_path / "model.xml").score(flat(9, 9, 9), with_map=False)
 
 
@@ -120,7 +120,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         Scorer(tmp_path / "model.xml")
     parameter = ops.parameter([1, 3], np.float32)
     openvino.save_model(openvino.Model([ops.relu(parameter)], [parameter]), tmp_path / "other.xml")
-    with pytest.raises(ValueError, match=r"other\.xml gives no pred_score: expected an anomaly model"):
+    with pytest.raises(ValueError, match=r"other\.xml has no output pred_score: expected an anomaly model"):
         Scorer(tmp_path / "other.xml")
     with pytest.raises(ValueError, match="on the device TOASTER"):
         Scorer(plain_model(tmp_path / "plain.xml"), "TOASTER")

@@ -100,7 +100,7 @@ def test_lines_that_an_editor_has_ended_otherwise_are_read(tmp_path: Path) -> No
 def test_file_of_something_else_is_refused_and_stays(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"table{suffix}"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"table\{suffix} is no table that a watch has written: .*another --output"):
+    with pytest.raises(ValueError, match=rf"table\{suffix} is not a table of a watch: .*another --output"):
         Table(path, "model")
     assert path.read_bytes() == content
 
