@@ -168,7 +168,7 @@ def test_broken_file(tmp_path: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(cifar, "download_and_extract_archive", fail)
     path = tmp_path / CIFAR10.base_folder / name
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(RuntimeError, match=rf"not whole in .* \(broken: {name}\)"):
+    with pytest.raises(RuntimeError, match=rf"not complete in .* \(broken: {name}\)"):
         Cifar10(tmp_path).prepare_data()
     assert not (tmp_path / "Cifar10").exists()
 
