@@ -179,6 +179,6 @@ def test_checkpoint_that_does_not_serve_is_refused(
 
 def test_checkpoint_that_is_none_is_named(line: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("model.ckpt").write_bytes(b"cut")
-    assert "model.ckpt (3 bytes) is no checkpoint, or was cut short" in refused(capsys, "days/1")
+    assert "model.ckpt (3 bytes) is not a checkpoint, or is truncated" in refused(capsys, "days/1")
     Path("model.ckpt").unlink()
     assert "model.ckpt is missing" in refused(capsys, "days/1")
