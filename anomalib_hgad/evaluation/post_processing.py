@@ -125,7 +125,7 @@ def warn_of_missing_labels(post_processor: object) -> None:
     reason = "no validation was run" if post_processor.enable_normalization else "enable_normalization is off"
     logger.warning(
         "anomalib's post-processor has no threshold on the scale of the scores, as %s: scores stay raw, and %s cannot "
-        "be told. For labels train with validation images, see data.val_split_mode, trainer.limit_val_batches and "
+        "be set. For labels train with validation images, see data.val_split_mode, trainer.limit_val_batches and "
         "trainer.check_val_every_n_epoch, and with normalization.",
         reason,
         " and ".join(missing),

@@ -70,7 +70,7 @@ def check_compared(run: Path, compared: Sequence[Path]) -> None:
     places = [path.resolve() for path in (run, *compared)]
     for place in places:
         if places.count(place) > 1:
-            msg = f"{place} is there twice. Expected runs to compare with that are other ones."
+            msg = f"{place} is given twice. Expected different runs to compare."
             raise ValueError(msg)
 
 

@@ -82,11 +82,11 @@ def read_run(folder: Path) -> RunFiles:
             msg = f"{path} is missing. Expected the folder of a run that was trained and tested."
             raise FileNotFoundError(msg)
     if not predictions or any(prediction.gt_label is None for prediction in predictions):
-        msg = f"{folder}: the tested images have no ground truth, or there are none. A report needs both."
+        msg = f"{folder}: there are no tested images, or they have no ground truth. A report needs both."
         raise ValueError(msg)
     if gone := [row.image_path for row in predictions if not Path(row.image_path).is_file()]:
-        msg = f"{len(gone)} of {len(predictions)} tested images are gone, such as {gone[0]}. Paths are relative to the "
-        msg += "folder that the test ran in: start the report there."
+        msg = f"{len(gone)} of {len(predictions)} tested images do not exist, such as {gone[0]}. Paths are relative to "
+        msg += "the working directory of the test: start the report there."
         raise FileNotFoundError(msg)
     figures = read_results(results)
     model = Hgad.load_from_checkpoint(checkpoint, map_location="cpu")

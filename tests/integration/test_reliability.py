@@ -489,5 +489,7 @@ def test_read_only_folder_of_the_cache_is_an_error(tmp_path: Path, monkeypatch: 
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(feature_store.tempfile, "TemporaryFile", read_only)
-    with pytest.raises(OSError, match=r"kept in .*cannot be written to .*Read-only file system.*feature_cache=False"):
+    with pytest.raises(
+        OSError, match=r"needs the folder .*cannot be written to .*Read-only file system.*feature_cache=False"
+    ):
         check_folder(tmp_path / "cache", 0)

@@ -51,7 +51,7 @@ class BestState(Callback):
         images = pl_module.training_data.held_out_images
         if images is None:
             logger.warning(
-                "No images are held out, so nothing can tell whether the training gains over the closed form that it "
+                "No images are held out, so the training cannot be compared with the closed form that it "
                 "starts from: its last state is kept. Set calibration_share, and train on MultiClass.",
             )
             return

@@ -90,11 +90,11 @@ def product_records(
     else:
         expected = dict(zip(products.names, expected_of_scale(products.scale), strict=True))
     if names and all(math.isnan(expected[name].deviation) for name in names):
-        msg = "Nothing tells how much a product varies: "
+        msg = "The variation of a product is unknown: "
         msg += (
-            f"no product is there in two of the first {reference_periods} periods. Give more reference_periods."
+            f"no product occurs in two of the first {reference_periods} periods. Give more reference_periods."
             if reference_periods
-            else "no two images of a class were held out of the training. Train with calibration_share, or give "
+            else "no class has two images held out of the training. Train with calibration_share, or give "
             "reference_periods."
         )
         raise ValueError(msg)

@@ -73,7 +73,7 @@ def read_periods(paths: Sequence[Path], names: Sequence[str]) -> list[Period]:
     for path, file in zip(paths, files, strict=True):
         first = places.setdefault(file.resolve(), path)
         if first is not path:
-            msg = f"{first} and {path} are the same table. Give every period a table of its own."
+            msg = f"{first} and {path} are the same table. Give a separate table for every period."
             raise ValueError(msg)
     periods = []
     for path, file, label in zip(paths, files, labels(paths), strict=True):
@@ -100,11 +100,11 @@ def table_file(path: Path) -> Path:
         return path
     found = [file for name in (PREDICTED_FILE, PREDICTIONS_FILE) if (file := path / name).is_file()]
     if not found:
-        msg = f"{path} is no table of predictions and holds none: expected {PREDICTED_FILE} of `anomalib predict`, or "
-        msg += f"{PREDICTIONS_FILE} of `anomalib test`."
+        msg = f"{path} is not a table of predictions and contains none: expected {PREDICTED_FILE} of "
+        msg += f"`anomalib predict`, or {PREDICTIONS_FILE} of `anomalib test`."
         raise FileNotFoundError(msg)
     if len(found) > 1:
-        msg = f"{path} holds two tables, of a prediction and of a test: name one of {PREDICTED_FILE} and "
+        msg = f"{path} contains two tables, of a prediction and of a test: name one of {PREDICTED_FILE} and "
         msg += f"{PREDICTIONS_FILE} in it."
         raise ValueError(msg)
     return found[0]
@@ -125,9 +125,9 @@ def check_rows(file: Path, rows: Sequence[Prediction], names: Sequence[str]) -> 
         msg = f"{file} has no images. Leave it out."
         raise ValueError(msg)
     faults: dict[str, Callable[[Prediction], bool]] = {
-        "have no novelty, which models other than Hgad do not tell": lambda row: row.novelty is None,
-        "have no inferred class, as of a single Gaussian for several products": lambda row: row.pred_class_name is None,
-        "were found neither normal nor anomalous, as without a post-processor": lambda row: row.pred_label is None,
+        "have no novelty, which only Hgad computes": lambda row: row.novelty is None,
+        "have no inferred class, as of a single Gaussian for all products": lambda row: row.pred_class_name is None,
+        "have no predicted label, as without a post-processor": lambda row: row.pred_label is None,
     }
     for fault, is_wrong in faults.items():
         if count := sum(map(is_wrong, rows)):

@@ -67,12 +67,12 @@ def read_scale(ckpt_path: Path) -> ProductScale:
     check_versions(checkpoint)
     names = ClassLabels(None).names_in(checkpoint, resumes=False)
     if checkpoint["hyper_parameters"].get("prior") == "single_gaussian":
-        msg = f"{ckpt_path} is of a single Gaussian for all products (prior='single_gaussian'): it tells none apart. "
-        msg += "Expected a checkpoint of another prior."
+        msg = f"{ckpt_path} has a single Gaussian for all products (prior='single_gaussian') and cannot tell them "
+        msg += "apart. Expected a checkpoint with another prior."
         raise ValueError(msg)
     state = checkpoint["state_dict"]
     if math.isnan(state.get(THRESHOLD, math.nan)):
-        msg = f"{ckpt_path} has no threshold: what its tables call normal means nothing. Train with validation images."
+        msg = f"{ckpt_path} has no threshold, so its labels mean nothing. Train with validation images."
         raise ValueError(msg)
     scale = NoveltyScale(len(names))
     scale.load_state_dict({name: state[f"{STATE_PREFIX}{name}"] for name in scale.state_dict()})

@@ -133,12 +133,12 @@ def check_same_model(export: Export, reference: Reference) -> None:
     said = str(export.description.get("model", "")).rpartition(".")[2]
     here = type(reference.model).__name__
     if said and said != here:
-        msg = f"{export.path} is a model {said}, and the checkpoint one of {here}: give the checkpoint that it was "
+        msg = f"{export.path} is a model {said}, but the checkpoint is one of {here}: give the checkpoint that it was "
         msg += "exported from."
         raise ValueError(msg)
     names = export.description.get("class_names")
     if names is not None and names != reference.class_names:
-        msg = f"{export.path} has the classes {', '.join(names)}, and the checkpoint "
+        msg = f"{export.path} has the classes {', '.join(names)}, but the checkpoint has "
         msg += f"{', '.join(reference.class_names or []) or 'none'}: export the checkpoint again, or give the one that "
         msg += "the file was exported from."
         raise ValueError(msg)

@@ -266,4 +266,4 @@ def _beyond(value: float | None, tolerance: float) -> bool:
 
 
 def _number(value: float | None) -> str:
-    return "not there" if value is None else f"{value:.6g}"
+    return "missing" if value is None else f"{value:.6g}"

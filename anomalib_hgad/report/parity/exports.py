@@ -103,7 +103,7 @@ def _named(path: Path, runtime: str) -> Iterator[None]:
         raise
     except Exception as error:  # every runtime has errors of its own
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        msg = f"{path} cannot be computed by {runtime}: {reason}"
+        msg = f"{path} cannot be run by {runtime}: {reason}"
         raise ValueError(msg) from error
 
 

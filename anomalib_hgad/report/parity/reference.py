@@ -94,7 +94,7 @@ def _model_class(ckpt_path: Path, name: str | None) -> type[AnomalibModule]:
         if inspect.isclass(value) and issubclass(value, AnomalibModule) and value is not AnomalibModule
     }
     if name is not None and name not in models:
-        msg = f"Expected as model one of {', '.join(sorted(models))}; got {name!r}."
+        msg = f"Expected model to be one of {', '.join(sorted(models))}; got {name!r}."
         raise ValueError(msg)
     if name is None:
         content = _content(ckpt_path)
@@ -102,7 +102,7 @@ def _model_class(ckpt_path: Path, name: str | None) -> type[AnomalibModule]:
             return Hgad if CLASS_NAMES_KEY in content else UniAd
         name = next((folder.name for folder in ckpt_path.resolve().parents if folder.name in models), None)
     if name is None:
-        msg = f"Neither {ckpt_path} nor the folders that it is in say of which model it is: give its name as --model, "
+        msg = f"Neither {ckpt_path} nor the folders that it is in name its model: give the name as --model, "
         msg += "such as --model Padim."
         raise ValueError(msg)
     return models[name]

@@ -68,7 +68,7 @@ def show(
             console.print(note)
     if without_labels:
         console.print(
-            f"The checkpoint has no threshold, as no validation was run: {' and '.join(without_labels)} say nothing."
+            f"The checkpoint has no threshold, as no validation was run: {' and '.join(without_labels)} mean nothing."
         )
     for sentence in failed or ["All within the tolerances."]:
         console.print(sentence)
@@ -90,17 +90,17 @@ def notes(parity: Parity, differences: Sequence[ImageDifference], export: Export
         said.append(f"{export.path}: the largest difference of a score is that of {parity.worst_image}.")
     if borderline := [one.image for one in differences if one.label is False and one.borderline]:
         said.append(
-            f"{export.path}: {len(borderline)} labels differ of images whose score is the threshold within "
+            f"{export.path}: {len(borderline)} labels differ on images whose score equals the threshold within "
             f"score_tolerance, such as {borderline[0]}."
         )
     if cut := sum(one.expected.pred_score == one.found.pred_score in {0, 1} for one in differences):
         said.append(
             f"{export.path}: {cut} of {len(differences)} scores are cut off at 0 or 1, as anomalib's post-processor "
-            "does it: of how these differ nothing is seen."
+            "does: their differences cannot be measured."
         )
     if export.size is not None:
         size = " x ".join(map(str, export.size))
-        said.append(f"{export.path} takes images of {size} alone: others were resized before, antialiased.")
+        said.append(f"{export.path} accepts only images of {size}: others were resized first, with antialiasing.")
     if export.form != "FP32":
         said.append(f"{export.path} is in {export.form}, which rounds: its tolerances are yours to choose.")
     return said
