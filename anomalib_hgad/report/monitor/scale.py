@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a checkpoint knows of how typical good images of its products are."""
+"""Typicality of good images of each product, read from a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from anomalib_hgad.models.hgad.class_labels import ClassLabels
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
 
 STATE_PREFIX = "model.novelty."
-"""How the names of the scale's numbers begin in a checkpoint."""
+"""Prefix of the scale's tensors in a checkpoint."""
 
 THRESHOLD = "post_processor._image_threshold"
-"""Where a checkpoint has anomalib's threshold of the images; NaN if the training had no validation."""
+"""Name of anomalib's image threshold in a checkpoint; NaN if the training had no validation."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ProductScale:
 
 
 def read_scale(ckpt_path: Path) -> ProductScale:
-    """Read the products of a checkpoint and their scale, and nothing else of it: no backbone is built.
+    """Read only the products of a checkpoint and their scale, without building the backbone.
 
     Args:
         ckpt_path: The checkpoint.
@@ -56,8 +56,9 @@ def read_scale(ckpt_path: Path) -> ProductScale:
         Products and scale.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read, is of another model or version, tells no products apart, or has no threshold.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it cannot be read, is of another model or version, does not tell products apart, or has no
+            threshold.
     """
     if not ckpt_path.is_file():
         msg = f"{ckpt_path} is missing. Expected the checkpoint that made the tables."

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Figures of exports on the terminal and in a file."""
+"""Comparison of exports on the terminal and in a file."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def show(
         figures: Of every export.
         differences: Those of its images, of every export.
         exports: The exports.
-        without_labels: Labels of the checkpoint that say nothing.
-        failed: What is beyond the tolerances.
+        without_labels: Labels of the checkpoint that mean nothing.
+        failed: Differences beyond the tolerances.
     """
     console = Console(markup=False, soft_wrap=True)  # names may have brackets, and paths are copied
     table = Table(
@@ -75,7 +75,7 @@ def show(
 
 
 def notes(parity: Parity, differences: Sequence[ImageDifference], export: Export) -> list[str]:
-    """What to know of the figures of an export.
+    """Notes on the comparison of an export.
 
     Args:
         parity: The figures.
@@ -115,8 +115,8 @@ def write(
         output: A .json file, or a .csv file with a row for each export.
         figures: Of every export.
         ckpt_path: The checkpoint.
-        tolerances: What was let pass.
-        failed: What is beyond them.
+        tolerances: Largest accepted differences.
+        failed: Differences beyond them.
     """
     rows = [asdict(of_file) for of_file in figures]
     if output.suffix == ".json":

@@ -67,7 +67,7 @@ def test_arguments_of_the_type_are_left_as_they_are(name: str, value: object) ->
     ],
 )
 def test_arguments_of_another_type_are_named(name: str, value: object, expected: str) -> None:
-    message = f"{name} is of another type: expected {expected}, got {value!r}."
+    message = f"{name} has the wrong type: expected {expected}, got {value!r}."
     with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
         check_types(example, {name: value}, left_out=())
     check_types(example, {name: value}, left_out=[name])

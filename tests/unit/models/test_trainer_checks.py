@@ -105,12 +105,12 @@ def test_batches_without_images(name: str, value: float, models: list[Hgad | Uni
 )
 def test_settings_of_another_type(kind: type[Hgad | UniAd], settings: dict[str, object]) -> None:
     (name,) = settings
-    with pytest.raises(TypeError, match=f"^{name} is of another type: expected .*, got "):
+    with pytest.raises(TypeError, match=f"^{name} has the wrong type: expected .*, got "):
         kind(**settings)
 
 
 def test_scales_that_are_no_lists() -> None:
     with pytest.raises(
-        TypeError, match=r"levels is of another type: expected dict\[str, list\[float\]\], got \{'layer2'"
+        TypeError, match=r"levels has the wrong type: expected dict\[str, list\[float\]\], got \{'layer2'"
     ):
         Hgad(levels={"layer2": 1.0})

@@ -129,7 +129,7 @@ def test_table_that_says_too_little_is_named(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"a,b\n1,2\n", "expected the columns image_path"), (b"", "no table"), (b"\x00\xff\x89PNG\r\n", "table.csv")],
+    [(b"a,b\n1,2\n", "expected the columns image_path"), (b"", "not a table"), (b"\x00\xff\x89PNG\r\n", "table.csv")],
     ids=["other columns", "zero bytes", "no text"],
 )
 def test_file_that_is_no_table_is_named(
