@@ -96,7 +96,7 @@ def write_demo_dataset(root: Path | str, *, train: int = 40, good: int = 12, per
     if marker.is_file():
         if json.loads(marker.read_text(encoding="utf-8")) == made:
             return root
-        msg = f"{root} holds another version of the demo dataset. Remove it or choose another folder."
+        msg = f"{root} contains another version of the demo dataset. Remove it or choose another folder."
         raise FileExistsError(msg)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         msg = f"{root} exists and is not the demo dataset. Choose another folder."

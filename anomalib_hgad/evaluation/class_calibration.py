@@ -28,37 +28,37 @@ from anomalib_hgad.evaluation.post_processing import RawScores
 from anomalib_hgad.evaluation.threshold import ModelOfClassThresholds, NormalPostProcessor
 
 ONLY_CLASS = ""
-"""Name of the class of images that come without one."""
+"""Class name of images without a class."""
 
 
 class MultiClassCalibration(NormalPostProcessor):
-    """Puts the scores and maps of each class on one scale, for one threshold to be right for all classes.
+    """Calibrates the scores and maps of all classes to one scale, so that one threshold fits all classes.
 
-    For every anomalib model but :class:`~anomalib_hgad.Hgad`, which does so itself. A score S of class y becomes
-    (S - location of y) / spread of y, and so does every pixel of a map, with constants of its own. They come from the
-    normal validation images alone: median and deviation of the image scores, mean and deviation of the pixels; spreads
-    of classes with few images are drawn towards that of the others. Within a class the order of the scores stays, and
-    with it the AUROC of the class. The threshold is then that of :class:`~anomalib_hgad.NormalPostProcessor`.
+    For every anomalib model except :class:`~anomalib_hgad.Hgad`, which does so itself. A score S of class y becomes
+    (S - location of y) / spread of y, and so does every pixel of a map, with separate constants. They come from the
+    normal validation images only: median and deviation of the image scores, mean and deviation of the pixels; spreads
+    of classes with few images are drawn towards that of the others. The order of the scores within a class does not
+    change, nor does its AUROC. The threshold is then that of :class:`~anomalib_hgad.NormalPostProcessor`.
 
-    The class of an image is the one that the batch gives, as batches of :class:`~anomalib_hgad.MultiClass` do. With a
-    ``classifier`` it is inferred in tests and predictions, as on a line, where nobody gives it. Images of none of the
-    classes, or of a class without normal validation images, have the scale of all images together.
+    The class of an image is read from the batch, as in batches of :class:`~anomalib_hgad.MultiClass`. With a
+    ``classifier`` it is inferred in tests and predictions, as on a production line, where it is not given. Images of
+    none of the classes, or of a class without normal validation images, use the scale of all images together.
 
-    Validate on normal images that were not trained on (``val_split_mode: from_train``). The constants are kept in the
-    checkpoint; to load it give ``load_from_checkpoint`` this post-processor, too, and the classifier again. A model of
-    several classes is not exported with it: an exported graph is given no class, and infers none.
+    Validate on normal images that were not trained on (``val_split_mode: from_train``). The constants are saved in the
+    checkpoint; to load it, give ``load_from_checkpoint`` this post-processor and the classifier again. A model of
+    several classes cannot be exported with it: an exported graph gets no class and infers none.
 
     Args:
         classifier: Checkpoint of :class:`~anomalib_hgad.Hgad`, fitted on the same classes, which infers the class of an
-            image. Defaults to ``None``: the batches give it.
-        false_positive_rate: Share of normal images that may be found anomalous.
+            image. Defaults to ``None``: the class is read from the batches.
+        false_positive_rate: Fraction of normal images that may be predicted anomalous.
             Defaults to ``0.05``.
         **kwargs: Arguments of :class:`anomalib.post_processing.PostProcessor`.
 
     Raises:
-        TypeError: Before the first image, if the model puts its classes on one scale itself.
-        ValueError: If no validation image is normal; if there are several classes, and images come without one; where a
-            model of several classes is exported.
+        TypeError: Before the first image, if the model calibrates its classes itself.
+        ValueError: If no validation image is normal; if there are several classes and images have none; if a model of
+            several classes is exported.
 
     Attributes:
         class_names: Names of the classes of the last validation, sorted.
@@ -111,7 +111,7 @@ class MultiClassCalibration(NormalPostProcessor):
         """
         super().setup(trainer, pl_module, stage)
         if isinstance(pl_module, ModelOfClassThresholds):
-            msg = f"{type(pl_module).__name__} puts the scores of its classes on one scale itself. Expected "
+            msg = f"{type(pl_module).__name__} calibrates the scores of its classes itself. Expected "
             msg += "NormalPostProcessor, or no post_processor at all, got MultiClassCalibration."
             raise TypeError(msg)
         if self._inference is not None:
@@ -223,8 +223,8 @@ class MultiClassCalibration(NormalPostProcessor):
             ValueError: If there are several classes.
         """
         if len(self.class_names) > 1:
-            msg = f"MultiClassCalibration has scales of {len(self.class_names)} classes, and an exported graph is "
-            msg += "given no class to choose one by. Export the model with post_processor=NormalPostProcessor(), or "
+            msg = f"MultiClassCalibration has scales of {len(self.class_names)} classes, but an exported graph gets "
+            msg += "no class to choose one by. Export the model with post_processor=NormalPostProcessor(), or "
             msg += "export Hgad, which infers the class."
             raise ValueError(msg)
         index = torch.zeros(1, dtype=torch.int64, device=self._class_scale.device)
@@ -242,8 +242,8 @@ class MultiClassCalibration(NormalPostProcessor):
         names = self._inference.names if self._inference is not None else _names_of(batch)
         if names is None:
             if len(self.class_names) > 1:
-                msg = f"MultiClassCalibration has scales of {len(self.class_names)} classes, and these images come "
-                msg += "without one. Give them by MultiClass, or give classifier, a checkpoint of Hgad fitted on the "
+                msg = f"MultiClassCalibration has scales of {len(self.class_names)} classes, but these images have no "
+                msg += "class. Load them with MultiClass, or set classifier, a checkpoint of Hgad fitted on the "
                 msg += "same classes."
                 raise ValueError(msg)
             names = self.class_names or [ONLY_CLASS]
@@ -258,7 +258,7 @@ class MultiClassCalibration(NormalPostProcessor):
     def _check_inferable(self, names: Sequence[str]) -> None:
         """Check that a classifier tells apart what has a scale."""
         if missing := [name for name in self.class_names if name not in names]:
-            msg = f"The classifier knows {', '.join(names)}, and not {', '.join(missing)}, of which there is a scale. "
+            msg = f"The classifier knows {', '.join(names)}, but not {', '.join(missing)} of the calibration. "
             msg += "Expected one that was fitted on the same classes: fit Hgad on them, or add them to it."
             raise ValueError(msg)
 
@@ -269,7 +269,7 @@ class MultiClassCalibration(NormalPostProcessor):
         owners = [name for name, normal_too in zip(names, is_normal.tolist(), strict=True) if normal_too]
         if not owners:
             msg = "A calibration of classes needs normal validation images, and there are none. Set "
-            msg += "data.val_split_mode=from_train to take some of the training images."
+            msg += "data.val_split_mode=from_train to use some of the training images."
             raise ValueError(msg)
         self.class_names = sorted(set(owners) - {_NONE})
         of_classes = [normal[torch.tensor([owner == name for owner in owners])] for name in self.class_names]

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The class of images of which nobody gives it, by the closed form, beside a model that knows no classes."""
+"""Infers the class of images without a given class by the closed form, for a model that knows no classes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from anomalib_hgad.data.batch import ClassImageBatch
 
 
 class ClassInference(Callback):
-    """Infers the class of the images of a batch: it has to be a callback before the pre-processing.
+    """Infers the class of the images of a batch; must be a callback before the pre-processing.
 
-    The classifier has a pre-processing of its own. It is no part of the model that the post-processor belongs to.
+    The classifier has its own pre-processing. It is not part of the model that the post-processor belongs to.
 
     Args:
         checkpoint: Checkpoint of the classifier.
@@ -35,7 +35,7 @@ class ClassInference(Callback):
 
     @property
     def class_names(self) -> list[str]:
-        """Names of all classes that it tells apart."""
+        """Names of all classes of the classifier."""
         return list(self._model.class_names)
 
     def load(self) -> None:

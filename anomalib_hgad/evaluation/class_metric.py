@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A metric of one class, on the values of a batch that it is meant for."""
+"""A metric of one class, computed from the right values of a batch."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ ALWAYS_RAW = frozenset(f"class_{source}_{field}" for source in ("given", "inferr
 """Fields that no post-processor changes."""
 
 NEEDS_CLASS = frozenset({"class_index", "class_given_score", "class_given_map"})
-"""Fields that say nothing of an image of none of the classes."""
+"""Fields that are meaningless for an image of none of the classes."""
 
 OF_ORDER = (BinaryPrecisionRecallCurve, AUPRO, AUPIMO, PIMO, F1Max, PGn, PBn)
-"""Metrics that depend on the order of the scores alone, unless they compare them with thresholds that were given."""
+"""Metrics that depend only on the order of the scores, unless they are given thresholds."""
 
 OF_THRESHOLD = (BinaryStatScores, BinaryConfusionMatrix, PRO)
 """Metrics that compare scores with one threshold."""
@@ -41,18 +41,18 @@ class _FalseAlarmRate(MeanMetric):
 
 
 class FalseAlarmRate(AnomalibMetric, _FalseAlarmRate):
-    """Share of the normal images that are found anomalous."""
+    """Fraction of the normal images that are predicted anomalous."""
 
     default_fields = ("pred_label", "gt_label")
 
 
 class Source(NamedTuple):
-    """Where a metric takes the values of a field from.
+    """Source of the values of a metric's field.
 
     Attributes:
         field: The field.
-        raw: Whether from before the post-processing.
-        squeezed: Whether they have to be brought between 0 and 1.
+        raw: Whether to use the values before post-processing.
+        squeezed: Whether they have to be scaled to between 0 and 1.
     """
 
     field: str
@@ -82,14 +82,14 @@ def values_of(
 
 
 def sources_of(metric: AnomalibMetric, normalized: bool) -> list[Source]:
-    """Where a metric takes its fields from, in their order.
+    """Sources of a metric's fields, in their order.
 
-    Scores and maps are raw where their order alone counts: anomalib's post-processor cuts them off at 0 and 1, which
+    Scores and maps are raw where only their order matters: anomalib's post-processor clips them to [0, 1], which
     makes ties.
 
     Args:
         metric: The metric.
-        normalized: Whether the post-processor brings scores and maps between 0 and 1 before the metric sees them.
+        normalized: Whether the post-processor scales scores and maps to between 0 and 1 before the metric.
     """
     # Thresholds that were given are those of post-processed scores.
     given = isinstance(metric, Threshold) or getattr(metric, "thresholds", None) is not None
@@ -136,7 +136,7 @@ class ClassMetric:
         self.missing: list[str] = []
 
     def update(self, values: Mapping[Source, torch.Tensor]) -> None:
-        """Add the values of a batch; one that lacks some of the metric's is left out."""
+        """Add the values of a batch; a batch that lacks some of the fields is skipped."""
         lacking = [source.field for source in self.sources if source not in values]
         if not set(lacking) <= LABELS.keys():
             self.missing = self.missing or lacking
@@ -150,13 +150,13 @@ class ClassMetric:
 
     @property
     def concerned(self) -> bool:
-        """Whether there were images that the metric is about, be they with labels or without."""
+        """Whether there were images for the metric, with or without labels."""
         return self.truth_range.update_called
 
     def compute(self) -> float | None:
         """The value; ``None`` if it is not defined.
 
-        Against a ground truth of normal and anomalous it needs both, and the rate of false alarms normal images alone.
+        With a ground truth it needs normal and anomalous images; the false-alarm rate needs normal images only.
         """
         if not self.metric.update_called:
             return None

@@ -1,10 +1,10 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Where the scores of each class's normal images lie and how wide they spread, whatever model gives them.
+"""Location and spread of the scores of each class's normal images, for any model.
 
-Nothing is assumed of the scores but their order: they may be negative, and lie around any value. What is computed here
-follows every shift and every positive factor of all scores.
+Nothing is assumed about the scores except their order: they may be negative and lie around any value. Location and
+spread are equivariant under shifts and positive scaling of all scores.
 
 Dimensions: K classes.
 """
@@ -25,7 +25,7 @@ OF_GAUSSIAN = math.sqrt(math.pi / 2)
 
 
 class ClassScale(NamedTuple):
-    """Scale of the scores of K classes, and in the last place that of all images together.
+    """Scale of the scores of K classes; the last element is that of all images together.
 
     Attributes:
         location: Centre of the scores of normal images, shape (K + 1,).

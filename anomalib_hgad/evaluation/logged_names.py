@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Names of metrics in loggers that do not take every character of a class's name."""
+"""Names of metrics in loggers that do not accept every character of a class name."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lightning.pytorch.loggers.mlflow import MLFlowLogger
 logger = logging.getLogger(__name__)
 
 LEFT_OUT_BY_MLFLOW = re.compile(r"[^a-zA-Z0-9_/. -]+")
-"""What Lightning's ``MLFlowLogger.log_metrics`` takes out of a metric's name."""
+"""Characters that Lightning's ``MLFlowLogger.log_metrics`` removes from a metric's name."""
 
 
 def warn_of_shared_names(loggers: Iterable[Logger], class_names: Iterable[str]) -> None:
     """Warn of classes whose metrics MLflow would keep under one name.
 
-    Lightning leaves brackets and all letters but the English ones out of the names that it gives to MLflow.
+    Lightning removes brackets and all non-ASCII letters from the names that it gives to MLflow.
 
     Args:
         loggers: Loggers of a run.
@@ -36,8 +36,8 @@ def warn_of_shared_names(loggers: Iterable[Logger], class_names: Iterable[str]) 
     for kept, names in classes.items():
         if len(names) > 1:
             logger.warning(
-                "MLflow shows the metrics of the classes %s as one, image_AUROC_%s and so on: its logger takes English "
-                "letters, digits and _ / . - alone. results.csv has the metrics of each class; rename the folders to "
+                "MLflow shows the metrics of the classes %s as one, image_AUROC_%s and so on: its logger accepts only "
+                "ASCII letters, digits and _ / . -. results.csv has the metrics of each class; rename the folders to "
                 "have them in MLflow as well.",
                 ", ".join(map(repr, names)),
                 kept,

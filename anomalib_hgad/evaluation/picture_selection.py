@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pictures of some images of a test: those that the model is most wrong about, and a sample."""
+"""Selects images of a test for pictures: those with the largest errors, and a sample."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 WORST = 5
-"""Pictures of the worst images, of the normal and of the anomalous ones of each class."""
+"""Number of worst images, for the normal and for the anomalous images of each class."""
 
 SAMPLED = 5
-"""Pictures of other images, likewise."""
+"""Number of sampled other images, likewise."""
 
 
 class Group(NamedTuple):
-    """Images of which some are shown."""
+    """Images that compete for pictures."""
 
     class_name: str | None
     anomalous: bool | None
@@ -34,10 +34,10 @@ class _Kept:
 
 
 class PictureSelection:
-    """Chooses images as they come, without knowing how many will.
+    """Selects images one by one, without knowing their number in advance.
 
-    The worst are normal images of the highest and anomalous images of the lowest scores. Of the others every one is as
-    likely to be in the sample; which ones are is the same from run to run.
+    The worst are the normal images with the highest and the anomalous images with the lowest scores. Each of the others
+    is equally likely to be in the sample, which is the same in every run.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pictures of predictions, of which none takes the place of another one."""
+"""Pictures of predictions, none of which overwrites another."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ from anomalib_hgad.evaluation.picture_selection import Group, PictureSelection
 
 
 class SeparatePictures(ImageVisualizer):
-    """anomalib's visualizer, but every image has a picture of its own.
+    """anomalib's visualizer with a separate picture for every image.
 
-    anomalib keeps of the path of an image no more than its last folder where it does not find the name of the
-    datamodule in it: the pictures of ``bolt/cam1/0.png`` and ``nut/cam1/0.png`` are one file. Here a prediction keeps
-    all folders below the one that is predicted. If there is a picture already, the new one is ``0_1.png``; a test alone
-    replaces those of an earlier test.
+    anomalib keeps only the last folder of an image path that does not contain the name of the datamodule: the pictures
+    of ``bolt/cam1/0.png`` and ``nut/cam1/0.png`` are one file. Here a prediction keeps all folders below the predicted
+    one. If a picture already exists, the new one is ``0_1.png``; only a test replaces those of an earlier test.
     """
 
     _taken: set[Path]
@@ -35,7 +34,7 @@ class SeparatePictures(ImageVisualizer):
 
     @classmethod
     def take_over(cls, visualizer: object) -> None:
-        """Let a visualizer of anomalib be one of these; one that a user has derived stays as it is."""
+        """Turn a visualizer of anomalib into one of these; user-defined subclasses stay unchanged."""
         if type(visualizer) is ImageVisualizer:
             visualizer.__class__ = cls
 
@@ -80,11 +79,11 @@ class SeparatePictures(ImageVisualizer):
                 self._taken.add(place)
 
     def folder(self, trainer: Trainer) -> Path:
-        """Folder of the pictures; not kept, as anomalib does: the next run of the model may have another one."""
+        """Folder of the pictures; not stored, unlike in anomalib: the next run of the model may have another one."""
         return Path(self.output_dir or Path(trainer.default_root_dir) / "images")
 
     def _is_wanted(self, item: ImageItem, place: Path, trainer: Trainer) -> bool:
-        """Whether there is to be a picture of an image."""
+        """Whether to save a picture of an image."""
         del item, place, trainer
         return True
 
@@ -99,16 +98,16 @@ class SeparatePictures(ImageVisualizer):
         return Path(generate_output_filename(path, folder, **names, mkdir=False))
 
     def _free(self, place: Path, *, replaces: bool) -> Path:
-        """The same place, or with a number where another picture is there."""
+        """The same path, or with a number if another picture exists there."""
         places = (place.with_stem(f"{place.stem}_{number}") if number else place for number in count())
         return next(free for free in places if free not in self._taken and (replaces or not free.exists()))
 
 
 class SomePictures(SeparatePictures):
-    """Pictures of the worst images of a test and of a sample of the others; of a prediction, of all images.
+    """Pictures of the worst images of a test and a sample of the others; a prediction has pictures of all images.
 
     See :class:`~anomalib_hgad.evaluation.picture_selection.PictureSelection`. A test of thousands of images would write
-    gigabytes of pictures of which few are looked at. An ``ImageVisualizer`` in the place of this one writes all.
+    gigabytes of pictures, few of which are viewed. An ``ImageVisualizer`` instead of this one writes all of them.
     """
 
     _selection: PictureSelection

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pixels of every tested image that the predicted mask finds, raises falsely and misses."""
+"""True positive, false positive and false negative pixels of the predicted mask of every tested image."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What anomalib's post-processing does to a batch of a test: it cuts scores off, and labels whatever it gets."""
+"""Handles anomalib's post-processing of a test batch, which clips scores and sets labels even without thresholds."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from anomalib_hgad.data.batch import ClassImageBatch
 logger = logging.getLogger(__name__)
 
 LABELS = {"pred_label": "image", "pred_mask": "pixel"}
-"""Fields of a batch that need a threshold, and what they are of."""
+"""Fields of a batch that need a threshold, and whether it is one of images or pixels."""
 
 
 class RawScores(Callback):
-    """Keeps scores and maps of a batch as they were before the post-processing: it has to be a callback before that.
+    """Keeps scores and maps of a batch from before the post-processing; must be an earlier callback.
 
-    Of batches with a field for it, the raw score of an image is set there.
+    If a batch has a field for the raw scores, they are also set there.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ def _fields(batch: ImageBatch) -> dict[str, torch.Tensor | None]:
 
 
 def is_normalized(post_processor: object) -> bool:
-    """Whether a post-processor brings scores between 0 and 1: without a validation it leaves them as they are."""
+    """Whether a post-processor scales scores to between 0 and 1; without a validation it does not change them."""
     return (
         isinstance(post_processor, PostProcessor)
         and post_processor.enable_normalization
@@ -84,7 +84,7 @@ def is_normalized(post_processor: object) -> bool:
 
 
 def labels_without_meaning(post_processor: object) -> list[str]:
-    """Labels that a post-processor gives by no threshold: without one, or without a scale, it cuts raw scores at 0.5.
+    """Labels that a post-processor sets without a fitted threshold or scale, by comparing raw scores with 0.5.
 
     Args:
         post_processor: The post-processor, if it is one of anomalib.
@@ -105,12 +105,12 @@ def labels_without_meaning(post_processor: object) -> list[str]:
 
 
 def remove_labels_without_meaning(batch: ImageBatch, post_processor: object, own: Container[str] = ()) -> None:
-    """Take labels out of a batch that say nothing.
+    """Remove meaningless labels from a batch.
 
     Args:
         batch: The batch, post-processed.
-        post_processor: What has post-processed it.
-        own: Labels that the model has given itself.
+        post_processor: Its post-processor.
+        own: Labels that the model has set itself.
     """
     for field in labels_without_meaning(post_processor):
         if field not in own:
@@ -118,14 +118,14 @@ def remove_labels_without_meaning(batch: ImageBatch, post_processor: object, own
 
 
 def warn_of_missing_labels(post_processor: object) -> None:
-    """Say that a post-processor has nothing to tell normal from anomalous by."""
+    """Warn that a post-processor has no threshold between normal and anomalous."""
     missing = labels_without_meaning(post_processor)
     if not missing or not isinstance(post_processor, PostProcessor):
         return
     reason = "no validation was run" if post_processor.enable_normalization else "enable_normalization is off"
     logger.warning(
         "anomalib's post-processor has no threshold on the scale of the scores, as %s: scores stay raw, and %s cannot "
-        "be told. For labels train with validation images, see data.val_split_mode, trainer.limit_val_batches and "
+        "be set. For labels train with validation images, see data.val_split_mode, trainer.limit_val_batches and "
         "trainer.check_val_every_n_epoch, and with normalization.",
         reason,
         " and ".join(missing),

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Decision on every image of a test or a prediction, kept for reports and for other programs."""
+"""Table with the decision on every image of a test or a prediction, for reports and other programs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # a program on a line writes such tables without PyTorch
     from anomalib.data import ImageBatch
 
 PREDICTIONS_FILE = "predictions.csv"
-"""What a test writes."""
+"""File that a test writes."""
 
 PREDICTED_FILE = "predicted.csv"
 """What a prediction writes: anomalib gives it the folder of a test where both are of one datamodule."""
@@ -28,23 +28,23 @@ PREDICTED_FILE = "predicted.csv"
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model said of an image. ``None`` where it is not known.
+    """Prediction of a model for an image; unknown values are ``None``.
 
     Attributes:
         image_path: Its file.
         mask_path: File of its mask.
         class_name: Its true class.
-        pred_class_name: The class that was inferred.
+        pred_class_name: The inferred class.
         gt_label: Whether it is anomalous.
-        pred_label: Whether it was found anomalous; it says nothing of an image that is called unknown.
+        pred_label: Whether it was predicted anomalous; meaningless for an image predicted unknown.
         pred_score: Post-processed score.
-        raw_score: Score before that.
-        novelty: How much less typical it is than normal images of its class; above 1 it is called unknown.
-        scored_class_name: The class whose scale and threshold the score has.
-        defect_kind: Kind of its defect, if it was found anomalous in a class with known defects.
-        pixel_true_positives: Pixels that are in its mask and in the predicted one.
-        pixel_false_positives: Pixels that are in the predicted mask alone.
-        pixel_false_negatives: Pixels that are in its mask alone.
+        raw_score: Score before post-processing.
+        novelty: How much less typical it is than normal images of its class; above 1 it is predicted unknown.
+        scored_class_name: The class whose scale and threshold apply to the score.
+        defect_kind: Kind of its defect, if it was predicted anomalous in a class with known defects.
+        pixel_true_positives: Pixels in both its mask and the predicted one.
+        pixel_false_positives: Pixels in the predicted mask only.
+        pixel_false_negatives: Pixels in its mask only.
     """
 
     image_path: str
@@ -135,7 +135,7 @@ def _column(batch: ImageBatch, name: str, length: int, otherwise: torch.Tensor |
 
 
 def write_predictions(predictions: Iterable[Prediction], folder: Path, name: str = PREDICTIONS_FILE) -> None:
-    """Write a table of predictions; an interrupted write leaves no half file behind.
+    """Write a table of predictions; an interrupted write leaves no partial file.
 
     Args:
         predictions: Rows of the file.
@@ -160,19 +160,19 @@ def read_predictions(folder: Path) -> list[Prediction]:
         The rows.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it has other columns.
     """
     path = folder / PREDICTIONS_FILE
     if not path.is_file():
-        msg = f"{path} is missing. `anomalib test` writes it, and the test after `anomalib train`; give the folder of "
+        msg = f"{path} is missing. `anomalib test` and the test after `anomalib train` write it; give the folder of "
         msg += "such a run."
         raise FileNotFoundError(msg)
     return read_table(path)
 
 
 def read_table(path: Path) -> list[Prediction]:
-    """Read a table of predictions, of a test, a prediction or a watch, also one that a spreadsheet has saved anew.
+    """Read a table of predictions of a test, a prediction or a watch, even if a spreadsheet has saved it again.
 
     Args:
         path: The file.
@@ -182,13 +182,13 @@ def read_table(path: Path) -> list[Prediction]:
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it is no such table, has other columns, or cells that say nothing.
+        ValueError: If it is not such a table, has other columns, or cells that cannot be read.
     """
     try:
         rows = read_rows(path, COLUMNS, list(KINDS), [PIXEL_COLUMNS, WATCH_COLUMNS])
         return [_prediction(number, row) for number, row in enumerate(rows, start=1) if not row.get("error")]
     except (ValueError, csv.Error) as error:
-        msg = f"{path} is no table of predictions: {error}"
+        msg = f"{path} is not a table of predictions: {error}"
         raise ValueError(msg) from error
 
 

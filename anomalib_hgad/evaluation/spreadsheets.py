@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Tables as spreadsheets save them: with other separators, decimal commas and truth values than they were written."""
+"""Tables saved by spreadsheets, with other separators, decimal commas and truth values than the original."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read_rows(
     """
     content = path.read_bytes()
     if content.startswith(BOOK):
-        msg = "it is a book of a spreadsheet. Save the sheet as CSV."
+        msg = "it is a spreadsheet workbook. Save the sheet as CSV."
         raise ValueError(msg)
     encoding = next((name for mark, name in ENCODINGS.items() if content.startswith(mark)), None)
     # The name of a file may have bytes that are no text.
@@ -72,7 +72,7 @@ def as_truth(text: str) -> bool | None:
     if word in TRUE | FALSE:
         return word in TRUE
     if word:
-        msg = f"expected True, False or nothing, got {text!a}"
+        msg = f"expected True, False or an empty cell, got {text!a}"
         raise ValueError(msg)
     return None
 
@@ -86,7 +86,7 @@ def as_number(text: str) -> float | None:
     try:
         number = float(text) if text.strip() else None
     except ValueError as error:
-        msg = f"expected a number or nothing, got {text!a}"
+        msg = f"expected a number or an empty cell, got {text!a}"
         raise ValueError(msg) from error
     return None if number != number else number  # noqa: PLR0124 - nan alone is not itself
 
@@ -99,7 +99,7 @@ def as_count(text: str) -> int | None:
     """
     number = as_number(text)
     if number is not None and (number < 0 or not number.is_integer()):
-        msg = f"expected a whole number or nothing, got {text!a}"
+        msg = f"expected a non-negative integer or an empty cell, got {text!a}"
         raise ValueError(msg)
     return None if number is None else int(number)
 
@@ -118,7 +118,7 @@ def _body(text: str, separator: str, width: int) -> Iterator[list[str]]:
         if not any(cells):
             continue
         if len(cells) < width or any(cells[width:]):
-            msg = f"row {number} has {len(cells)} of {width} columns: the file is cut short, or its text is not quoted."
+            msg = f"row {number} has {len(cells)} of {width} columns: the file is truncated, or its text is not quoted."
             raise ValueError(msg)
         yield cells[:width]
 
@@ -133,7 +133,7 @@ def _with_decimal_points(rows: list[dict[str, str]], numbers: Sequence[str]) -> 
     if not any("," in cell for cell in cells):
         return rows
     if with_point := next((cell for cell in cells if "." in cell), None):
-        msg = f"some numbers have a decimal comma, and {with_point!a} has a point. Write all of them in one way, "
-        msg += "without separators of thousands."
+        msg = f"some numbers have a decimal comma, and {with_point!a} has a point. Write all numbers in one format, "
+        msg += "without thousands separators."
         raise ValueError(msg)
     return [row | {name: row[name].replace(",", ".") for name in numbers} for row in rows]

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Threshold from normal images alone: a factory has no defects when it begins."""
+"""Threshold from normal images only: a new production line has no examples of defects yet."""
 
 from __future__ import annotations
 
@@ -138,12 +138,12 @@ class _NormalThreshold(Metric):
         scores = torch.cat(self.scores) if isinstance(self.scores, list) else self.scores
         if not len(scores):
             msg = "A threshold from normal images needs normal validation images, and there are none. Set "
-            msg += "data.val_split_mode=from_train to take some of the training images."
+            msg += "data.val_split_mode=from_train to use some of the training images."
             raise ValueError(msg)
         if len(scores) < images_needed(self.false_positive_rate):
             logger.warning(
                 "%d normal validation images are too few for a false-positive rate of %g: the threshold is their "
-                "largest score, and the rate may be up to %.3f. Take %d or more.",
+                "largest score, and the rate may be up to %.3f. Use %d or more.",
                 len(scores),
                 self.false_positive_rate,
                 1 / (len(scores) + 1),
@@ -182,30 +182,30 @@ ScoresOfClasses = create_anomalib_metric(_ScoresOfClasses)
 
 
 class NormalPostProcessor(PostProcessor):
-    """anomalib's post-processor with thresholds from the normal validation images alone.
+    """anomalib's post-processor with thresholds from the normal validation images only.
 
-    An image is found anomalous if its score is above the threshold; of new normal images at most the given share are.
-    With ``each_class`` that holds for the images of every class, by a threshold of its own, of models that scale their
-    scores by class, as :class:`~anomalib_hgad.Hgad` does: the model shifts the scores of every class by as much as its
-    threshold differs from that of all, for this one to be right for all of them. The class is the one that the image is
-    scored under. A class of too few images is named in a warning, see :func:`class_thresholds`.
+    An image is predicted anomalous if its score is above the threshold, as at most the given fraction of new normal
+    images is. With ``each_class`` this holds for each class, by a threshold of its own, for models that scale their
+    scores by class, such as :class:`~anomalib_hgad.Hgad`: the model shifts the scores of each class by the difference
+    between the common threshold and that of the class, so that the common one fits all classes. The class is the one
+    that the image is scored under. Classes with too few images are named in a warning, see :func:`class_thresholds`.
 
     The threshold of the maps is the model's ``pixel_limit``, if it has one, as :class:`~anomalib_hgad.Hgad` has, whose
     maps are scaled by the limits of each class's masks; else it is that of the maps' largest values: at most the given
-    share of normal images has a pixel marked.
-    Validate on normal images that were not trained on (``val_split_mode: from_train``). One that is loaded from a
-    checkpoint is anomalib's plain post-processor with the same thresholds.
+    fraction of normal images has a pixel marked.
+    Validate on normal images that were not trained on (``val_split_mode: from_train``). Loaded from a checkpoint it is
+    anomalib's plain post-processor with the same thresholds.
 
     Args:
-        false_positive_rate: Share of normal images that may be found anomalous.
+        false_positive_rate: Fraction of normal images that may be predicted anomalous.
             Defaults to ``0.05``.
-        each_class: Let the share be one of each class, and not of all images.
+        each_class: Apply the rate to each class instead of all images together.
             Defaults to ``False``.
         **kwargs: Arguments of :class:`anomalib.post_processing.PostProcessor`.
 
     Raises:
-        ValueError: If the rate is not between 0 and 1, or, before the first image, if the model cannot give classes
-            thresholds.
+        ValueError: If the rate is not between 0 and 1, or, before the first image, if the model does not support
+            thresholds of classes.
 
     Example:
         >>> from anomalib_hgad import Hgad, NormalPostProcessor
@@ -243,7 +243,7 @@ class NormalPostProcessor(PostProcessor):
         """
         del trainer, stage
         if self.each_class and not isinstance(pl_module, ModelOfClassThresholds):
-            msg = "Thresholds of each class need a model that scales its scores by class: expected Hgad, or "
+            msg = "A threshold for each class needs a model that scales its scores by class: expected Hgad, or "
             msg += f"each_class=False, got {type(pl_module).__name__}."
             raise ValueError(msg)
 
@@ -317,8 +317,8 @@ class NormalPostProcessor(PostProcessor):
         ]
         if few:
             logger.warning(
-                "Too few normal validation images for a false-positive rate of %g in these classes: %s. Take %d or "
-                "more of each. Until then their threshold is the larger of their largest score and that of all.",
+                "Too few normal validation images for a false-positive rate of %g in these classes: %s. Use %d or "
+                "more of each. Until then their threshold is the larger of their largest score and the common one.",
                 self.false_positive_rate,
                 ", ".join(few),
                 needed,

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the models of this package have in common as models of anomalib."""
+"""Shared base of this package's models: their interface to anomalib."""
 
 from __future__ import annotations
 
@@ -56,47 +56,47 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TRAINED_KEY = "hgad_is_trained"
-"""Key of whether there was a step of a training, in a checkpoint."""
+"""Checkpoint key: whether the model has been trained for at least one step."""
 
 
 COMPONENTS = ("pre_processor", "post_processor", "evaluator", "visualizer")
-"""Arguments that anomalib checks."""
+"""Arguments that anomalib itself checks."""
 
 
 def height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Height and width of a square of some side, or as they are given."""
+    """Height and width of a size given as the side of a square or as (height, width)."""
     height, width = (size, size) if isinstance(size, int) else size
     return height, width
 
 
 class PluginModel(DescribedExport):
-    """Base of the models beside :class:`anomalib.models.AnomalibModule`.
+    """Base of the models, in addition to :class:`anomalib.models.AnomalibModule`.
 
-    anomalib finds the direct subclasses of its own base alone: this one stands before it, and does not derive from it.
+    anomalib only finds direct subclasses of its own base, so this class comes before it and does not derive from it.
     """
 
     default_epochs: int
-    """Epochs of a training in the paper, where the user sets no end to it."""
+    """Epochs of the paper, used when the user sets no limit."""
 
     default_image_size: ClassVar[tuple[int, int]]
-    """Height and width of the images in the paper."""
+    """Image height and width of the paper."""
 
     pre_processor_given: bool
-    """Whether the user has said how images are pre-processed."""
+    """Whether the user has set the pre-processor."""
 
     is_trained = False
-    """Whether there was a step of a training, here or before the checkpoint."""
+    """Whether the model has been trained for at least one step, here or before the checkpoint."""
 
     _resumed_step: int | None = None
 
     @property
     def fits_in_one_pass(self) -> bool:
-        """Whether a training is one pass over the images without any step, so that a resumed one is made anew."""
+        """Whether training is one pass over the images without steps; a resumed one then starts again."""
         return False
 
     @property
     def settings(self) -> dict[str, object]:
-        """Settings that scores depend on, as plain data: those of a checkpoint must be the same."""
+        """Settings that scores depend on, as plain data; a checkpoint must have the same."""
         module = cast("AnomalibModule", self)
         pre_processor = module.pre_processor
         made = getattr(pre_processor, "transform", pre_processor)
@@ -106,16 +106,16 @@ class PluginModel(DescribedExport):
         }
 
     def use_one_transform(self) -> None:
-        """Let the model transform images in memory as a test does: anomalib's ``export_transform`` has no antialiasing.
+        """Transform images in memory exactly as in a test: anomalib's ``export_transform`` has no antialiasing.
 
-        An export puts its own in the place of it.
+        An export replaces it by its own transform.
         """
         pre_processor = cast("AnomalibModule", self).pre_processor
         if isinstance(pre_processor, PreProcessor):
             pre_processor.export_transform = pre_processor.transform
 
     def forward(self, batch: torch.Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:  # noqa: ANN401
-        """Predict images as a test does, whether the model is in training or not.
+        """Predict images as a test does, whether the model is in training mode or not.
 
         Args:
             batch: Images with values from 0 to 1, shape (B, 3, height, width).
@@ -126,10 +126,10 @@ class PluginModel(DescribedExport):
             The prediction, post-processed.
 
         Raises:
-            ValueError: If the images are of another shape, or of whole numbers.
+            ValueError: If the images have another shape or an integer type.
         """
         if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point():
-            msg = "Expected images of floating-point values from 0 to 1, shape (B, 3, height, width), got "
+            msg = "Expected images with floating-point values from 0 to 1, shape (B, 3, height, width), got "
             msg += f"{batch.dtype} of shape {tuple(batch.shape)}."
             raise ValueError(msg)
         module = cast("AnomalibModule", self)
@@ -143,7 +143,7 @@ class PluginModel(DescribedExport):
                 part.training = True
 
     def configure_callbacks(self) -> list[Callback]:
-        """anomalib's components, and what happens around the steps of all models."""
+        """anomalib's components and the callbacks that all models share."""
         if self.stage is not None:
             check_trainer(self.trainer)
             prepare_run_folder(self.trainer)
@@ -168,7 +168,7 @@ class PluginModel(DescribedExport):
 
     @staticmethod
     def configure_evaluator() -> ClassEvaluator:
-        """Metrics of every class and their means."""
+        """Metrics of each class and their means."""
         return ClassEvaluator()
 
     @classmethod
@@ -187,8 +187,8 @@ class PluginModel(DescribedExport):
 
         Args:
             image_size: Height and width. Defaults to ``None``, those of the paper.
-            mean: Mean of the channels that the backbone was trained with. Defaults to ImageNet's.
-            std: Their standard deviation. Defaults to ImageNet's.
+            mean: Channel means that the backbone was trained with. Defaults to ImageNet's.
+            std: Channel standard deviations, likewise. Defaults to ImageNet's.
 
         Returns:
             The pre-processor.
@@ -200,12 +200,12 @@ class PluginModel(DescribedExport):
 
     @property
     def learning_type(self) -> LearningType:
-        """Learns from normal images alone."""
+        """Learns from normal images only."""
         return LearningType.ONE_CLASS
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
-        """No sanity check before training: it would validate a model that has seen no image."""
+        """No sanity check before training: it would validate an untrained model."""
         return {"num_sanity_val_steps": 0}
 
     @property
@@ -215,8 +215,8 @@ class PluginModel(DescribedExport):
 
     @trainer.setter
     def trainer(self, trainer: Trainer | None) -> None:
-        # Lightning falls back to 1000 epochs where the user sets no end. `trainer_arguments` would override the user's
-        # own number, so the paper's is set here, where it is still known that there is none.
+        # Lightning falls back to 1000 epochs where the user sets no limit. `trainer_arguments` would override the
+        # user's value, so the paper's is set here, where it is still known that the user has set none.
         loop = getattr(trainer, "fit_loop", None)
         if loop is not None and loop.max_epochs is None and loop.max_steps == -1:
             timed = any(isinstance(callback, Timer) for callback in loop.trainer.callbacks)
@@ -227,14 +227,14 @@ class PluginModel(DescribedExport):
         """Check the images of a batch.
 
         Args:
-            batch: Batch in main memory, of images or of features kept of them.
+            batch: Batch in main memory, of images or of their cached features.
             dataloader_idx: Unused.
 
         Returns:
             The batch.
 
         Raises:
-            ValueError: If an image has numbers that are not finite.
+            ValueError: If an image has NaN or infinite values.
         """
         del dataloader_idx
         if isinstance(batch, ImageBatch):
@@ -242,10 +242,10 @@ class PluginModel(DescribedExport):
         return batch
 
     def on_train_batch_end(self, *_: Any) -> None:  # noqa: ANN401
-        """Stop before an epoch's checkpoint takes the place of the last good one.
+        """Stop before the checkpoint of this epoch replaces the last good one.
 
         Raises:
-            ArithmeticError: If a weight is not finite any more, as after a loss that was not.
+            ArithmeticError: If a weight is NaN or infinite, as after such a loss.
         """
         self.is_trained = True
         if not self.trainer.is_last_batch:
@@ -254,7 +254,7 @@ class PluginModel(DescribedExport):
         sums = torch.stack([parameter.detach().sum() for parameter in module.parameters() if parameter.requires_grad])
         if not sums.isfinite().all():
             msg = f"Weights are NaN or infinite after epoch {self.trainer.current_epoch}: the loss was, too. Train "
-            msg += "with a smaller lr, or in float32 if it was half precision. The last checkpoint is as it was."
+            msg += "with a smaller lr, or in float32 if it was half precision. The last checkpoint is unchanged."
             raise ArithmeticError(msg)
 
     @property
@@ -264,10 +264,10 @@ class PluginModel(DescribedExport):
         return None if module._trainer is None else module._trainer.state.fn
 
     def has_gone_on_from(self, checkpoint: dict[str, Any]) -> bool:
-        """Whether a test loads the checkpoint that the training before it was resumed from.
+        """Whether a test loads the checkpoint that the preceding training was resumed from.
 
         Args:
-            checkpoint: What the test loads.
+            checkpoint: The checkpoint that the test loads.
         """
         return (
             self.stage == TrainerFn.TESTING
@@ -276,19 +276,19 @@ class PluginModel(DescribedExport):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what made the checkpoint."""
+        """Save the versions and settings that the checkpoint was made with."""
         super().on_save_checkpoint(checkpoint)
         describe(checkpoint, self.settings)
         checkpoint[TRAINED_KEY] = self.is_trained
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint fits; test what was trained, not what its training was resumed from.
+        """Check that the checkpoint fits; a test after a resumed training uses the model as trained now.
 
         Args:
             checkpoint: The checkpoint.
 
         Raises:
-            ValueError: If it is of another model, of other settings or of other versions.
+            ValueError: If it is of another model, or was made with other settings or versions.
         """
         check_versions(checkpoint)
         module = cast("AnomalibModule", self)
@@ -297,7 +297,7 @@ class PluginModel(DescribedExport):
         check_settings(checkpoint, self.settings | self._restored(checkpoint))
         super().on_load_checkpoint(checkpoint)
         if transform is not None and pre_processor.transform is None:
-            # anomalib keeps some transforms alone, and takes away all others. This one is the checkpoint's, too.
+            # anomalib restores only some transforms and removes all others. This one equals the checkpoint's.
             pre_processor.transform = transform
         self.use_one_transform()
         if self.stage == TrainerFn.FITTING:
@@ -307,11 +307,11 @@ class PluginModel(DescribedExport):
             logger.warning("Testing the model as trained now, not the checkpoint that its training was resumed from.")
             checkpoint["state_dict"] = module.state_dict()
             checkpoint[TRAINED_KEY] = self.is_trained
-            checkpoint["callbacks"] = {}  # among them the post-processor, with the thresholds of then
+            checkpoint["callbacks"] = {}  # among them the post-processor with its earlier thresholds
         elif steps := checkpoint.get(UNVALIDATED_KEY):
             logger.warning(
-                "The checkpoint was saved %d steps after the last validation: its scales and thresholds are of the "
-                "weights of then. Take one that was saved after a validation.",
+                "The checkpoint was saved %d steps after the last validation: its scales and thresholds belong to "
+                "earlier weights. Use one that was saved after a validation.",
                 steps,
             )
         check_weights(checkpoint, module)
@@ -320,22 +320,22 @@ class PluginModel(DescribedExport):
         checkpoint["state_dict"] = with_metrics_of(checkpoint["state_dict"], module.state_dict())
 
     def check_trained(self) -> None:
-        """Check that scores are those of a trained model.
+        """Check that the model is trained.
 
         Raises:
-            ValueError: If they would be those of the weights that a training starts with.
+            ValueError: If it still has its initial weights.
         """
         if not self.is_trained:
-            msg = "The model was not trained: its scores would be those of the weights that a training starts with. "
+            msg = "The model was not trained: its scores would be those of its initial weights. "
             msg += "Give a checkpoint (--ckpt_path, or load_from_checkpoint), or train it for an epoch or more."
             raise ValueError(msg)
 
     def _restored(self, checkpoint: dict[str, Any]) -> dict[str, object]:
-        """Settings of the components that anomalib sets to the checkpoint's, where the user has not set them."""
+        """Settings of the components that anomalib restores from the checkpoint where the user has not set them."""
         module = cast("AnomalibModule", self)
         there = checkpoint[SETTINGS_KEY]
         restored = []
-        # A trainer keeps the components that it has seen, and only their settings change.
+        # A trainer keeps the components that it was given, and only their settings change.
         if module.pre_processor is not None and not self.pre_processor_given:
             kept = (checkpoint.get("anomalib_pre_processor_config") or {}).get("transform") is not None
             restored += ["pre_processor"] if kept or (not there["pre_processor"] and self.stage is None) else []
@@ -345,7 +345,7 @@ class PluginModel(DescribedExport):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401
-        """Load a model from a checkpoint, which holds the backbone's weights: nothing is downloaded, nothing seeded.
+        """Load a model from a checkpoint, which includes the backbone's weights: nothing is downloaded or seeded.
 
         Args:
             checkpoint_path: The checkpoint.
@@ -356,7 +356,7 @@ class PluginModel(DescribedExport):
             The model.
 
         Raises:
-            ValueError: If the file is cut short, no checkpoint, or holds more than data.
+            ValueError: If the file is truncated, is not a checkpoint, or holds more than data.
         """
         kwargs = {"pre_trained": False, "backbone_weights": None, "seed": None} | kwargs
         with explain_checkpoint_errors(checkpoint_path):

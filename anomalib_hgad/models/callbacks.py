@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What happens around the steps of all models of this package."""
+"""Callbacks that all models of this package share."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from anomalib_hgad.evaluation.post_processing import remove_labels_without_meani
 from anomalib_hgad.evaluation.predictions import PREDICTED_FILE, Prediction, predictions_of_batch, write_predictions
 
 UNVALIDATED_KEY = "hgad_steps_since_validation"
-"""Key of the steps that weights have been trained for since scales and thresholds were set, in a checkpoint."""
+"""Checkpoint key: the number of training steps since scales and thresholds were set."""
 
 TERMINATED = 128 + signal.SIGTERM
-"""Exit status of a program that SIGTERM has ended."""
+"""Exit status of a program ended by SIGTERM."""
 
 
 class TrainedModel(Callback):
-    """Stops before the first image is scored with weights that were never trained."""
+    """Raises an error before an untrained model scores an image."""
 
     def on_validation_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Check the model of a validation that is no part of a training."""
+        """Check the model of a validation outside of a training."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             pl_module.check_trained()
 
@@ -52,7 +52,7 @@ class TrainedModel(Callback):
 
 
 class QuietRun(Callback):
-    """Keeps warnings of Lightning out of a run that are about what these models are meant to do."""
+    """Silences warnings of Lightning about what these models do by design."""
 
     BY_DESIGN = (
         ".*returned `None`, this fit will run with no optimizer",  # a closed form has no steps
@@ -64,30 +64,30 @@ class QuietRun(Callback):
         self._undo = ExitStack()
 
     def setup(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:
-        """Ignore them from now on."""
+        """Ignore these warnings from now on."""
         del trainer, pl_module, stage
         self._undo.enter_context(ignored(*self.BY_DESIGN))
 
     def teardown(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
-        """Heed them again."""
+        """Show these warnings again."""
         self._undo.close()
 
     on_exception = teardown
 
 
 class LastValidation(Callback):
-    """Validates the model that a training ends with, if the trainer has not.
+    """Validates the final model of a training, if the trainer has not.
 
-    Scales and thresholds come from a validation: those of an earlier one are of other weights. Lightning validates
-    every ``check_val_every_n_epoch`` epochs or ``val_check_interval`` batches, whether the last one is among them or
-    not. A checkpoint that is saved between two validations says so, and whoever scores images with it is warned.
+    Scales and thresholds come from a validation: those of an earlier one belong to other weights. Lightning validates
+    every ``check_val_every_n_epoch`` epochs or ``val_check_interval`` batches, which may leave out the last one. A
+    checkpoint saved between two validations records it, and scoring images with it gives a warning.
     """
 
     def __init__(self) -> None:
         self._validated_step = 0
 
     def on_validation_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Remember the state that was validated."""
+        """Remember the validated step."""
         del pl_module
         if trainer.state.fn == TrainerFn.FITTING:
             self._validated_step = trainer.global_step
@@ -104,18 +104,18 @@ class LastValidation(Callback):
             self._validate(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Validate where a callback has ended the training after its epoch."""
+        """Validate where a callback has stopped the training after its epoch."""
         del pl_module
         self._validate(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: AnomalibModule, checkpoint: dict[str, Any]) -> None:
-        """Say how old the scales and thresholds are."""
+        """Save the number of steps since scales and thresholds were set."""
         del pl_module
         if trainer.enable_validation:
             checkpoint[UNVALIDATED_KEY] = trainer.global_step - self._validated_step
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: AnomalibModule, checkpoint: dict[str, Any]) -> None:
-        """Take up when the last validation was."""
+        """Restore the step of the last validation."""
         del pl_module
         if trainer.state.fn == TrainerFn.FITTING:
             self._validated_step = checkpoint["global_step"] - checkpoint.get(UNVALIDATED_KEY, 0)
@@ -143,7 +143,7 @@ class NamedImages(Callback):
     """Makes prediction errors name the image file."""
 
     def on_predict_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Reach the dataset that anomalib has made of a folder; its loader takes no other one."""
+        """Change the dataset that anomalib has made of a folder; its loader cannot be given another one."""
         del pl_module
         for loader in _predict_loaders(trainer):
             dataset = getattr(loader, "dataset", None)
@@ -152,29 +152,29 @@ class NamedImages(Callback):
 
 
 class MeaningfulLabels(Callback):
-    """Takes out labels that anomalib gives where there was no validation, and says so; right after the post-processor.
+    """Removes the labels that anomalib sets without a validation, and warns; comes right after the post-processor.
 
-    Without a threshold it compares raw scores with 0.5. anomalib's tiled ensemble needs labels of tiles, and then gives
-    whole images labels of its own.
+    Without a threshold anomalib compares raw scores with 0.5. Its tiled ensemble needs labels of tiles, and then sets
+    labels of complete images itself.
     """
 
     def on_train_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Say that a training without a validation leaves no threshold."""
+        """Warn that a training without a validation sets no threshold."""
         del trainer
         warn_of_missing_labels(pl_module.post_processor)
 
     def on_test_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Say that a test has no labels."""
+        """Warn that a test has no labels."""
         del trainer
         warn_of_missing_labels(pl_module.post_processor)
 
     def on_predict_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Say that a prediction has no labels."""
+        """Warn that a prediction has no labels."""
         if not _predicts_tiles(trainer):
             warn_of_missing_labels(pl_module.post_processor)
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: AnomalibModule, outputs: ImageBatch, *args: Any) -> None:  # noqa: ANN401
-        """Take labels out of a batch of a test."""
+        """Remove labels from a batch of a test."""
         del trainer, args
         remove_labels_without_meaning(outputs, pl_module.post_processor)
 
@@ -185,49 +185,49 @@ class MeaningfulLabels(Callback):
         outputs: ImageBatch,
         *args: Any,  # noqa: ANN401
     ) -> None:
-        """Take labels out of a batch of a prediction."""
+        """Remove labels from a batch of a prediction."""
         del args
         if not _predicts_tiles(trainer):
             remove_labels_without_meaning(outputs, pl_module.post_processor)
 
 
 class Termination(Callback):
-    """Lets a run that is ended by SIGTERM end as any program does: with the exit status 143, and nothing after it.
+    """Makes SIGTERM end a run as it ends any program: with exit status 143, and without further work.
 
-    Lightning raises a ``SystemExit`` without a status between two batches, which means success, and forgets a signal
-    that comes after the last one.
+    Lightning raises a ``SystemExit`` without a status between two batches, which means success, and ignores a signal
+    that comes after the last batch.
     """
 
     def on_exception(self, trainer: Trainer, pl_module: AnomalibModule, exception: BaseException) -> None:
-        """Give Lightning's exception the status."""
+        """Set the exit status of Lightning's exception."""
         del trainer, pl_module
         if isinstance(exception, SIGTERMException):
             exception.code = TERMINATED
 
     def teardown(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:
-        """End the program, where the signal came after the last batch."""
+        """End the program if the signal came after the last batch."""
         del pl_module, stage
         if trainer.received_sigterm:
             raise SIGTERMException(TERMINATED)
 
 
 class PredictedTable(Callback):
-    """Writes what a prediction says of every image as a test does: ``predicted.csv``, in the place of an earlier one.
+    """Writes the predictions of all images as a test does: to ``predicted.csv``, replacing an earlier one.
 
-    Nothing of a batch is kept but the rows; the command keeps no batch either, which Lightning does unless it is told
-    not to. A prediction that does not come to its end writes nothing, nor does one of the tiles of anomalib's tiled
-    ensemble, whose scores are not those of the images.
+    Only the rows of a batch are kept; the command does not keep the batches either, as Lightning does by default. An
+    interrupted prediction writes nothing, nor does one of the tiles of anomalib's tiled ensemble, whose scores are not
+    those of the images.
     """
 
     def __init__(self) -> None:
         self._rows: list[Prediction] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Forget the rows of a prediction that was broken off."""
+        """Forget the rows of an interrupted prediction."""
         del pl_module
         self._rows = []
         if any(isinstance(callback, SaveConfigCallback) for callback in cast("Any", trainer).callbacks):
-            trainer.predict_loop.return_predictions = False  # this is the command: nobody takes what is returned
+            trainer.predict_loop.return_predictions = False  # this is the command: nobody uses the return value
 
     def on_predict_batch_end(
         self,
@@ -238,12 +238,12 @@ class PredictedTable(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Add a batch, which the post-processor has seen: it is a callback before this one."""
+        """Add a batch, already post-processed: the post-processor is an earlier callback."""
         del trainer, pl_module, batch, batch_idx, dataloader_idx
         self._rows += predictions_of_batch(outputs)
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Write the table, of several processes the first one alone, with the rows of all."""
+        """Write the table; of several processes only the first one does, with the rows of all."""
         del pl_module
         # At the end, and not batch by batch: Lightning repeats no image here, so processes may have fewer batches.
         rows = [row for of_process in gather_objects(self._rows) for row in of_process]
@@ -253,15 +253,15 @@ class PredictedTable(Callback):
 
 
 class RandomState(Callback):
-    """Keeps the random state in checkpoints: a resumed training sees the images in the order of an unbroken one."""
+    """Keeps the random state in checkpoints: a resumed training sees the images in the same order."""
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: AnomalibModule, checkpoint: dict[str, Any]) -> None:
-        """Save the state that the order of the next epoch's images comes from."""
+        """Save the random state, which sets the order of the images in the next epoch."""
         del trainer, pl_module
         checkpoint["hgad_random_state"] = torch.get_rng_state()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: AnomalibModule, checkpoint: dict[str, Any]) -> None:
-        """Go on with the state of the checkpoint, before Lightning draws the order of the first images."""
+        """Restore the random state before Lightning draws the order of the first images."""
         del pl_module
         if trainer.state.fn == TrainerFn.FITTING:
             torch.set_rng_state(checkpoint["hgad_random_state"].cpu())

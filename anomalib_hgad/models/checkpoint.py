@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What made a checkpoint, and whether it can be loaded."""
+"""Versions and settings that a checkpoint was made with, and checks whether it can be loaded."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from anomalib_hgad.common.checks import plain
 from anomalib_hgad.common.versions import installed_versions
 
 EVALUATOR_PREFIX = "evaluator."
-"""How the names of the metrics' constants begin in a checkpoint."""
+"""Prefix of the metrics' constants in a checkpoint."""
 
 VERSIONS_KEY = "hgad_versions"
 SETTINGS_KEY = "hgad_score_settings"
-"""Key of the settings that scores depend on. Those of Lightning have what a loader puts in their place."""
+"""Key of the settings that scores depend on. A loader may override Lightning's hyperparameters, but not these."""
 
 CHECKED_PACKAGES = ("anomalib-hgad", "anomalib")
 
 
 def with_metrics_of(state: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state with another one's constants of the metrics, such as AUPRO's limit, which are under their numbers.
+    """Replace the constants of the metrics in a state, such as AUPRO's limit, by those of another state.
 
     Args:
         state: State of a model.
-        other: State whose metrics count.
+        other: State whose metrics are used.
     """
     weights = {name: value for name, value in state.items() if not name.startswith(EVALUATOR_PREFIX)}
     return weights | {name: value for name, value in other.items() if name.startswith(EVALUATOR_PREFIX)}
 
 
 def describe(checkpoint: dict[str, Any], settings: Mapping[str, object]) -> None:
-    """Write into a checkpoint what made it.
+    """Write the versions and settings that a checkpoint was made with into it.
 
     Args:
         checkpoint: The checkpoint.
@@ -53,7 +53,7 @@ def check_versions(checkpoint: dict[str, Any]) -> None:
         checkpoint: The checkpoint.
 
     Raises:
-        ValueError: If it was made by other minor versions of this package or of anomalib, or by neither.
+        ValueError: If it was made by another minor version of this package or of anomalib, or does not say by which.
     """
     if not {VERSIONS_KEY, SETTINGS_KEY} <= checkpoint.keys():
         msg = "Expected a checkpoint of a model of anomalib_hgad; this one does not say that it is one, and may be of "
@@ -63,41 +63,41 @@ def check_versions(checkpoint: dict[str, Any]) -> None:
     here = installed_versions(CHECKED_PACKAGES)
     if any(_minor(made_with[package]) != _minor(here[package]) for package in CHECKED_PACKAGES):
         msg = f"The checkpoint was made with {_listed(made_with)}; installed are {_listed(here)}: install the versions "
-        msg += "of the checkpoint, or train anew."
+        msg += "of the checkpoint, or train again."
         raise ValueError(msg)
 
 
 def check_settings(checkpoint: dict[str, Any], settings: Mapping[str, object]) -> None:
-    """Check that a model's scores are made as those were that weights, scales and thresholds of a checkpoint are for.
+    """Check that a model computes scores with the settings that the checkpoint was made with.
 
     Args:
         checkpoint: The checkpoint.
         settings: The model's settings that scores depend on.
 
     Raises:
-        ValueError: If some of them are others. The message names them.
+        ValueError: If some of them differ. The message names them.
     """
     made_with = checkpoint[SETTINGS_KEY]
     others = [
-        f"{name}={made_with.get(name)!r} there and {value!r} here"
+        f"{name}={made_with.get(name)!r} in the checkpoint and {value!r} in the model"
         for name, value in settings.items()
         if plain(made_with.get(name)) != plain(value)
     ]
     if others:
-        msg = f"Scores of the checkpoint depend on settings that the model has otherwise: {', '.join(others)}. Give "
-        msg += "the model the checkpoint's settings, or train anew."
+        msg = f"The checkpoint was made with other settings that scores depend on: {', '.join(others)}. Give "
+        msg += "the model the checkpoint's settings, or train again."
         raise ValueError(msg)
 
 
 def check_weights(checkpoint: dict[str, Any], module: nn.Module) -> None:
-    """Check that the weights of a checkpoint are those of a model of the same settings.
+    """Check that the weights of a checkpoint have the names and shapes of the model's.
 
     Args:
         checkpoint: The checkpoint.
         module: The model, whose weights have names that begin with ``model.``.
 
     Raises:
-        ValueError: If weights are missing, unknown or of another shape.
+        ValueError: If weights are missing, unknown or have another shape.
     """
     here, there = (
         {name: tuple(tensor.shape) for name, tensor in state.items() if name.startswith("model.")}
@@ -106,8 +106,8 @@ def check_weights(checkpoint: dict[str, Any], module: nn.Module) -> None:
     wrong = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
     if wrong:
         msg = f"The checkpoint does not fit the model: {len(wrong)} tensors are missing, unknown or of another shape, "
-        msg += f"such as {wrong[0]} ({there.get(wrong[0], 'none')} there, {here.get(wrong[0], 'none')} here). It is "
-        msg += "damaged or of another model: take another checkpoint, or train anew."
+        msg += f"such as {wrong[0]} (checkpoint: {there.get(wrong[0], 'none')}, model: {here.get(wrong[0], 'none')}). "
+        msg += "It is damaged or of another model: use another checkpoint, or train again."
         raise ValueError(msg)
 
 

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How checkpoints are written and read: as a whole, and as data alone."""
+"""Writes checkpoints atomically and reads them as data only."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ from anomalib_hgad.common.files import atomic_write
 
 @contextmanager
 def explain_checkpoint_errors(path: str | Path) -> Iterator[None]:
-    """Let a checkpoint that cannot be read be named; PyTorch says what its reader stumbled over.
+    """Make read errors name the checkpoint; PyTorch's own errors describe the failing read only.
 
     Args:
-        path: The checkpoint. What is no local file is left to Lightning.
+        path: The checkpoint. Anything but a local file is left to Lightning.
 
     Raises:
-        ValueError: If it is cut short, no checkpoint at all, or holds more than data.
+        ValueError: If it is truncated, is not a checkpoint, or holds more than data.
     """
     if Path(path).is_file() and not is_zipfile(path):
-        msg = f"{path} ({Path(path).stat().st_size} bytes) is no checkpoint, or was cut short. Copy it anew, or take "
-        msg += "an earlier one."
+        msg = f"{path} ({Path(path).stat().st_size} bytes) is not a checkpoint, or is truncated. Copy it again, or "
+        msg += "use an earlier one."
         raise ValueError(msg)
     try:
         yield
     except UnpicklingError as error:
         msg = f"{path} holds more than tensors and plain data, and reading it could run a program. Checkpoints of this "
-        msg += "package hold nothing of that kind: take one that anomalib has written, or train anew."
+        msg += "package hold nothing of that kind: use one that anomalib has written, or train again."
         raise ValueError(msg) from error
 
 
 class WholeCheckpointIO(AnomalibCheckpointIO):
-    """Writes a checkpoint beside its place and renames it.
+    """Writes a checkpoint under a temporary name in its folder and renames it.
 
-    Lightning writes into the system's folder of temporary files and moves the file from there. From one disk to another
-    that is a copy: a process that is killed meanwhile leaves half a checkpoint where the last whole one was.
+    Lightning writes to the system's folder for temporary files and moves the file from there. Between two disks that is
+    a copy: a process that is killed during it leaves a truncated checkpoint in place of the last complete one.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ANN401
         """Write a checkpoint.
 
         Args:
-            checkpoint: What to write.
-            path: Its place. What is no local path is left to Lightning.
+            checkpoint: The contents.
+            path: The file. Anything but a local path is left to Lightning.
             storage_options: As in Lightning.
         """
         if "://" in str(path):
@@ -72,7 +72,7 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
             **kwargs: As there.
 
         Returns:
-            What it holds.
+            Its contents.
 
         Raises:
             ValueError: If it cannot be read.
@@ -82,10 +82,10 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
 
 
 class WholeCheckpoints(Callback):
-    """Lets the trainer write and read checkpoints so, unless the user has given it another way."""
+    """Makes the trainer use :class:`WholeCheckpointIO`, unless the user has given it another plugin."""
 
     def setup(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:
-        """Comes before any checkpoint is read."""
+        """Set the plugin before any checkpoint is read."""
         del pl_module, stage
         given = trainer.strategy.checkpoint_io
         # anomalib's engine gives the one, a plain Lightning trainer the other.

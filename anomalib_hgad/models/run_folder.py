@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The folder that a run leaves its files in."""
+"""The folder that a run writes its files to."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 
 def prepare_run_folder(trainer: Trainer) -> None:
-    """Keep what a test or a prediction writes apart from what a training does.
+    """Keep the files of a test or a prediction separate from those of the training.
 
-    A test and a prediction write into the folder of the last training, which anomalib finds by the link ``latest``, and
-    the command line would put their settings in the place of the training's. Where there was no training, ``latest``
-    would become a folder, which no later training can put its link in the place of.
+    A test and a prediction write to the folder of the last training, which anomalib finds by the link ``latest``, and
+    the command line would overwrite the training's settings with theirs. Without a training, ``latest`` would become a
+    folder, which no later training can replace by its link.
 
     Args:
         trainer: The trainer, before its callbacks are set up.

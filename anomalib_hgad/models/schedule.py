@@ -124,7 +124,7 @@ def total_steps(trainer: Trainer) -> int:
     """
     steps = trainer.estimated_stepping_batches
     if math.isinf(steps):
-        msg = "The learning rate falls over the whole training: expected an end of it, got max_epochs=-1. Set "
+        msg = "The learning rate schedule needs the length of the training, got max_epochs=-1. Set "
         msg += "trainer.max_epochs or trainer.max_steps."
         raise ValueError(msg)
     return int(steps)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What of a trainer and its data does not go with the models of this package: said before it goes wrong."""
+"""Checks for settings of the trainer and its data that the models of this package do not support."""
 
 from __future__ import annotations
 
@@ -19,43 +19,42 @@ from lightning.pytorch.trainer.states import TrainerFn
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 LEAST_OF_DATA = {"train_batch_size": 1, "eval_batch_size": 1, "num_workers": 0}
-"""Numbers that a datamodule of anomalib has, and the least that they can be."""
+"""Integer settings of anomalib's datamodules, and their minima."""
 
 UNSUITABLE: dict[type[Callback], str] = {
     LearningRateFinder: (
-        "it trains without anomalib's callbacks, the pre-processor among them. Leave it out, and set the model's lr"
+        "it trains without anomalib's callbacks, such as the pre-processor. Leave it out, and set the model's lr"
     ),
     BatchSizeFinder: (
-        "it trains without anomalib's callbacks, the pre-processor among them. Leave it out, and set "
-        "data.train_batch_size"
+        "it trains without anomalib's callbacks, such as the pre-processor. Leave it out, and set data.train_batch_size"
     ),
     StochasticWeightAveraging: (
-        "it changes the weights after the last validation, which scales and thresholds come from. Leave it out"
+        "it changes the weights after the last validation, which sets scales and thresholds. Leave it out"
     ),
     WeightAveraging: (
-        "it averages weights only, and not what is fitted to them, such as scales and thresholds. Leave it out"
+        "it averages only the weights, not what is fitted to them, such as scales and thresholds. Leave it out"
     ),
 }
-"""Callbacks that a training goes wrong with, and why."""
+"""Callbacks that training does not support, and why."""
 
 
 def check_trainer(trainer: Trainer) -> None:
-    """Check that a trainer goes with the models of this package.
+    """Check that the models of this package support the settings of a trainer.
 
     Args:
         trainer: The trainer, before its callbacks are set up.
 
     Raises:
-        ValueError: If its precision is none of :data:`PRECISIONS`, if it trains with one of :data:`UNSUITABLE`, or if
-            batches of its data have no images.
+        ValueError: If its precision is not one of :data:`PRECISIONS`, if it trains with one of :data:`UNSUITABLE`, or
+            if a setting of its data is below its minimum.
     """
     for name, least in LEAST_OF_DATA.items():
         value = getattr(getattr(trainer, "datamodule", None), name, least)
         if not isinstance(value, int) or value < least:
-            msg = f"data.{name} is out of range: expected a whole number of at least {least}, got {value!r}."
+            msg = f"data.{name} is out of range: expected an integer of at least {least}, got {value!r}."
             raise ValueError(msg)
     if trainer.precision not in PRECISIONS:
-        msg = "Images come in float32, and densities need it: expected trainer.precision to be one of "
+        msg = "Images are in float32, and densities need it: expected trainer.precision to be one of "
         msg += f"{', '.join(map(repr, PRECISIONS))}, got {trainer.precision!r}."
         raise ValueError(msg)
     if trainer.state.fn != TrainerFn.FITTING:
@@ -63,5 +62,5 @@ def check_trainer(trainer: Trainer) -> None:
     for callback in cast("Any", trainer).callbacks:
         for kind, reason in UNSUITABLE.items():
             if isinstance(callback, kind):
-                msg = f"{type(callback).__name__} does not go with this model: {reason}."
-                raise ValueError(msg)  # noqa: TRY004 - it is of a right type, and its use is wrong
+                msg = f"{type(callback).__name__} does not work with this model: {reason}."
+                raise ValueError(msg)  # noqa: TRY004 - the type is right, its use is not

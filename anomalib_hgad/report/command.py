@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Put a run on one page."""
+"""Write a report of a run."""
 
 # No `from __future__ import annotations`: jsonargparse reads the types of the arguments.
 
@@ -17,24 +17,24 @@ PAGE = "report.html"
 
 
 def report(run: Path, compare: Sequence[Path] = (), output: Path | None = None, monitor: Path | None = None) -> Path:
-    """Write one HTML page on a tested run of Hgad: what it decided, how well, and why.
+    """Write one HTML page about a tested run of Hgad: its decisions, metrics and reasons.
 
-    The page holds all it shows; it needs no network.
+    The page is self-contained and needs no network.
 
     Args:
         run: Folder of the run, with ``predictions.csv`` in it.
-        compare: Folders of up to three other runs on the same data, whose metrics, settings and log-likelihoods stand
-            beside; one of a single Gaussian (``--model.prior single_gaussian``), say.
+        compare: Folders of up to three other runs on the same data, whose metrics, settings and log-likelihoods are
+            shown side by side, such as one with a single Gaussian (``--model.prior single_gaussian``).
         output: The file. ``None`` is ``report.html`` in the folder of the run.
         monitor: Folder that ``anomalib-hgad monitor`` has written for the run's checkpoint, to show its drift. ``None``
-            shows none.
+            shows no drift.
 
     Returns:
         The file.
 
     Raises:
         FileNotFoundError: If a file of a run, a tested image or the monitor's table is missing.
-        ValueError: If a run is not of Hgad, if its test had no ground truth, or if runs and table do not go together.
+        ValueError: If a run is not of Hgad, if its test had no ground truth, or if runs and table do not match.
     """
     # OpenMP's threads wait for one another at full load otherwise, which on a machine that has other work takes most of
     # the processor's time; PyTorch looks for it when it is imported.

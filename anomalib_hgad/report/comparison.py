@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Runs side by side: their metrics, the best of each marked, and the settings that differ."""
+"""Runs side by side: their metrics, with the best of each marked, and the settings that differ."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from anomalib_hgad.report.monitor.periods import labels
 from anomalib_hgad.report.run_files import RunFiles
 
 MOST_COMPARED = 3
-"""Runs that stand beside the one that is reported on: four log-likelihoods can be told apart on a page."""
+"""Maximum number of runs compared with the reported one: four log-likelihoods can be told apart on a page."""
 
 LOWER_IS_BETTER = frozenset({"FalseAlarmRate"})
 """Metrics of which the lowest value is the best."""
 
 TITLES = {MEAN: "mean over the classes", POOLED: "all images pooled"}
-"""Rows of the results that are compared, in words."""
+"""Titles of the compared rows of the results."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def check_compared(run: Path, compared: Sequence[Path]) -> None:
     places = [path.resolve() for path in (run, *compared)]
     for place in places:
         if places.count(place) > 1:
-            msg = f"{place} is there twice. Expected runs to compare with that are other ones."
+            msg = f"{place} is given twice. Expected different runs to compare."
             raise ValueError(msg)
 
 

@@ -220,7 +220,7 @@ def latent_space(
 
 
 def confusion(rows: Sequence[Prediction], class_names: Sequence[str]) -> Markup:
-    """How often an image of a class was taken for one of another.
+    """Confusion matrix of the inferred classes.
 
     Args:
         rows: Decisions with true and inferred classes.
@@ -253,13 +253,13 @@ def confusion(rows: Sequence[Prediction], class_names: Sequence[str]) -> Markup:
 
 
 def training_course(course: Sequence[StateFigures]) -> Markup:
-    """A training that began as the closed form: what chose its state, and the likelihood, which does not.
+    """A training that started from the closed form: the criterion that chose its state, and the likelihood.
 
-    Left are AUROCs of synthetic anomalies and their mean, which is the criterion; right is the mean log-likelihood of
-    held-out normal images.
+    On the left are AUROCs of synthetic anomalies and their mean, which is the criterion; on the right is the mean
+    log-likelihood of held-out normal images.
 
     Args:
-        course: Figures of the states, the first and the kept one among them.
+        course: Metrics of the states, including the first and the kept one.
 
     Returns:
         SVG.
@@ -291,7 +291,7 @@ def training_course(course: Sequence[StateFigures]) -> Markup:
 
 
 def novelty_of_products(products: Mapping[str, Sequence[Prediction]], known: Collection[str]) -> Markup:
-    """Novelty of every image, a line for each product.
+    """Novelty of every image, one row for each product.
 
     Args:
         products: Images of every product, whose novelty is known.

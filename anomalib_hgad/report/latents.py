@@ -24,12 +24,12 @@ from anomalib_hgad.models.hgad.prior import HierarchicalGaussianMixture
 from anomalib_hgad.report.run_files import RunFiles
 
 IMAGES_OF_KIND = 8
-"""Normal images of a class, and as many anomalous ones, that are looked into."""
+"""Number of normal and of anomalous images sampled from each class."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the model makes of some images.
+    """Latents and log-likelihoods of some images.
 
     Attributes:
         predictions: The images.
@@ -48,7 +48,7 @@ class Sample:
 
 @torch.no_grad()
 def sample_latents(run: RunFiles) -> Sample:
-    """Look into some images of every class, spread evenly over those of the test.
+    """Sample latents of some images of each class, spread evenly over those of the test.
 
     Args:
         run: The run.
@@ -93,7 +93,7 @@ def finest_level(model: Hgad, row: Prediction) -> tuple[torch.Tensor, torch.Tens
 
 
 def project(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-    """Bring latents and main class centres onto the plane in which they differ most (principal components).
+    """Project latents and main class centres onto the plane of largest variance (principal components).
 
     Args:
         sample: The sample.

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is on the page of a run."""
+"""Contents of the report page of a run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ COLUMNS = {
     "pixel_AUPRO": "AUPRO",
     "ClassAccuracy": "class right",
 }
-"""Metrics in the table of the classes that take no threshold, and their headings."""
+"""Threshold-free metrics in the table of the classes, and their headings."""
 
 COMPARED_COLUMNS = {
     "image_AUROC": "image AUROC",
@@ -48,7 +48,7 @@ COMPARED_COLUMNS = {
     "pixel_F1Score": "pixel F1",
     "ClassAccuracy": "class right",
 }
-"""Metrics of which runs are compared, and their headings."""
+"""Metrics compared between runs, and their headings."""
 
 
 def render(run: RunFiles, others: Sequence[RunFiles] = (), drift: Drift | None = None) -> str:
@@ -56,8 +56,8 @@ def render(run: RunFiles, others: Sequence[RunFiles] = (), drift: Drift | None =
 
     Args:
         run: The run.
-        others: Those to compare it with.
-        drift: What a monitor has seen of its products. Defaults to ``None``, not known.
+        others: Runs to compare it with.
+        drift: Drift of its products measured by a monitor. Defaults to ``None``, not known.
 
     Returns:
         HTML.
@@ -104,7 +104,7 @@ def _tables(run: RunFiles) -> dict[str, Any]:
 
 
 def _pictures(run: RunFiles) -> dict[str, Any]:
-    """Figures of the scores, and the images that were judged worst."""
+    """Figures of the scores, and the images with the largest errors."""
     products = products_with_novelty(run)
     return {
         "histograms": score_histograms(run),
@@ -130,7 +130,7 @@ def _inside(run: RunFiles, others: Sequence[RunFiles]) -> dict[str, Any]:
 
 
 def _side_by_side(runs: Sequence[RunFiles]) -> dict[str, Any]:
-    """What runs differ in; nothing of a single one."""
+    """Differences between runs; nothing for a single one."""
     columns = _defined(COMPARED_COLUMNS, runs)
     compared = compare_runs(runs, list(columns), [settings_of(run) for run in runs]) if len(runs) > 1 else None
     return {"comparison": compared, "compared_columns": columns}
@@ -173,14 +173,14 @@ def latent_figure(run: RunFiles, sample: Sample) -> Markup:
 
 
 def confusion_figure(run: RunFiles) -> Markup | None:
-    """Confusion of the inferred classes; ``None`` if there is one class alone, or none was inferred."""
+    """Confusion of the inferred classes; ``None`` if there is only one class, or none was inferred."""
     if len(run.class_names) == 1 or not any(row.pred_class_name for row in run.predictions):
         return None
     return figures.confusion(run.predictions, run.class_names)
 
 
 def settings_of(run: RunFiles) -> dict[str, Any]:
-    """Settings of a model and its thresholds; without the places of files, which are those of one machine."""
+    """Settings of a model and its thresholds, without file paths, which are specific to one machine."""
     hidden = {"backbone_weights", "feature_cache", "pre_trained", "seed"}  # loading a checkpoint sets three of them
     shown: dict[str, Any] = {}
     for name, value in run.model.hparams.items():

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Precision and recall of a run at its thresholds, of images and of pixels."""
+"""Image- and pixel-level precision and recall of a run at its thresholds."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class PrecisionRecall:
     """Precision and recall, as fractions of 1; ``None`` where one is not defined.
 
     Attributes:
-        precision: Share of the anomalous among those that were found anomalous.
-        recall: Share of those that were found anomalous among the anomalous.
+        precision: Fraction of those predicted anomalous that are anomalous.
+        recall: Fraction of the anomalous that are predicted anomalous.
     """
 
     precision: float | None
@@ -27,7 +27,7 @@ class PrecisionRecall:
 
     @classmethod
     def of_counts(cls, found: int, false: int, missed: int) -> PrecisionRecall:
-        """Both of numbers of images or pixels; not defined without anomalous ones.
+        """Both from counts of images or pixels; not defined without anomalous ones.
 
         Args:
             found: True positives.
@@ -47,7 +47,7 @@ class PrecisionRecall:
 def precision_and_recall(run: RunFiles) -> dict[str, dict[str, PrecisionRecall]]:
     """Precision and recall of a run.
 
-    The label of an image that is called unknown counts as that of any other, as in the test's own F1.
+    The label of an image predicted unknown counts like any other, as in the F1 of the test.
 
     Args:
         run: The run.

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a training of Hgad and its test have left in the folder of a run."""
+"""Files of a training of Hgad and its test in the folder of a run."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class RunFiles:
         folder: Its folder.
         model: The trained model, ready to predict.
         predictions: The decision on every test image.
-        results: Metrics of the classes, their mean, and of all images pooled.
-        versions: Versions of the packages that made it.
+        results: Metrics of the classes, their mean, and the metrics of all images pooled.
+        versions: Versions of the packages that the run was made with.
     """
 
     folder: Path
@@ -56,7 +56,7 @@ class RunFiles:
 
     @property
     def groups(self) -> dict[str, list[Prediction]]:
-        """Decisions on the images of every class, and on all of them: there may be anomalies of none of the classes."""
+        """Decisions on the images of each class, and on all images: some anomalies may be of none of the classes."""
         groups = {name: self.of_class(name) for name in self.class_names}
         return groups if len(groups) == 1 else groups | {"all images": self.predictions}
 
@@ -72,7 +72,7 @@ def read_run(folder: Path) -> RunFiles:
 
     Raises:
         FileNotFoundError: If a file of it, or a tested image, is missing.
-        ValueError: If a file of it is broken, if it is not of Hgad, or its test knew of no file or no ground truth.
+        ValueError: If a file of it is invalid, if it is not of Hgad, or if its test had no image files or ground truth.
     """
     predictions = read_predictions(folder)
     checkpoint = folder / CHECKPOINT
@@ -82,11 +82,11 @@ def read_run(folder: Path) -> RunFiles:
             msg = f"{path} is missing. Expected the folder of a run that was trained and tested."
             raise FileNotFoundError(msg)
     if not predictions or any(prediction.gt_label is None for prediction in predictions):
-        msg = f"{folder}: the tested images have no ground truth, or there are none. A report needs both."
+        msg = f"{folder}: there are no tested images, or they have no ground truth. A report needs both."
         raise ValueError(msg)
     if gone := [row.image_path for row in predictions if not Path(row.image_path).is_file()]:
-        msg = f"{len(gone)} of {len(predictions)} tested images are gone, such as {gone[0]}. Paths are relative to the "
-        msg += "folder that the test ran in: start the report there."
+        msg = f"{len(gone)} of {len(predictions)} tested images do not exist, such as {gone[0]}. Paths are relative to "
+        msg += "the working directory of the test: start the report there."
         raise FileNotFoundError(msg)
     figures = read_results(results)
     model = Hgad.load_from_checkpoint(checkpoint, map_location="cpu")

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 
 def page_template(name: str) -> Template:
-    """Template of a page that holds all it shows.
+    """Template of a self-contained page.
 
     Args:
         name: Its file in this folder.
@@ -28,5 +28,5 @@ def page_template(name: str) -> Template:
 
 
 def time_of_page() -> str:
-    """The present, as pages say when they were made."""
+    """Current time in the format of the pages."""
     return datetime.now(tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC")

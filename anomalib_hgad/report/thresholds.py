@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Whether the thresholds of a run keep the rate of false alarms that was asked for, class by class."""
+"""Whether the thresholds of a run keep the requested false-alarm rate, class by class."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class ThresholdRow:
-    """Threshold of a class, and the false alarms that it raises on the test's normal images scored under the class.
+    """Threshold of a class, and its false alarms on the test's normal images scored under the class.
 
     Attributes:
         name: The class.
-        rate: Rate of false alarms that was asked for.
-        images: Normal validation images that the threshold was chosen by.
-        threshold: The threshold, of scores that are not shifted.
+        rate: Requested false-alarm rate.
+        images: Number of normal validation images that the threshold was chosen on.
+        threshold: The threshold, of unshifted scores.
         common: The threshold of all classes.
         normal: Normal test images.
         alarms: How many of them raise an alarm.
@@ -48,7 +48,7 @@ class ThresholdRow:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Rates that the false alarms agree with, by Clopper and Pearson; ``None`` without normal test images."""
+        """Clopper-Pearson interval of the false-alarm rate; ``None`` without normal test images."""
         return clopper_pearson(self.alarms, self.normal) if self.normal else None
 
     @property
@@ -79,7 +79,7 @@ def verdict_on(alarms: int, normal: int, rate: float) -> str:
 
 
 def clopper_pearson(count: int, total: int) -> tuple[float, float]:
-    """Exact interval of a share of which ``count`` of ``total`` were found, at :data:`CONFIDENCE`."""
+    """Exact confidence interval of a proportion, ``count`` of ``total``, at :data:`CONFIDENCE`."""
     interval = binomtest(count, total).proportion_ci(CONFIDENCE, method="exact")
     return float(interval.low), float(interval.high)
 
@@ -91,7 +91,7 @@ def threshold_rows(run: RunFiles) -> list[ThresholdRow]:
         run: The run.
 
     Returns:
-        One for each class; none if no rate was asked for, as by anomalib's own post-processor.
+        One for each class; none if no rate was requested, as with anomalib's own post-processor.
     """
     of_classes = run.model.model.calibration.class_thresholds
     common = run.threshold

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which images a run has called unknown, and how novel the images of each product are."""
+"""Images that a run has predicted unknown, and the novelty of the images of each product."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ProductNovelty:
     """Novelty of the test images of a product.
 
     Attributes:
-        name: The product; ``"no class"`` of images without one.
+        name: The product; ``"no class"`` for images without one.
         known: Whether it is one of the classes of the test, whose images should not be called unknown.
         images: Number of images.
         called_unknown: How many of them were called unknown.
@@ -60,7 +60,7 @@ def product_novelties(run: RunFiles) -> list[ProductNovelty]:
         run: The run.
 
     Returns:
-        A row for each product; none if the run's model tells no novelty.
+        A row for each product; none if the run's model computes no novelty.
     """
     rows = []
     for name, images in products_with_novelty(run).items():

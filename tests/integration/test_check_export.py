@@ -230,7 +230,7 @@ def test_label_at_the_threshold_is_no_other(hgad: Run, tmp_path: Path, capsys: p
     threshold = hgad.model.post_processor.image_threshold.item()
     changed = np.nextafter(np.float32(threshold), np.float32(-np.inf)).item()
     assert check(with_other_thresholds(hgad, tmp_path, _image_threshold=changed), *of(hgad)) == 0
-    assert "labels differ of images whose score is the threshold within score_tolerance" in capsys.readouterr().out
+    assert "labels differ on images whose score equals the threshold within score_tolerance" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("compression", "form"), [(CompressionType.FP16, "FP16"), (CompressionType.INT8, "INT8")])
@@ -268,7 +268,7 @@ def test_model_without_a_threshold_is_compared_by_its_scores(
     path = with_other_thresholds(padim, tmp_path, **dict.fromkeys(buffers, float("nan")))
     arguments = (path, "--ckpt_path", folder / "model.ckpt", "--data.root", padim.data)
     assert check(*arguments, "--output", tmp_path / "parity.json") == 0
-    assert "pred_label and pred_mask say nothing" in capsys.readouterr().out
+    assert "pred_label and pred_mask mean nothing" in capsys.readouterr().out
     (figures,) = json.loads((tmp_path / "parity.json").read_text())["exports"]
     assert figures["same_label"] is figures["same_mask"] is None
     assert figures["largest_score_difference"] == 0
@@ -305,12 +305,12 @@ def test_model_of_a_checkpoint_is_given_or_found(padim: Run, hgad: Run, tmp_path
         ),
         pytest.param(
             lambda hgad, _, folder: [folder / "text.onnx", *of(hgad)],
-            r"text\.onnx cannot be computed by onnx",
+            r"text\.onnx cannot be run by onnx",
             id="no graph",
         ),
         pytest.param(
             lambda hgad, _, folder: [folder / "text.pt2", *of(hgad)],
-            r"text\.pt2 cannot be computed by torch",
+            r"text\.pt2 cannot be run by torch",
             id="no program",
         ),
         pytest.param(
@@ -330,17 +330,17 @@ def test_model_of_a_checkpoint_is_given_or_found(padim: Run, hgad: Run, tmp_path
         ),
         pytest.param(
             lambda hgad, padim, _: [hgad.exports[".onnx"], *of(padim)],
-            r"model\.onnx is a model Hgad, and the checkpoint one of Padim",
+            r"model\.onnx is a model Hgad, but the checkpoint is one of Padim",
             id="checkpoint of another model",
         ),
         pytest.param(
             lambda hgad, _, folder: [folder / "classes.onnx", *of(hgad)],
-            r"classes\.onnx has the classes bolt, washer, and the checkpoint bolt, nut",
+            r"classes\.onnx has the classes bolt, washer, but the checkpoint has bolt, nut",
             id="other classes",
         ),
         pytest.param(
             lambda _, padim, folder: [padim.exports[".onnx"], *of(padim._replace(checkpoint=folder / "unnamed.ckpt"))],
-            r"Neither .*unnamed\.ckpt nor the folders that it is in say of which model it is",
+            r"Neither .*unnamed\.ckpt nor the folders that it is in name its model",
             id="unnamed checkpoint",
         ),
         pytest.param(

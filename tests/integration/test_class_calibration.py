@@ -170,12 +170,12 @@ def test_class_is_inferred_where_nobody_gives_it(root: Path, calibrated: Run, cl
 
 
 def test_without_a_classifier_a_bare_folder_is_refused(root: Path, calibrated: Run, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="these images come without one"):
+    with pytest.raises(ValueError, match="these images have no class"):
         engine(tmp_path).predict(calibrated.model, data_path=root / "nut/test/crack")
 
 
 def test_onnx_export_is_refused(calibrated: Run, tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="an exported graph is given no class"):
+    with pytest.raises(Exception, match="an exported graph gets no class"):
         engine(tmp_path).export(calibrated.model, ExportType.ONNX, export_root=tmp_path, input_size=(32, 32))
     assert not list(tmp_path.rglob("*.onnx"))
 

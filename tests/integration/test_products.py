@@ -201,8 +201,8 @@ def test_thresholds_of_classes_are_given_to_an_added_one(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--data.root", "PLANT/nut"], "The model knows nut already"),
-        (["--data.root", "PLANT/washer", "--name", "bolt"], "The model knows bolt already"),
+        (["--data.root", "PLANT/nut"], "The model already knows nut"),
+        (["--data.root", "PLANT/washer", "--name", "bolt"], "The model already knows bolt"),
         (
             ["--data.root", "PLANT", "--name", "x"],
             "Expected one product for the name 'x', got bolt, nut, rivet, washer",

@@ -373,7 +373,7 @@ def test_checkpoint_that_is_not_whole_is_named(checkpoint: Path, content: str, w
     whole = checkpoint.read_bytes()
     path = checkpoint.with_name("broken.ckpt")
     path.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"hello"}[content])
-    with pytest.raises(ValueError, match=r"broken\.ckpt \(\d+ bytes\) is no checkpoint, or was cut short\. Copy it"):
+    with pytest.raises(ValueError, match=r"broken\.ckpt \(\d+ bytes\) is not a checkpoint, or is truncated\. Copy it"):
         way(path)
 
 
@@ -381,12 +381,12 @@ def test_checkpoint_that_is_not_whole_is_named(checkpoint: Path, content: str, w
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"levels": {"layer2": [1.0, 0.75]}}, r"levels=.*\('layer2', 0\.75\)\] here"),
+        ({"levels": {"layer2": [1.0, 0.75]}}, r"levels=.*\('layer2', 0\.75\)\] in the model"),
         (
             {"flow_arguments": {**LIGHT["flow_arguments"], "clamp_alpha": 1.2}},
-            r"'clamp_alpha': 1\.9.* 'clamp_alpha': 1\.2\} here",
+            r"'clamp_alpha': 1\.9.* 'clamp_alpha': 1\.2\} in the model",
         ),
-        ({"image_size": 33}, r"image_size=\(32, 32\) there and \(33, 33\) here"),
+        ({"image_size": 33}, r"image_size=\(32, 32\) in the checkpoint and \(33, 33\) in the model"),
     ],
     ids=["scales", "flow", "image_size"],
 )
@@ -401,7 +401,7 @@ def test_checkpoint_of_other_settings_names_them(checkpoint: Path, settings: dic
         lambda: run.predict(Hgad(**here), datamodule=data, ckpt_path=checkpoint),
         lambda: run.fit(Hgad(**here), datamodule=data, ckpt_path=checkpoint),
     ):
-        with pytest.raises(ValueError, match=rf"settings that the model has otherwise: .*{message}\. Give the model"):
+        with pytest.raises(ValueError, match=rf"other settings that scores depend on: .*{message}\. Give the model"):
             way()
 
 
@@ -414,7 +414,7 @@ def test_damaged_checkpoint_names_a_tensor(checkpoint: Path, tmp_path: Path) -> 
 
 
 def test_checkpoint_of_hgad_is_none_of_uniad(checkpoint: Path) -> None:
-    with pytest.raises(ValueError, match=r"model='Hgad' there and 'UniAd' here"):
+    with pytest.raises(ValueError, match=r"model='Hgad' in the checkpoint and 'UniAd' in the model"):
         UniAd.load_from_checkpoint(checkpoint, **LIGHT_UNIAD)
 
 
@@ -487,5 +487,7 @@ def test_read_only_folder_of_the_cache_is_an_error(tmp_path: Path, monkeypatch: 
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(feature_store.tempfile, "TemporaryFile", read_only)
-    with pytest.raises(OSError, match=r"kept in .*cannot be written to .*Read-only file system.*feature_cache=False"):
+    with pytest.raises(
+        OSError, match=r"needs the folder .*cannot be written to .*Read-only file system.*feature_cache=False"
+    ):
         check_folder(tmp_path / "cache", 0)

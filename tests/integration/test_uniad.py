@@ -293,7 +293,7 @@ def test_exported_file_computes_what_pytorch_computes(real: Any, kind: ExportTyp
         ({"hidden_dim": 9, "num_heads": 3}, "expected an even size, got 9"),
         ({"encoder_layers": 0}, "expected 0 < encoder_layers < inf, got 0"),
         ({"neighborhood": 2}, r"expected odd sizes, got \(2, 2\)"),
-        ({"neighborhood": 7}, "nothing to attend to. Take a smaller neighborhood or a larger grid"),
+        ({"neighborhood": 7}, "nothing to attend to. Use a smaller neighborhood or a larger grid"),
         ({"grid_size": 0}, "expected 0 < height of grid_size < inf, got 0"),
         ({"image_size": (32, -1)}, "expected 0 < width of image_size < inf, got -1"),
         ({"dropout": 1.0}, "dropout is out of range: expected 0 <= dropout < 1, got 1.0"),

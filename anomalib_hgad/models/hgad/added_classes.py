@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Classes that come to a model after it was fitted, and classes that go: all others keep their scores, bit for bit.
+"""Classes added to a fitted model, and classes removed from it: all others keep their scores, bit for bit.
 
 A class is a row of constants: its Gaussian of every level, the Gaussians that it is contrasted with, the scales of its
 scores. What classes have in common, which is the flows and the covariance by which candidates are chosen, stays as it
@@ -62,8 +62,8 @@ def check_can_change(model: HgadModel) -> None:
         (model.score not in MAXIMUM_SCORES, "score='contrast' or 'standardized'", f"score={model.score!r}"),
     ):
         if not right:
-            msg = f"Products are added to and removed from a model with {expected}; this one has {got}. Train one with "
-            msg += "Hgad's defaults, or train this one anew on the products that it shall know."
+            msg = f"Adding or removing products needs a model with {expected}; this one has {got}. Train one with "
+            msg += "Hgad's defaults, or train this one again on the products that it should know."
             raise ValueError(msg)
 
 
@@ -135,7 +135,7 @@ def likely_to_move(model: HgadModel, first: int) -> list[tuple[int, int]]:
 
 
 def remove_class(model: HgadModel, index: int) -> None:
-    """Let a model not know a class any more.
+    """Remove a class from a model.
 
     Its Gaussian stays as long as other classes are contrasted with it: their scores do not change.
 

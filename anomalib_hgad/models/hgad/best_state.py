@@ -22,19 +22,19 @@ COURSE_KEY = "hgad_training_course"
 TRAINING_KEY = "hgad_training_state"
 
 DENSITY = ("flows.", "priors.", "rivals")
-"""How the names of the tensors begin that make a state: what steps and refits change, constants of the scores aside."""
+"""Name prefixes of the tensors of a state: those that steps and refits change, without the constants of the scores."""
 
 
 class BestState(Callback):
-    """Lets a model with full covariances be, outside of its training steps, the best that it has been so far.
+    """Gives a model with full covariances, outside of its training steps, the best state so far.
 
-    States are compared by :class:`~anomalib_hgad.models.hgad.criterion.SyntheticCriterion`, on normal images alone: the
+    States are compared by :class:`~anomalib_hgad.models.hgad.criterion.SyntheticCriterion`, on normal images only: the
     closed form before the first step, then the state before each validation, and after each epoch. An earlier state is
-    kept where a later one is no better. The best state takes the place of the training's right then, so that constants
-    of the scores, thresholds, checkpoints and the trained model are all of it; before the next step the training goes
-    on where it was, and a training that is resumed from a checkpoint does, too.
+    kept if a later one is no better. The best state immediately replaces the current one, so that constants of the
+    scores, thresholds, checkpoints and the trained model all belong to it; before the next step the training resumes
+    from its own state, as does a training resumed from a checkpoint.
 
-    It comes after :class:`~anomalib_hgad.models.hgad.callbacks.ClosedForm`, which fits the state that is judged, and
+    It comes after :class:`~anomalib_hgad.models.hgad.callbacks.ClosedForm`, which fits the compared state, and
     before :class:`~anomalib_hgad.models.hgad.callbacks.NormalConstants`.
     """
 
@@ -45,13 +45,13 @@ class BestState(Callback):
         """State of the training while the model is in the best one."""
 
     def on_train_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Judge the closed form, or take up the course of a training that is resumed."""
+        """Evaluate the closed form, or restore the course of a resumed training."""
         if not pl_module.model.refitted:
             return
         images = pl_module.training_data.held_out_images
         if images is None:
             logger.warning(
-                "No images are held out, so nothing can tell whether the training gains over the closed form that it "
+                "No images are held out, so the training cannot be compared with the closed form that it "
                 "starts from: its last state is kept. Set calibration_share, and train on MultiClass.",
             )
             return
@@ -67,23 +67,23 @@ class BestState(Callback):
             run_logger.log_metrics(logged(figures), step=trainer.global_step)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: AnomalibModule, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
-        """Go on where the training was."""
+        """Restore the state of the training."""
         del trainer, batch, batch_idx
         if self._training is not None:
             set_density_state(pl_module.model, self._training)
             self._training = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Judge the state within a fit, for the best one to be validated."""
+        """Evaluate the state within a fit, so that the best one is validated."""
         if trainer.state.fn == TrainerFn.FITTING:
             self._judge_epoch(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Judge the state where no validation did."""
+        """Evaluate the state in epochs without a validation."""
         self._judge_epoch(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Say which state was kept."""
+        """Log which state was kept."""
         if self._criterion is None or not pl_module.training_course:
             return
         course = pl_module.training_course
@@ -98,19 +98,19 @@ class BestState(Callback):
             )
 
     def on_exception(self, trainer: Trainer, pl_module: AnomalibModule, exception: BaseException) -> None:
-        """Leave the best state to whoever goes on with the model."""
+        """Leave the model in the best state."""
         del trainer, exception
         if self._best is not None and self._training is None:
             self._training = density_state(pl_module.model)
             set_density_state(pl_module.model, self._best)
 
     def teardown(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         del trainer, pl_module, stage
         self._criterion = self._best = self._training = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: AnomalibModule, checkpoint: dict[str, Any]) -> None:
-        """Save the best state as the model, and the state of the training beside it."""
+        """Save the best state as the model, and the state of the training in addition."""
         del trainer
         if self._best is None:
             return
@@ -121,7 +121,7 @@ class BestState(Callback):
         checkpoint[TRAINING_KEY] = training
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: AnomalibModule, checkpoint: dict[str, Any]) -> None:
-        """Take up the state of the training."""
+        """Restore the state of the training."""
         del pl_module
         if trainer.state.fn == TrainerFn.FITTING:
             self._training = checkpoint.get(TRAINING_KEY)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What happens around the steps of a training or test of :class:`~anomalib_hgad.Hgad`."""
+"""Callbacks of :class:`~anomalib_hgad.Hgad` for training and test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from anomalib_hgad.models.hgad.normal_pass import fit_mixtures, fit_whitening, i
 
 
 class ClassCheck(Callback):
-    """Stops before the first image when the data has classes that the model does not know."""
+    """Raises an error before the first image if the data has classes that the model does not know."""
 
     def setup(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:
         """Check the training data; a model that was not trained yet takes its classes from them."""
@@ -38,19 +38,19 @@ class ClassCheck(Callback):
 
 
 class ClosedForm(Callback):
-    """Fits to normal images what needs no gradient.
+    """Fits to normal images everything that needs no gradient.
 
-    The flows' whitening once, before the first step. With a flow that is not trained the mixture as well, after a pass
-    over the training images, which is all that such a training takes. With full covariances of a flow that is trained
-    the mixture before the first step, which is the closed form then, and after every epoch and before every validation:
-    losses and scores see the Gaussians of the flow as it is.
+    The whitening of the flows is fitted once, before the first step. With an untrained flow the mixture is fitted too,
+    after one pass over the training images, which is the complete training. With full covariances of a trained flow the
+    mixture is fitted before the first step, which is the closed form, after every epoch and before every validation, so
+    that losses and scores use the Gaussians of the current flow.
     """
 
     def __init__(self) -> None:
         self._fitted_step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Fit the start; a training that is resumed has it, unless classes were added to it."""
+        """Fit the initial state; a resumed training has it, unless classes were added."""
         model = pl_module.model
         if not model.trained:
             model.start_moments()
@@ -81,10 +81,10 @@ class ClosedForm(Callback):
 
 
 class NormalConstants(Callback):
-    """Takes the constants of the scores from normal images.
+    """Sets the constants of the scores from normal images.
 
-    Before every validation, whose scores need them, and where there is none before the checkpoint of an epoch. Location
-    and spread of the scores come from normal images that were held out of the training, if there are any.
+    They are set before every validation, whose scores need them, and without a validation before the checkpoint of an
+    epoch. Location and spread of the scores come from normal images held out of the training, if there are any.
     """
 
     def __init__(self) -> None:
@@ -96,12 +96,12 @@ class NormalConstants(Callback):
             self._calibrate(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Set the constants of the scores where no validation does."""
+        """Set the constants of the scores in epochs without a validation."""
         if not trainer.enable_validation:
             self._calibrate(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Set the constants of the scores where the training went on after the last validation."""
+        """Set the constants of the scores if the training continued after the last validation."""
         if self._step_of_constants != trainer.global_step:
             self._calibrate(trainer, pl_module)
 

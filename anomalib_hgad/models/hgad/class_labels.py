@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The product classes that a model knows: taken from the data, set in every batch, kept in the checkpoint."""
+"""The product classes that a model knows: read from the data, set in every batch, saved in the checkpoint."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ RECORDS_KEY = "hgad_classes"
 
 @dataclass(frozen=True)
 class ClassRecord:
-    """Where a class comes from.
+    """Origin of a class.
 
     Attributes:
-        images: Number of its normal images, those held out among them.
-        date: Day of the training, or on which it was added, as YYYY-MM-DD.
+        images: Number of its normal images, including held-out ones.
+        date: Day on which the class was trained or added, as YYYY-MM-DD.
     """
 
     images: int
@@ -55,7 +55,7 @@ class ClassLabels:
 
     Attributes:
         names: Names of the classes, in the order of the mixture; none before the first training.
-        records: What else is known of the classes, by their names.
+        records: Origins of the classes, by name.
     """
 
     def __init__(self, num_classes: int | None) -> None:
@@ -85,7 +85,7 @@ class ClassLabels:
             The names.
 
         Raises:
-            ValueError: If the data has another number of classes than expected, or a class has no name of a folder.
+            ValueError: If the number of classes is not the expected one, or if a class name cannot be a folder name.
         """
         if datamodule is None:
             return [str(index) for index in range(self.num_classes or 1)]
@@ -116,10 +116,10 @@ class ClassLabels:
             trainer: Trainer that the batch comes from.
 
         Returns:
-            The same batch. One that says nothing of its class, of data that does not either, stays without.
+            The same batch. One without classes, from data without classes, is unchanged.
 
         Raises:
-            ValueError: If the model does not know a class, or if it is to train on an image of none.
+            ValueError: If the model does not know a class, or if a training image has no class.
         """
         names: Sequence[str] = claimed_class_names(getattr(trainer, "datamodule", None))
         if trainer.state.fn == TrainerFn.FITTING and len(self.names) == 1:
@@ -127,7 +127,7 @@ class ClassLabels:
         batch = label_batch(batch, self.names, only_name=names[0] if len(names) == 1 else None)
         if trainer.training and batch.class_index is not None and (batch.class_index == NO_CLASS).any():
             msg = f"Expected training images of the classes {', '.join(self.names)}, got images with class_index "
-            msg += f"{NO_CLASS}, which is for evaluation. Take them out of the training data."
+            msg += f"{NO_CLASS}, which is for evaluation only. Remove them from the training data."
             raise ValueError(msg)
         return batch
 
@@ -147,8 +147,8 @@ class ClassLabels:
             The names.
 
         Raises:
-            ValueError: If the checkpoint is of another model, if a class of it has no name of a folder, or if the
-                training would be resumed on other classes.
+            ValueError: If the checkpoint is of another model, if one of its class names cannot be a folder name, or if
+                the training would be resumed on other classes.
         """
         if CLASS_NAMES_KEY not in checkpoint:
             msg = "Expected a checkpoint of anomalib_hgad.Hgad; this one is of another model."

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Whether images of a product that is added show one that the model knows already."""
+"""Checks whether images of an added product show one that the model already knows."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class Confusion:
             more = f" and {len(self._known) - NAMED_IMAGES} more" if len(self._known) > NAMED_IMAGES else ""
             added = ", ".join(sorted({name for _, name, _ in self._known}))
             msg = (
-                f"Expected images of {added} alone; {len(self._known)} of them resemble a product that the model knows "
+                f"Expected images of {added} only; {len(self._known)} of them resemble a product that the model knows "
             )
-            msg += f"more than they do the others: {listed}{more}. Take them out; if two products look so much alike, "
+            msg += f"more than the others: {listed}{more}. Remove them; if two products look so much alike, "
             msg += "train one model on all of them."
             raise ValueError(msg)

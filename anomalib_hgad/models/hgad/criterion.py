@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How well a model in training tells normal images from synthetic anomalies: a criterion that takes no real anomaly.
+"""How well a model in training tells normal images from synthetic anomalies: a criterion without real anomalies.
 
 The likelihood of normal images rises with training whether or not detection gains, so it cannot choose a state.
 """
@@ -26,11 +26,11 @@ from anomalib_hgad.models.hgad.normal_scores import PositionScores
 from anomalib_hgad.models.hgad.pixel_limits import on_grid
 
 MOST_IMAGES = 200
-"""Most normal images that are compared, spread over the classes."""
+"""Maximum number of normal images to compare, spread over the classes."""
 
 
 class StateFigures(NamedTuple):
-    """What the criterion says of a state of a training.
+    """Metrics of a state of a training.
 
     Attributes:
         epoch: Epochs trained until then, with a fraction within an epoch; 0 is the closed form.
@@ -92,7 +92,7 @@ class SyntheticCriterion:
         self._anomalous = _encode(trainer, module, dataset, rows[len(rows) // 2 :])
 
     def figures(self, trainer: Trainer, module: AnomalibModule, epoch: float) -> StateFigures:
-        """Judge the model as it is; its constants of the positions are those of the normal images then.
+        """Evaluate the current model; this sets its constants of the positions from the normal images.
 
         Args:
             trainer: Trainer of the running fit.
@@ -100,7 +100,7 @@ class SyntheticCriterion:
             epoch: Epochs trained until now.
 
         Returns:
-            The figures, the same in all processes.
+            The metrics, the same in all processes.
         """
         with inference(trainer, module.model):
             log_likelihood = self._set_positions(module)

@@ -217,8 +217,8 @@ def _check(module: Hgad, images: Mapping[str, Mapping[str, Sequence[str | Path]]
     model = module.model
     if model.prior_kind == "single_gaussian" or model.covariance == "identity":
         has = "prior='single_gaussian'" if model.prior_kind == "single_gaussian" else "covariance='identity'"
-        msg = "Defects are told apart by the covariance of each product: expected a model with covariance='full' and "
-        msg += f"classes, as Hgad's defaults; this one has {has}."
+        msg = "Naming defects needs the covariance of each product: expected a model with covariance='full' and "
+        msg += f"classes, as Hgad has by default; this one has {has}."
         raise ValueError(msg)
     if unknown := [name for name in images if name not in module.class_names]:
         msg = f"The model does not know {', '.join(map(repr, unknown))}: expected known defects of "
@@ -227,7 +227,7 @@ def _check(module: Hgad, images: Mapping[str, Mapping[str, Sequence[str | Path]]
     for name, of_class in images.items():
         check_folder_names(f"a kind of defect of {name}", of_class)
         if OTHER in of_class:
-            msg = f"{name}: a kind called {OTHER!r} would be taken for a defect of none of the kinds. Rename it."
+            msg = f"{name}: the name {OTHER!r} is reserved for defects of none of the known kinds. Rename this kind."
             raise ValueError(msg)
         if not of_class or (empty := [kind for kind, paths in of_class.items() if not paths]):
             msg = f"Expected images of known defects of {name}, got none"

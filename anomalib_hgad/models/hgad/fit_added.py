@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A class from a few normal images, on top of a model that stays as it is.
+"""Fits a class from a few normal images, in addition to an unchanged model.
 
 All its images make the Gaussian. How unseen ones score is told by Gaussians of a part of them, which score the others:
 with ten images there are none to spare (cross-conformal prediction, Vovk 2015). What a few images do not tell is drawn
@@ -41,13 +41,13 @@ SHARED_IMAGES = 1.0
 
 @dataclass(frozen=True)
 class AddedClass:
-    """What was found out about a class that was added.
+    """Summary of an added class.
 
     Attributes:
         name: Its name.
         images: Number of its normal images.
-        typicality: Mean over them, each scored without itself, in nats per dimension.
-        taken_for: For each class that some of them would be taken for without themselves, how many.
+        typicality: Mean over its images, each scored without itself, in nats per dimension.
+        taken_for: Number of its images that would be assigned to another class without themselves, by class.
     """
 
     name: str
@@ -57,14 +57,14 @@ class AddedClass:
 
 
 class FitAdded(Callback):
-    """Fits classes that a model is to know beside those that it knows, in place of a training.
+    """Fits classes to add to those that a model knows, instead of a training.
 
     Args:
         names: Names of all classes of the model, the added ones last.
         num_added: A.
 
     Attributes:
-        added: What was found out about each of them; empty before the fit.
+        added: Summary of each of them; empty before the fit.
     """
 
     def __init__(self, names: Sequence[str], num_added: int) -> None:
@@ -73,7 +73,7 @@ class FitAdded(Callback):
         self.added: list[AddedClass] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Fit them, and end the training before its first step."""
+        """Fit the added classes, and end the training before its first step."""
         with inference(trainer, pl_module.model):
             self.added = fit_added(trainer, pl_module, self.names, self.num_added)
         trainer.should_stop = True
@@ -89,7 +89,7 @@ def fit_added(trainer: Trainer, module: AnomalibModule, names: Sequence[str], nu
         num_added: A.
 
     Returns:
-        What was found out about each of them.
+        A summary of each of them.
 
     Raises:
         ValueError: If images show a product that the model knows.

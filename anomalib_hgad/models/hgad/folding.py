@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""From a trained model to one for inference alone, with all that does not depend on the image computed once."""
+"""Turns a trained model into an inference-only one, with everything that does not depend on the image precomputed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def fold(model: HgadModel, image_size: tuple[int, int] | None = None) -> HgadMod
     """Fold the flows of a model.
 
     Args:
-        model: The model, which stays as it is.
+        model: The model, which does not change.
         image_size: Height and width of the images. Defaults to ``None``, for ``model.image_size``.
 
     Returns:

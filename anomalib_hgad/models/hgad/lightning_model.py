@@ -66,43 +66,43 @@ from anomalib_hgad.models.schedule import (
 logger = logging.getLogger(__name__)
 
 ALL_IMAGES = "all images"
-"""Name of what has a threshold where the mixture does not tell the classes."""
+"""Name of the only threshold of a model whose mixture does not tell the classes apart."""
 
 
 class Hgad(PluginModel, AnomalibModule):
     """HGAD: one model that inspects many product classes.
 
-    A frozen backbone gives features of several levels. For each level a normalizing flow maps them to latents; their
-    prior is a mixture of classes, each of them a mixture of Gaussians. Train
-    it on :class:`~anomalib_hgad.MultiClass`, or on any other anomalib datamodule, which is one class.
+    A frozen backbone extracts features at several levels. For each level a normalizing flow maps them to latents, whose
+    prior is a mixture over the classes, each of them a mixture of Gaussians. Train the model on
+    :class:`~anomalib_hgad.MultiClass`, or on any other anomalib datamodule, which counts as one class.
 
-    The classes come from the datamodule when training starts, and are kept in the checkpoint.
+    The classes come from the datamodule when training starts, and are saved in the checkpoint.
 
     Args:
         backbone: timm model name.
             Defaults to ``"resnet18"``.
-        levels: Layers of the backbone whose features are taken, or groups of them, such as ``"blocks.2+3"``, whose mean
-            is; and for each of them the sizes of the image pyramid, relative to ``image_size``, at which it is taken.
+        levels: Layers of the backbone to extract, or groups such as ``"blocks.2+3"`` to extract the mean of, and for
+            each of them the image sizes of the pyramid, relative to ``image_size``, to extract it at.
             Defaults to ``{"layer2": [1.0], "layer3": [1.0]}``, the stages of strides 8 and 16.
-        neighborhood: Side of the square of positions of a level whose mean features each position takes, odd, as in
-            PatchCore; 1 takes the position's own.
+        neighborhood: Side, odd, of the square of positions that features of a level are averaged over, as in
+            PatchCore; 1 does not average.
             Defaults to ``3``.
-        image_size: Size that images are resized to, a side of a square or height and width.
+        image_size: Size that images are resized to: the side of a square, or height and width.
             Defaults to ``256``.
         pre_trained: Download pre-trained weights for the backbone.
             Defaults to ``True``.
         backbone_weights: Local file (.safetensors, .pth) with the weights of the backbone, for machines without
-            internet; nothing is downloaded then. It may hold the stages that are used alone. ``"package"`` takes the
-            weights of an installed package, which docs/how-to/backbones.md names.
+            internet; nothing is downloaded then. It may contain only the stages in use. ``"package"`` uses the
+            weights of an installed package, listed in docs/how-to/backbones.md.
             Defaults to ``None``.
         num_classes: Expected number of product classes. ``None`` takes it from the data.
             Defaults to ``None``.
-        num_centers: Gaussian centres of a class (M). ``"linear"`` and full covariances have one.
-            Defaults to ``None``, for 10 where they are trained.
-        flow: Family of the flows: ``"cflow"``, position by position with a code of the position, as in the paper;
+        num_centers: Gaussian centres per class (M). ``"linear"`` and full covariances have one.
+            Defaults to ``None``: 10 where the centres are trained.
+        flow: Family of the flows: ``"cflow"``, position by position with a position code, as in the paper;
             ``"fastflow"``, convolutions over the feature maps; ``"semantic"``, of the class token of a Vision
-            Transformer, for anomalies of what an image shows: its anomaly maps have one value everywhere;
-            ``"linear"``, the whitening alone, which is fitted in one pass, with nothing to train; or a family of your
+            Transformer, for semantic anomalies: its anomaly maps are constant;
+            ``"linear"``, the whitening only, which is fitted in one pass without training; or a family of your
             own, see docs/how-to/add_a_flow.md.
             Defaults to ``"linear"``.
         flow_arguments: Options of the family by name, such as ``{"coupling_blocks": 8}``. Its class documents them:
@@ -111,58 +111,59 @@ class Hgad(PluginModel, AnomalibModule):
             :class:`~anomalib_hgad.models.hgad.flows.SemanticFlow`; docs/explanation/flows.md lists them.
             Defaults to ``None``, the family's own defaults.
         whiten: Whiten the features, as a part of the flow, by constants from the training images. The paper does not,
-            and learns slower.
+            and learns more slowly.
             Defaults to ``True``.
-        feature_dim: Most directions that the whitening of a level keeps: those in which the training images vary most,
-            as PCA. The density is then that within their subspace. ``None`` keeps all channels.
+        feature_dim: Maximum number of directions that the whitening of a level keeps: those with the largest variance
+            in the training images, as in PCA. The density is then defined on their subspace. ``None`` keeps all
+            channels.
             Defaults to ``None``.
         covariance: Covariance of the classes: ``"identity"``, as in the paper, or ``"full"``, which is fitted to the
-            features of each class. A flow that is trained then starts there, and the model is the best that it was by
-            synthetic anomalies on held-out images, the start included.
+            features of each class. Training of a flow then starts from this fit, and keeps the state that detects
+            synthetic anomalies on held-out images best, the start included.
             Defaults to ``"full"``.
         prior: ``"hierarchical"``; ``"fixed_centers"`` does not train the main class centres; ``"single_gaussian"`` is
             one standard Gaussian for all classes, as in CFLOW-AD.
             Defaults to ``"hierarchical"``.
-        loss_weights: Weights of losses by their names, where they are not those of the paper: ``inter``, the likelihood
+        loss_weights: Loss weights by name, where they differ from the paper's: ``inter``, the likelihood
             under all classes (lambda_1, Eq. 6), 1; ``mutual_information`` of latent and class (lambda_2, Eq. 8), 100;
             ``entropy`` of the classes (Eq. 9), 1; ``intra``, the likelihood within a class (Eq. 10), 1;
             ``likelihood``, its log-sigmoid (CFLOW-AD's form), 1.
             Defaults to ``None``, the paper's.
-        position_share: Share of the positions of the feature maps that a training step takes, drawn anew for each step,
-            the same ones of all images. Neighbours tell nearly the same, so that less than all of them trains faster.
-            Flows of the families other than ``"cflow"`` need whole maps, and take all.
+        position_share: Fraction of the positions of the feature maps used in a training step, drawn again for each
+            step and shared by all images. Neighbours are strongly correlated, so a fraction trains faster.
+            Flow families other than ``"cflow"`` need complete maps, and use all positions.
             Defaults to ``0.25``.
         lr: Learning rate of Adam.
             Defaults to ``2e-4``.
-        training_arguments: Settings of the training that are rarely changed, by name: ``weight_decay`` of the flows,
-            1e-4 (centres and logits have none); ``warmup``, share of the training in which the learning rate rises from
-            a tenth, before it falls along a cosine, 0.08; ``first_stage``, share of it with the inter-class losses
-            alone (Eq. 6, 8 and 9), 0.08, where 0 trains in one stage; ``label_smoothing``, share of the label spread
-            over all classes in the mutual information, 0.02.
+        training_arguments: Rarely changed training settings, by name: ``weight_decay`` of the flows,
+            1e-4 (centres and logits have none); ``warmup``, fraction of the training in which the learning rate rises
+            from a tenth, before it falls along a cosine, 0.08; ``first_stage``, fraction of the training with only the
+            inter-class losses (Eq. 6, 8 and 9), 0.08, where 0 trains in one stage; ``label_smoothing``, fraction of the
+            label spread over all classes in the mutual information, 0.02.
             Defaults to ``None``, these values.
-        score: What anomaly maps are made of: the map of the ``"log_likelihood"``, that of the ``"entropy"``, their
+        score: Score of the anomaly maps: the map of the ``"log_likelihood"``, that of the ``"entropy"``, their
             ``"sum"``, or their ``"product"`` as in the paper; ``"standardized"``, how unlikely a position is, in
-            standard deviations of normal images; or ``"contrast"``, that and how unlikely it is compared with the
-            classes most like its own, which takes ``covariance="full"``.
+            standard deviations of normal images; or ``"contrast"``, the sum of that and of how unlikely a position is
+            compared with the most similar classes, which requires ``covariance="full"``.
             Defaults to ``"contrast"``.
-        score_share: The score of an image is the mean of the largest share of its map's pixels; 0 takes the largest
-            alone.
+        score_share: The score of an image is the mean of this fraction of its map's pixels, the largest ones; 0 uses
+            only the maximum.
             Defaults to ``0.03``.
         class_source: ``"inferred"`` scores an image without its label; ``"given"`` uses the label where the batch has
             one. The test reports both.
             Defaults to ``"inferred"``.
-        calibration_share: Share of every class's training images that is held out of the training, to put the scores of
-            all classes on one scale, so that one threshold serves all; if the data is
-            :class:`~anomalib_hgad.MultiClass` with several classes. 0 takes the training images themselves, whose
-            scores are lower than those of unseen normal images; ``None`` leaves each class its own scale.
+        calibration_share: Fraction of each class's training images held out of the training, to put the scores of
+            all classes on one scale, so that one threshold fits all classes. It applies to
+            :class:`~anomalib_hgad.MultiClass` with several classes. 0 uses the training images themselves, whose
+            scores are lower than those of unseen normal images; ``None`` leaves each class on its own scale.
             Defaults to ``0.1``.
         feature_cache: Compute the features of the training images once, not in every epoch. They are kept in main
-            memory if they take at most half of what is free, else in files in float16, which later trainings with the
-            same images, backbone and pre-processing use again. A path is the folder of these files; ``True`` is the
-            user's cache folder. Augmentation turns it off.
+            memory if they need at most half of the free memory, else in files in float16, which later trainings with
+            the same images, backbone and pre-processing reuse. A path is the folder of these files; ``True`` is the
+            user's cache folder. Augmentation turns the cache off.
             Defaults to ``True``.
-        seed: Seed of all random numbers, set before the weights are drawn. anomalib 2.7's command line takes
-            ``--seed_everything`` and does nothing with it.
+        seed: Seed of all random numbers, set before the weights are initialised. anomalib 2.7's command line accepts
+            ``--seed_everything`` but ignores it.
             Defaults to ``None``, no seed.
         pre_processor: Pre-processor, or whether to use the default one.
             Defaults to ``True``.
@@ -174,9 +175,9 @@ class Hgad(PluginModel, AnomalibModule):
             Defaults to ``True``.
 
     Raises:
-        ValueError: If an argument is out of range, or if there is no such backbone, layer, flow or option of it.
-        TypeError: If an argument or an option of the flow is of another type.
-        FileNotFoundError: If there is no file of weights at the given path.
+        ValueError: If an argument is out of range, or if there is no such backbone, layer, flow or flow option.
+        TypeError: If an argument or an option of the flow has the wrong type.
+        FileNotFoundError: If the weights file does not exist.
         RuntimeError: If the backbone's weights cannot be downloaded.
 
     Example:
@@ -244,7 +245,7 @@ class Hgad(PluginModel, AnomalibModule):
         check_choice(CovarianceKind, covariance=covariance)
         check_choice(ScoreKind, score=score)
         if feature_dim is not None and not whiten:
-            msg = f"The whitening is what reduces the channels: expected whiten=True with feature_dim={feature_dim}."
+            msg = f"The whitening reduces the channels: expected whiten=True with feature_dim={feature_dim}."
             raise ValueError(msg)
         self.whiten = whiten
         self.position_share = position_share
@@ -273,7 +274,7 @@ class Hgad(PluginModel, AnomalibModule):
             self._warn_of_unused(lr, position_share, loss_weights, training_arguments)
         if (not self.model.trained or self.model.refitted) and (not whiten or prior == "fixed_centers"):
             fitted = "covariance='full'" if self.model.refitted else f"flow={flow!r}"
-            msg = f"{fitted} is fitted in closed form, whitening and centres alike: expected whiten=True and another "
+            msg = f"{fitted} is fitted in closed form, both whitening and centres: expected whiten=True and another "
             msg += f"prior than 'fixed_centers', got whiten={whiten} and prior={prior!r}."
             raise ValueError(msg)
         self.training_course: list[StateFigures] = []
@@ -299,11 +300,11 @@ class Hgad(PluginModel, AnomalibModule):
         }
         defaults = signature(Hgad).parameters
         if unused := [f"{name}={value}" for name, value in given.items() if value != defaults[name].default]:
-            logger.warning("Nothing is trained in steps, and these settings are ignored: %s.", ", ".join(unused))
+            logger.warning("The model has no training steps, so these settings are ignored: %s.", ", ".join(unused))
 
     @property
     def pixel_limit(self) -> float | None:
-        """Calibrated pixels above it are marked, see :class:`~anomalib_hgad.NormalPostProcessor`; without one none."""
+        """Calibrated pixels above it are marked, see :class:`~anomalib_hgad.NormalPostProcessor`; ``None``: none."""
         return None if self.calibration_share is None else PIXEL_LIMIT
 
     @property
@@ -313,28 +314,28 @@ class Hgad(PluginModel, AnomalibModule):
 
     @property
     def threshold_names(self) -> list[str]:
-        """What can have a threshold of its own: the classes, or all images where the mixture does not tell them."""
+        """Names of the thresholds: the classes, or all images where the mixture does not tell the classes apart."""
         return self.class_names if self.model.num_classes == len(self.class_names) else [ALL_IMAGES]
 
     def set_class_thresholds(
         self, thresholds: torch.Tensor, common: torch.Tensor, images: torch.Tensor, rate: float
     ) -> None:
-        """Let classes have thresholds of their own, see :class:`~anomalib_hgad.NormalPostProcessor`.
+        """Set a threshold for each class, see :class:`~anomalib_hgad.NormalPostProcessor`.
 
         Args:
-            thresholds: Of every class, in the order of :attr:`threshold_names`, shape (K,).
-            common: The threshold of all classes, scalar.
-            images: Normal validation images that each of them was chosen by, shape (K,).
-            rate: Share of normal images that was allowed above a threshold.
+            thresholds: Thresholds in the order of :attr:`threshold_names`, shape (K,).
+            common: The common threshold of all classes, scalar.
+            images: Number of normal validation images that each threshold was chosen on, shape (K,).
+            rate: Fraction of normal images allowed above a threshold.
         """
         self.model.calibration.class_thresholds.update(thresholds, common, images, rate)
 
     def set_class_names(self, names: Sequence[str]) -> None:
-        """Name the classes; a mixture of another number of classes starts anew.
+        """Name the classes; a mixture with another number of classes is initialised again.
 
         Args:
-            names: Names of the classes, in the order of ``class_index``. A model that has some when no training begins
-                is taken for a trained one.
+            names: Names of the classes, in the order of ``class_index``. A model that is given names outside of a
+                training counts as trained.
         """
         self.labels.names = list(names)
         self.is_trained |= bool(names) and self.stage != TrainerFn.FITTING
@@ -342,22 +343,22 @@ class Hgad(PluginModel, AnomalibModule):
             self.model.set_num_classes(len(names))
 
     def add_classes(self, datamodule: AnomalibDataModule, accelerator: str = "auto") -> list[AddedClass]:
-        """Let the model know more classes, from their normal images alone, in seconds.
+        """Add classes to the model, from their normal images only, in seconds.
 
-        All other classes keep their scores and labels, bit for bit, for every image that the model takes for one of
-        them. Thresholds stay as they are.
+        All other classes keep their scores and labels, bit for bit, for every image that the model assigns to one of
+        them. Thresholds do not change.
 
         Args:
-            datamodule: Images of the classes; those that are trained on count.
+            datamodule: Images of the classes; its training images are used.
             accelerator: Lightning's accelerator.
                 Defaults to ``"auto"``.
 
         Returns:
-            What was found out about each of them.
+            A summary of each added class.
 
         Raises:
             ValueError: If the model was not trained, knows no classes or one of these already, or if an image shows
-                one that it knows.
+                a class that it knows.
 
         Example:
             >>> model = Hgad.load_from_checkpoint("model.ckpt")  # doctest: +SKIP
@@ -366,19 +367,19 @@ class Hgad(PluginModel, AnomalibModule):
         return add_classes(self, datamodule, accelerator)
 
     def remove_class(self, name: str) -> None:
-        """Let the model not know a class any more; all others keep their scores.
+        """Remove a class from the model; all others keep their scores.
 
         Args:
             name: Name of the class.
 
         Raises:
-            ValueError: If the model does not know it, or no other one.
+            ValueError: If the model does not know the class, or knows no other one.
         """
         remove_class(self, name)
 
     @property
     def settings(self) -> dict[str, object]:
-        """Settings that scores depend on: those of the network, and what is done with them."""
+        """Settings that scores depend on: those of the network and of the scoring."""
         return super().settings | {
             "model": "Hgad",
             **self.model.settings,
@@ -389,13 +390,13 @@ class Hgad(PluginModel, AnomalibModule):
 
     @property
     def fits_in_one_pass(self) -> bool:
-        """Whether there is nothing to train, but constants to be fitted."""
+        """Whether the model is fitted in closed form, without training steps."""
         return not self.model.trained
 
     def name_defects(self, images: Mapping[str, Mapping[str, Sequence[str | Path]]]) -> dict[str, KnownDefects]:
-        """Let the model name the kinds of the defects that it finds, by a few known ones; no score changes.
+        """Let the model name the kinds of the defects that it finds, from a few known ones; no score changes.
 
-        Kinds that a class had before are replaced.
+        Earlier kinds of a class are replaced.
 
         Args:
             images: Files of images with known defects, by class and kind.
@@ -404,8 +405,8 @@ class Hgad(PluginModel, AnomalibModule):
             The known defects of these classes.
 
         Raises:
-            ValueError: If the model does not know a class or has no covariances, or if a class or a kind has no images
-                or a name that cannot be used.
+            ValueError: If the model does not know a class or has no full covariances, or if a class or a kind has no
+                images or an unusable name.
             OSError: If an image cannot be read.
 
         Example:
@@ -417,7 +418,7 @@ class Hgad(PluginModel, AnomalibModule):
         return known
 
     def configure_callbacks(self) -> list[Callback]:
-        """anomalib's components, and what happens around the steps."""
+        """anomalib's components and this package's callbacks."""
         fit = [ClosedForm(), BestState(), NormalConstants()] if self.fit_added is None else [self.fit_added]
         return [*super().configure_callbacks(), ClassCheck(), *fit, self.training_data]
 
@@ -428,7 +429,7 @@ class Hgad(PluginModel, AnomalibModule):
             stage: What the trainer is about to do.
 
         Raises:
-            ValueError: If the data has another number of classes than ``num_classes``, or if the score needs more.
+            ValueError: If the number of classes in the data differs from ``num_classes``, or if the score needs more.
         """
         if stage != TrainerFn.FITTING:
             return
@@ -438,7 +439,7 @@ class Hgad(PluginModel, AnomalibModule):
         if self.fit_added is not None:
             self.training_data.start(datamodule, 0.0)
             return
-        self.known_defects = {}  # the latents that they are told by will be others
+        self.known_defects = {}  # they are told apart by latents, which training changes
         if not self.class_names:
             self.set_class_names(self.labels.names_of(datamodule))
         if self.model.num_classes == 1 and self.model.score == "entropy":
@@ -449,12 +450,11 @@ class Hgad(PluginModel, AnomalibModule):
         self.training_data.start(datamodule, self.calibration_share or 0.0)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam, with warm-up and cosine by step; none where nothing is trained.
+        """Adam, with warm-up and cosine by step; ``None`` for a model without training steps.
 
-        Before that, features take the place of the training images; there is no later moment for it. They need the
-        weights of a checkpoint that is resumed, and the model on its device, which Lightning does right before it asks
-        for the optimiser; and the number of steps, which the schedule needs, makes the trainer build the loader of the
-        training data.
+        Before that, cached features replace the training images; this is the last moment for it. Extraction needs the
+        weights of a resumed checkpoint and the model on its device, which Lightning ensures right before it asks for
+        the optimiser; and the schedule needs the number of steps, for which the trainer builds the training dataloader.
         """
         self._use_features()
         if self.fit_added is not None:
@@ -491,13 +491,13 @@ class Hgad(PluginModel, AnomalibModule):
         )
 
     def features(self, batch: ClassImageBatch | FeatureBatch) -> list[torch.Tensor]:
-        """Feature maps of the levels, shapes (B, D, H, W), of a batch of images or of features kept of them."""
+        """Feature maps of the levels, shapes (B, D, H, W), of a batch of images or of cached features."""
         return batch.features if isinstance(batch, FeatureBatch) else self.model.encoder(batch.image)
 
     def on_before_batch_transfer(
         self, batch: ImageBatch | FeatureBatch, dataloader_idx: int
     ) -> ClassImageBatch | FeatureBatch:
-        """Give every batch the class fields, with the model's class indices.
+        """Add the class fields to a batch, with the model's class indices.
 
         Args:
             batch: Batch in main memory.
@@ -507,14 +507,14 @@ class Hgad(PluginModel, AnomalibModule):
             The batch.
 
         Raises:
-            ValueError: If the model does not know a class, if it is to train on an image of none, or if an image has
-                numbers that are not finite.
+            ValueError: If the model does not know a class, if a training image has no class, or if an image has NaN or
+                infinite values.
         """
         batch = super().on_before_batch_transfer(batch, dataloader_idx)
         return self.labels.label(with_class_fields(batch), self.trainer)
 
     def class_index(self, batch: ClassImageBatch | FeatureBatch) -> torch.Tensor:
-        """True classes of a batch; a model of one class takes all images for that one.
+        """True classes of a batch; a model of one class assigns all images to it.
 
         Args:
             batch: Batch of images.
@@ -523,18 +523,18 @@ class Hgad(PluginModel, AnomalibModule):
             Class indices, int64, shape (B,).
 
         Raises:
-            ValueError: If the batch has no classes though the model has several.
+            ValueError: If the batch has no classes but the model has several.
         """
         if batch.class_index is not None:
             return batch.class_index
         if self.model.num_classes > 1:
-            msg = f"The model has the classes {', '.join(self.class_names)}, but the batch carries no class_index. "
+            msg = f"The model has the classes {', '.join(self.class_names)}, but the batch has no class_index. "
             msg += "Load the images with anomalib_hgad.MultiClass."
             raise ValueError(msg)
         return torch.zeros(batch.batch_size, dtype=torch.int64, device=self.device)
 
     def training_step(self, batch: ClassImageBatch | FeatureBatch, *args: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ANN401
-        """Loss of a batch, Eq. 11 summed over the levels. Where nothing is trained, the batch is added to the moments.
+        """Loss of a batch, Eq. 11 summed over the levels; a closed form only adds the batch to its moments.
 
         Args:
             batch: Batch of normal images with their classes.
@@ -598,7 +598,7 @@ class Hgad(PluginModel, AnomalibModule):
     test_step = validation_step
 
     def predict_step(self, batch: ClassImageBatch, *args: Any, **kwargs: Any) -> ClassImageBatch:  # noqa: ANN401
-        """Predict a batch, without the maps that are for figures alone: a second one of every image would be kept.
+        """Predict a batch, without the maps that only metrics use: they would keep a second map of every image.
 
         Args:
             batch: Batch of images.
@@ -613,11 +613,11 @@ class Hgad(PluginModel, AnomalibModule):
         return batch
 
     def on_validation_start(self) -> None:
-        """Forget thresholds of the classes: those that a validation chooses are of scores that are not shifted."""
+        """Clear the class thresholds: a validation chooses new ones from unshifted scores."""
         self.model.calibration.class_thresholds.clear()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the class names, and what made the checkpoint."""
+        """Save the class names, and the versions and settings that the checkpoint was made with."""
         super().on_save_checkpoint(checkpoint)
         self.labels.save(checkpoint)
         save_known(self.known_defects, checkpoint)
@@ -625,14 +625,14 @@ class Hgad(PluginModel, AnomalibModule):
         checkpoint[COURSE_KEY] = [figures._asdict() for figures in self.training_course]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the classes.
+        """Restore the classes.
 
         Args:
             checkpoint: The checkpoint.
 
         Raises:
-            ValueError: If the checkpoint is not of this model, of other settings or of other versions, or if a training
-                is resumed on other classes.
+            ValueError: If the checkpoint is of another model, was made with other settings or versions, or if a
+                training is resumed on other classes.
         """
         names = self.labels.names_in(checkpoint, resumes=self.stage == TrainerFn.FITTING)
         self.set_class_names(names)
@@ -642,11 +642,11 @@ class Hgad(PluginModel, AnomalibModule):
             checkpoint.pop("loops", None)
         super().on_load_checkpoint(checkpoint)
         self.training_course = [StateFigures(**figures) for figures in checkpoint.get(COURSE_KEY, [])]
-        # A training that goes on from a checkpoint changes the latents, and its test reads that checkpoint again.
+        # A training resumed from a checkpoint changes the latents, and its test reads that checkpoint again.
         self.known_defects = known_in(checkpoint) if self._resumed_step is None else {}
 
     def description(self) -> dict[str, str]:
-        """What an exported model says of itself: classes, limits, image size and versions, in JSON each."""
+        """Metadata of an exported model: classes, limits, image size and versions, each in JSON."""
         entries = {
             "class_names": self.class_names,
             "class_tensor": CLASS_TENSOR if self.model.num_classes > 1 else None,
@@ -656,13 +656,13 @@ class Hgad(PluginModel, AnomalibModule):
         return super().description() | {name: json.dumps(value) for name, value in entries.items()}
 
     def named_outputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What an exported model says of images, with inferred class and novelty: see the base.
+        """Outputs of an exported model, including inferred class and novelty: see the base.
 
         Args:
             images: Images with values from 0 to 1, shape (B, 3, height, width).
 
         Returns:
-            The outputs of the base; ``novelty``, shape (B,), and, unless there is one class alone, ``inferred_class``,
+            The outputs of the base; ``novelty``, shape (B,), and, with more than one class, ``inferred_class``,
             shape (B, 1), int64.
         """
         prediction, _ = self.model.predict(images if self.pre_processor is None else self.pre_processor(images))
@@ -676,7 +676,7 @@ class Hgad(PluginModel, AnomalibModule):
         return named
 
     def _model_for_inference(self, image_size: tuple[int, int] | None) -> HgadModel:
-        """The model, folded if all images come to it in one size."""
+        """The model, folded if all images have one size."""
         return self.model if image_size is None else fold(self.model, image_size)
 
     def _name_tensors(self, graph: Any) -> None:  # noqa: ANN401 - an onnx.ModelProto, see the base

@@ -83,17 +83,17 @@ class ClassMoments:
         """Moments of the vectors of all processes; all of them must ask together.
 
         Raises:
-            ValueError: If there are no vectors, or some with numbers that are not finite.
+            ValueError: If there are no vectors, or if some have NaN or infinite values.
         """
         sums = self._sums.clone()
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(sums)
         counts = sums[:, 0, 0]
         if not counts.sum():
-            msg = "Expected features of at least one image, got none. Give the training normal images."
+            msg = "Expected features of at least one image, got none. Add normal images to the training data."
             raise ValueError(msg)
         if not sums.isfinite().all():
-            msg = "Features have numbers that are not finite. Correct the images or the backbone's weights."
+            msg = "Features have NaN or infinite values. Correct the images or the backbone's weights."
             raise ValueError(msg)
         sums = sums / counts.clamp(min=1).view(-1, 1, 1)
         means = sums[:, 0, 1:]
@@ -120,7 +120,7 @@ def sum_up(
         The moments of every level.
 
     Raises:
-        ValueError: If there are no vectors, or some with numbers that are not finite.
+        ValueError: If there are no vectors, or if some have NaN or infinite values.
     """
     levels = [ClassMoments(num_classes, dim, device) for dim in dims]
     for vectors, class_index in batches:

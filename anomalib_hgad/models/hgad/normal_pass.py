@@ -146,7 +146,7 @@ def fit_whitening(trainer: Trainer, module: AnomalibModule) -> None:
         module: The model in training.
 
     Raises:
-        ValueError: If features have numbers that are not finite.
+        ValueError: If features have NaN or infinite values.
     """
     flows = module.model.feature_flows
     batches = (
@@ -166,7 +166,7 @@ def fit_mixtures(trainer: Trainer, module: AnomalibModule) -> None:
         module: The model in training.
 
     Raises:
-        ValueError: If latents have numbers that are not finite.
+        ValueError: If latents have NaN or infinite values.
     """
     model = module.model
     with inference(trainer, model):

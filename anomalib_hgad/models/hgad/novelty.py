@@ -1,10 +1,10 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Whether an image shows a product that the model was never trained on.
+"""Whether an image shows a product that the model was not trained on.
 
-A defect is somewhere in an image; another product is nearly everywhere in it. So the median over the positions tells
-them apart: a defect moves it little, unless it covers half of the image.
+A defect covers part of an image, another product nearly all of it. The median over the positions therefore separates
+them: a defect changes it little, unless it covers half of the image.
 
 Dimensions: B images, K classes.
 """
@@ -23,7 +23,7 @@ from anomalib_hgad.models.hgad.anomaly_map import LevelScores
 from anomalib_hgad.models.hgad.normal_scores import ClassValues, typicality
 
 NOVELTY_LIMIT = 1.0
-"""Novelty above which an image is of an unknown product."""
+"""Novelty above which an image is predicted to show an unknown product."""
 
 FALSE_UNKNOWN_RATE = 1e-4
 """Share of normal images of known products above the limit, if their typicality is normally distributed."""

@@ -1,10 +1,10 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Where a map is cut into a mask, for every class: where patches that are pasted into normal images are found best.
+"""Threshold from map to mask for each class: the one that best segments patches pasted into normal images.
 
-The scores of normal pixels do not tell it: what a normal image never reaches is far below what the surroundings of a
-strong defect have, and a mask would be many times as large as the defect.
+The scores of normal pixels cannot set it: values that a normal image never reaches are far below those around a
+strong defect, and a mask would be many times as large as the defect.
 """
 
 from __future__ import annotations

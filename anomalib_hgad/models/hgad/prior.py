@@ -105,7 +105,7 @@ class HierarchicalGaussianMixture(nn.Module):
         super().__init__()
         check_range("1 <= {} < inf", num_classes=num_classes, num_centers=num_centers, dim=dim)
         if dim == 1 < num_classes:
-            msg = f"The centres of {num_classes} classes need room: expected dim >= 2, got 1."
+            msg = f"The centres of {num_classes} classes need two dimensions: expected dim >= 2, got 1."
             raise ValueError(msg)
         self.num_classes = num_classes
         rows = num_classes + num_later
@@ -144,8 +144,8 @@ class HierarchicalGaussianMixture(nn.Module):
         if few and not self._told_of_few_vectors:  # a training fits them again and again
             self._told_of_few_vectors = True
             logger.warning(
-                "%d classes have fewer vectors than channels (%d): %s%s. Their covariances are mostly the ridge. Give "
-                "more images of them.",
+                "%d classes have fewer vectors than channels (%d): %s%s. Their covariances are mostly the ridge. Use "
+                "more images of these classes.",
                 len(few),
                 means.shape[-1],
                 ", ".join(few[:NAMED_CLASSES]),

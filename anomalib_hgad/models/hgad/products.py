@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Products that a trained model gets to know, or is not to know any more."""
+"""Adds products to a trained model, and removes products from it."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 def add_classes(model: Hgad, datamodule: AnomalibDataModule, accelerator: str) -> list[AddedClass]:
     """Add classes to a model; see :meth:`anomalib_hgad.Hgad.add_classes`."""
     if not model.class_names:
-        msg = "The model knows no product: expected a trained one. Train it on the products that there are."
+        msg = "The model knows no products: expected a trained model. Train it on the products you have."
         raise ValueError(msg)
     added_classes.check_can_change(model.model)
     datamodule.prepare_data()
     datamodule.setup("fit")
     names = datamodule_class_names(datamodule)
     if known := [name for name in names if name in model.class_names]:
-        msg = f"The model knows {', '.join(known)} already: expected products with names of their own. Remove the old "
+        msg = f"The model already knows {', '.join(known)}: expected products with new names. Remove the old "
         msg += "ones first, or rename the folders."
         raise ValueError(msg)
     before = model.class_names
@@ -72,7 +72,7 @@ def remove_class(model: Hgad, name: str) -> None:
         msg = f"The model does not know {name!r}. It knows {', '.join(names) or 'nothing'}."
         raise ValueError(msg)
     if len(names) == 1:
-        msg = f"{name!r} is the only product of the model: expected another one to be left. Delete the model instead."
+        msg = f"{name!r} is the only product of the model: expected at least one other. Delete the model instead."
         raise ValueError(msg)
     added_classes.remove_class(model.model, names.index(name))
     model.labels.names = [other for other in names if other != name]
@@ -81,14 +81,15 @@ def remove_class(model: Hgad, name: str) -> None:
 
 
 def write_checkpoint(model: Hgad, original: Path, output: Path) -> None:
-    """Write a model whose products are others than those of the checkpoint that it was loaded from.
+    """Write a model whose products differ from those of the checkpoint that it was loaded from.
 
-    All else is as in that checkpoint, but for the state that a training goes on from, which is of the old products.
+    Everything else is copied from that checkpoint, except the state for resuming its training, which belongs to the old
+    products.
 
     Args:
         model: The model.
         original: The checkpoint.
-        output: The new one, complete or not there at all.
+        output: The new checkpoint, written atomically.
     """
     with explain_checkpoint_errors(original):
         checkpoint: dict[str, Any] = torch.load(original, map_location="cpu", weights_only=True)

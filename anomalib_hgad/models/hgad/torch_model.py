@@ -145,7 +145,7 @@ class HgadModel(nn.Module):
         super().__init__()
         check_range("0 <= {} <= 1", score_share=score_share)
         if score == "contrast" and covariance == "identity":
-            msg = "The contrast is one of classes with covariances of their own: expected covariance='full' or another "
+            msg = "The contrast needs a covariance for each class: expected covariance='full' or another "
             msg += "score than 'contrast', got covariance='identity'."
             raise ValueError(msg)
         options = check_flow_arguments(flow, flow_arguments or {})  # before the backbone is loaded
@@ -267,7 +267,7 @@ class HgadModel(nn.Module):
         """Whitening and mixtures in closed form: every class is a Gaussian of its whitened features.
 
         Raises:
-            ValueError: If no features were added, or some with numbers that are not finite.
+            ValueError: If no features were added, or if some have NaN or infinite values.
         """
         latents = []
         for flow, level in zip(self.feature_flows, self._moments, strict=True):

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a training sees in place of all images of its datamodule."""
+"""Training data in place of all images of a datamodule: without held-out images, or as cached features."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from anomalib_hgad.models.hgad.pixel_limits import PatchedBatch
 
 
 class TrainingData(Callback):
-    """Changes the training data of a datamodule, and takes the changes back when the training is over.
+    """Changes the training data of a datamodule, and reverts the changes when the training ends.
 
-    Nothing else sets them: images are held out at the start, and features may take the place of images after that.
+    Nothing else changes them: images are held out at the start, and features may replace images after that.
 
     Attributes:
         held_out: Normal images that are not trained on, or their features; ``None`` if there are none.
         held_out_images: The images themselves.
         images: The images that are trained on themselves; ``None`` if the data is not anomalib's.
-        has_features: Whether features have taken the place of the images.
+        has_features: Whether features have replaced the images.
         patched: Features of images with pasted patches, in main memory; ``None`` where images are read in every epoch.
     """
 
@@ -42,7 +42,7 @@ class TrainingData(Callback):
         self._undo = ExitStack()
 
     def start(self, datamodule: LightningDataModule | None, share: float) -> None:
-        """Hold images out, if the data says which class each image is of.
+        """Hold images out, if the data gives the class of each image.
 
         Args:
             datamodule: Data of the training.
@@ -59,7 +59,7 @@ class TrainingData(Callback):
     def use_features(
         self, datamodule: AnomalibDataModule, training: FeatureDataset, held_out: FeatureDataset | None
     ) -> None:
-        """Put features in the place of the images.
+        """Replace the images by features.
 
         Args:
             datamodule: Data of the training.
@@ -77,7 +77,7 @@ class TrainingData(Callback):
             self._undo.callback(held_out.close)
 
     def restore(self) -> None:
-        """Take all changes back. The images held out stay known until the next training."""
+        """Revert all changes. The held-out images stay known until the next training."""
         self._undo.close()
         self.patched = None
         self.has_features = False

@@ -33,29 +33,30 @@ from anomalib_hgad.models.uniad.torch_model import UniAdModel
 
 
 class UniAd(PluginModel, AnomalibModule):
-    """UniAD: one model that inspects many product classes, and needs no class labels.
+    """UniAD: one model that inspects many product classes, without class labels.
 
-    A frozen backbone gives features of several layers, and a transformer learns to reconstruct those of normal images;
-    no token of it attends to itself or its neighbours, so it cannot copy them. Where the reconstruction is far from the
-    features is an anomaly. Train it on :class:`~anomalib_hgad.MultiClass`, or on any other anomalib datamodule.
+    A frozen backbone extracts features of several layers, and a transformer learns to reconstruct those of normal
+    images; no token attends to itself or its neighbours, so it cannot copy the features. The distance between features
+    and reconstruction is the anomaly score. Train it on :class:`~anomalib_hgad.MultiClass`, or on any other anomalib
+    datamodule.
 
     Args:
         backbone: timm model name.
             Defaults to ``"tf_efficientnet_b4"``.
-        layers: Layers of the backbone whose features are taken, all on one grid.
+        layers: Layers of the backbone to extract, all resized to one grid.
             Defaults to ``("blocks.0", "blocks.1", "blocks.2", "blocks.4")``, 272 channels.
-        image_size: Size that images are resized to, a side of a square or height and width.
+        image_size: Size that images are resized to: the side of a square, or height and width.
             Defaults to ``224``.
         pre_trained: Download pre-trained weights for the backbone.
             Defaults to ``True``.
         backbone_weights: Local file (.safetensors, .pth) with the weights of the backbone, for machines without
-            internet; nothing is downloaded then. It may hold the stages that are used alone. ``"package"`` takes the
-            weights of an installed package, which docs/how-to/backbones.md names.
+            internet; nothing is downloaded then. It may contain only the stages in use. ``"package"`` uses the
+            weights of an installed package, listed in docs/how-to/backbones.md.
             Defaults to ``None``.
-        grid_size: Grid that the features are resized to, a side of a square or height and width: the tokens of the
-            transformer.
+        grid_size: Grid that the features are resized to, the tokens of the transformer: the side of a square, or
+            height and width.
             Defaults to ``14``.
-        hidden_dim: Embedding of a token in the transformer, even and a multiple of ``num_heads``.
+        hidden_dim: Size of the embedding of a token in the transformer, even and a multiple of ``num_heads``.
             Defaults to ``256``.
         encoder_layers: Layers of the encoder.
             Defaults to ``4``.
@@ -65,10 +66,10 @@ class UniAd(PluginModel, AnomalibModule):
             Defaults to ``8``.
         feedforward_dim: Hidden size of the feed-forward networks.
             Defaults to ``1024``.
-        dropout: Share that is dropped in training.
+        dropout: Dropout rate in training.
             Defaults to ``0.1``.
-        neighborhood: Window around a token that it does not attend to, in tokens, an odd side of a square or height and
-            width. ``1`` is the token alone.
+        neighborhood: Window around a token that it does not attend to, in tokens: the odd side of a square, or odd
+            height and width. ``1`` is only the token itself.
             Defaults to ``7``.
         jitter_scale: Noise on a token f of C channels in training, as a multiple of ||f|| / C.
             Defaults to ``20.0``.
@@ -78,12 +79,12 @@ class UniAd(PluginModel, AnomalibModule):
             Defaults to ``1e-4``.
         weight_decay: Weight decay of AdamW.
             Defaults to ``1e-4``.
-        lr_drop_start: Share of the training after which the learning rate drops.
+        lr_drop_start: Fraction of the training after which the learning rate drops.
             Defaults to ``0.8``.
         lr_drop_factor: Learning rate after the drop, relative to that before.
             Defaults to ``0.1``.
-        seed: Seed of all random numbers, set before the weights are drawn. anomalib 2.7's command line takes
-            ``--seed_everything`` and does nothing with it.
+        seed: Seed of all random numbers, set before the weights are initialised. anomalib 2.7's command line accepts
+            ``--seed_everything`` but ignores it.
             Defaults to ``None``, no seed.
         pre_processor: Pre-processor, or whether to use the default one.
             Defaults to ``True``.
@@ -96,8 +97,8 @@ class UniAd(PluginModel, AnomalibModule):
 
     Raises:
         ValueError: If an argument is out of range, or if there is no such backbone or layer.
-        TypeError: If an argument is of another type.
-        FileNotFoundError: If there is no file of weights at the given path.
+        TypeError: If an argument has the wrong type.
+        FileNotFoundError: If the weights file does not exist.
         RuntimeError: If the backbone's weights cannot be downloaded.
 
     Example:
@@ -179,7 +180,7 @@ class UniAd(PluginModel, AnomalibModule):
         return super().settings | {"model": "UniAd", **self.model.settings}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW, whose learning rate drops once."""
+        """AdamW with one drop of the learning rate."""
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         optimizer = AdamW(trained, lr=self.lr, weight_decay=self.weight_decay)
         drop = self.lr_drop_start * total_steps(self.trainer)

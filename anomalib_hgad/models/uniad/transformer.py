@@ -47,7 +47,7 @@ def neighbor_mask(grid: tuple[int, int], neighborhood: tuple[int, int]) -> torch
     is_near = is_near_row[:, None, :, None] & is_near_column[None, :, None, :]
     mask = ~is_near.flatten(2).flatten(0, 1)
     if not mask.any(dim=1).all():
-        msg = f"A neighborhood of {neighborhood} leaves some tokens of a grid of {grid} nothing to attend to. Take a "
+        msg = f"A neighborhood of {neighborhood} leaves some tokens of a grid of {grid} nothing to attend to. Use a "
         msg += "smaller neighborhood or a larger grid."
         raise ValueError(msg)
     return mask
@@ -67,7 +67,7 @@ class PositionEmbedding(nn.Module):
     def __init__(self, grid: tuple[int, int], dim: int) -> None:
         super().__init__()
         if dim % 2:
-            msg = f"Half of the embedding says the row, half the column: expected an even size, got {dim}."
+            msg = f"Half of the embedding encodes the row, half the column: expected an even size, got {dim}."
             raise ValueError(msg)
         self.rows = nn.Parameter(torch.rand(grid[0], dim // 2))
         self.columns = nn.Parameter(torch.rand(grid[1], dim // 2))

@@ -1,10 +1,10 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Control charts of the mean typicality of a product: of each period by itself, and over the periods.
+"""Control charts of the mean typicality of a product: of each single period, and over the periods.
 
 The limits are those of charts for means and of the EWMA (Montgomery, Introduction to Statistical Quality Control), with
-two corrections, as what is expected comes from few values: Student's t in the place of the normal distribution, and the
+two corrections, as the expectation comes from few values: Student's t instead of the normal distribution, and the
 error of the expected mean, which all periods share.
 
 Symbols: n values in a period, mu and sigma the expected mean and deviation of a value, m values that mu comes from.
@@ -30,7 +30,7 @@ Direction = Literal["less typical", "more typical"]
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a product shows as long as nothing moves. A value is an image's typicality, or the mean of a period.
+    """Expected typicality of a product without drift. A value is an image's typicality, or the mean of a period.
 
     Attributes:
         location: mu, in nats per dimension.
@@ -54,7 +54,7 @@ class Point:
         lower: Lower limit of the mean; NaN where there is none.
         upper: Upper limit.
         ewma: EWMA of the standardized means up to this one.
-        ewma_limit: Most that the EWMA differs from 0.
+        ewma_limit: Largest allowed absolute value of the EWMA.
     """
 
     mean: float
@@ -75,7 +75,7 @@ class Point:
 
     @property
     def direction(self) -> Direction | None:
-        """Where the product has moved; ``None`` if it has not. The period itself says more than those before it."""
+        """Direction of the drift; ``None`` without drift. The period itself takes precedence over earlier ones."""
         if self.mean_is_outside:
             return "less typical" if self.mean < self.lower else "more typical"
         if self.ewma_is_outside:
@@ -95,9 +95,8 @@ def control_chart(
     Args:
         means: Mean of every period, in nats per dimension.
         counts: n of every period.
-        expected: What they are measured against.
-        false_alarm_rate: Probability that a point is outside its limits though nothing has moved; of a mean and of an
-            EWMA each.
+        expected: The expectation.
+        false_alarm_rate: Probability that a point is outside its limits without drift, for means and EWMA separately.
 
     Returns:
         The points.
@@ -127,13 +126,13 @@ def control_chart(
 
 
 def expected_of_scale(scale: NoveltyScale) -> list[Expectation]:
-    """What the images say that were held out of the training; a value is an image's typicality.
+    """Expectation from the images held out of the training; a value is an image's typicality.
 
     Args:
         scale: The scale of a checkpoint, of K classes.
 
     Returns:
-        One of each class.
+        One for each class.
     """
     degrees = degrees_of_freedom(scale.images)
     deviation = scale.deviation.clamp(min=LEAST_DEVIATION).where((degrees > 0) & (scale.images > 0), torch.nan)
@@ -141,13 +140,13 @@ def expected_of_scale(scale: NoveltyScale) -> list[Expectation]:
 
 
 def expected_of_periods(means: Sequence[Sequence[float]]) -> list[Expectation]:
-    """What periods say that are known to be good; a value is the mean of a period.
+    """Expectation from periods that are known to be good; a value is the mean of a period.
 
     Args:
-        means: Means of the periods of each product; none of a product that was not made in them.
+        means: Means of the periods of each product; none for a product that was not made in them.
 
     Returns:
-        One of each product.
+        One for each product.
     """
     values = [torch.tensor(of_product, dtype=torch.float64) for of_product in means]
     counts = torch.tensor([len(of_product) for of_product in values], dtype=torch.float64)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Watch what a line shows."""
+"""Monitor a production line for drift."""
 
 # No `from __future__ import annotations`: jsonargparse reads the types of the arguments.
 
@@ -31,24 +31,23 @@ def monitor(
     false_alarm_rate: float = 0.001,
     reference_periods: int = 0,
 ) -> list[Movement]:
-    """Tell which products of a line no longer look as they did when the model was trained, and since when.
+    """Find products of a production line that no longer look as in training, and since when.
 
     Args:
-        predictions: Tables of ``anomalib predict`` or ``anomalib test``, or folders of runs that hold one, in the order
-            of time. Each is a period: a day, a shift.
-        ckpt_path: The checkpoint that made them.
+        predictions: Tables of ``anomalib predict`` or ``anomalib test``, or folders of runs that contain one, in
+            chronological order. Each is a period, such as a day or a shift.
+        ckpt_path: The checkpoint that made the tables.
         output: Folder for ``monitor.csv`` and ``monitor.html``.
-        false_alarm_rate: Probability that a product is outside the limits of a chart in a period in which nothing has
-            moved.
-        reference_periods: How many of the first periods are known to be good: they say what is expected, in place of
+        false_alarm_rate: Probability that a product is outside the limits of a chart in a period without drift.
+        reference_periods: Number of first periods that are known to be good: they set the expectation instead of
             the checkpoint.
 
     Returns:
-        Products that have moved.
+        Products that have drifted.
 
     Raises:
         FileNotFoundError: If a table or the checkpoint is missing.
-        ValueError: If a setting is out of range, or if tables and checkpoint do not go together.
+        ValueError: If a setting is out of range, or if tables and checkpoint do not match.
     """
     check_range("0 < {} < 1", false_alarm_rate=false_alarm_rate)
     if reference_periods != 0:
@@ -74,7 +73,7 @@ def monitor(
 
 
 def show(periods: Sequence[Period], records: dict[str, list[Record]], moved: Sequence[Movement], output: Path) -> None:
-    """Show on the terminal which products have moved, and what no chart shows.
+    """Print the products that have drifted, and counts that no chart shows.
 
     Args:
         periods: The periods.

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which products have moved, from when to when."""
+"""Products that have drifted, with the first and last period."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Movement:
     Attributes:
         product: The product.
         direction: Whether it was less typical than expected, or more.
-        first: Period in which that was seen first.
-        last: Last period in which it was seen; ``None`` if it lasts.
+        first: First period outside the limits.
+        last: Last period outside the limits; ``None`` if it lasts.
         in_mean: Whether the mean of a period was outside.
         in_ewma: Whether the EWMA was.
     """
@@ -64,17 +64,17 @@ def product_records(
     """Charts of all products.
 
     Args:
-        periods: The periods, in the order of time.
-        products: What the checkpoint knows.
+        periods: The periods, in chronological order.
+        products: Products of the checkpoint and the scale of their novelty.
         false_alarm_rate: As in :func:`~anomalib_hgad.report.monitor.chart.control_chart`.
-        reference_periods: The first periods, which are known to be good and say what is expected; 0 takes that from the
-            checkpoint. They themselves have no limits.
+        reference_periods: Number of first periods that are known to be good and set the expectation; 0 uses the
+            checkpoint. These periods themselves have no limits.
 
     Returns:
         Records of every product that was seen, a record for each period.
 
     Raises:
-        ValueError: If nothing tells how much a product varies.
+        ValueError: If the variation of no product is known.
     """
     names = [name for name in products.names if any(name in period.products for period in periods)]
     means = {
@@ -90,11 +90,11 @@ def product_records(
     else:
         expected = dict(zip(products.names, expected_of_scale(products.scale), strict=True))
     if names and all(math.isnan(expected[name].deviation) for name in names):
-        msg = "Nothing tells how much a product varies: "
+        msg = "The variation of a product is unknown: "
         msg += (
-            f"no product is there in two of the first {reference_periods} periods. Give more reference_periods."
+            f"no product occurs in two of the first {reference_periods} periods. Give more reference_periods."
             if reference_periods
-            else "no two images of a class were held out of the training. Train with calibration_share, or give "
+            else "no class has two images held out of the training. Train with calibration_share, or give "
             "reference_periods."
         )
         raise ValueError(msg)

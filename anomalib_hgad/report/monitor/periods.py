@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What tables of predictions say of each product: a table is a period, such as a day or a shift."""
+"""Counts of each product in tables of predictions: a table is a period, such as a day or a shift."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class ProductImages:
     """Images of a product in a period.
 
     Attributes:
-        normal: Number of images found normal.
-        anomalous: Number of images found anomalous.
-        novelty: Sum of the novelty of all of them: a defect hardly moves it, and a product that has moved far is found
-            anomalous in every image.
+        normal: Number of images predicted normal.
+        anomalous: Number of images predicted anomalous.
+        novelty: Sum of the novelty of all of them: a defect hardly changes it, and after a large drift every image of
+            the product is predicted anomalous.
     """
 
     normal: int = 0
@@ -40,8 +40,8 @@ class Period:
     """A table of predictions.
 
     Attributes:
-        table: The table, or the folder it is in, as it was given.
-        label: What tells it from the other tables.
+        table: The table, or the folder it is in, as given.
+        label: Short name that distinguishes it from the other tables.
         images: Number of images.
         unknown: How many of them are of no known product.
         products: Images of each product that was seen, by its name.
@@ -55,25 +55,25 @@ class Period:
 
 
 def read_periods(paths: Sequence[Path], names: Sequence[str]) -> list[Period]:
-    """Read tables of predictions, one after another: no more than one is in memory.
+    """Read tables of predictions one by one: only one is in memory at a time.
 
     Args:
-        paths: Tables, or folders of runs that hold one each, in the order of time.
+        paths: Tables, or folders of runs that contain one each, in chronological order.
         names: Names of the products that the model knows.
 
     Returns:
         The periods, in the same order.
 
     Raises:
-        FileNotFoundError: If there is no table at a place.
-        ValueError: If two are the same file, or if one is no table of a model that knows these products.
+        FileNotFoundError: If a table does not exist.
+        ValueError: If two are the same file, or if one is not a table of a model that knows these products.
     """
     files = [table_file(path) for path in paths]
     places: dict[Path, Path] = {}
     for path, file in zip(paths, files, strict=True):
         first = places.setdefault(file.resolve(), path)
         if first is not path:
-            msg = f"{first} and {path} are the same table. Give every period a table of its own."
+            msg = f"{first} and {path} are the same table. Give a separate table for every period."
             raise ValueError(msg)
     periods = []
     for path, file, label in zip(paths, files, labels(paths), strict=True):
@@ -84,7 +84,7 @@ def read_periods(paths: Sequence[Path], names: Sequence[str]) -> list[Period]:
 
 
 def table_file(path: Path) -> Path:
-    """The table at a place.
+    """The table of a path.
 
     Args:
         path: The table, or the folder that it is in.
@@ -94,24 +94,24 @@ def table_file(path: Path) -> Path:
 
     Raises:
         FileNotFoundError: If there is none.
-        ValueError: If the folder holds two.
+        ValueError: If the folder contains two.
     """
     if path.is_file():
         return path
     found = [file for name in (PREDICTED_FILE, PREDICTIONS_FILE) if (file := path / name).is_file()]
     if not found:
-        msg = f"{path} is no table of predictions and holds none: expected {PREDICTED_FILE} of `anomalib predict`, or "
-        msg += f"{PREDICTIONS_FILE} of `anomalib test`."
+        msg = f"{path} is not a table of predictions and contains none: expected {PREDICTED_FILE} of "
+        msg += f"`anomalib predict`, or {PREDICTIONS_FILE} of `anomalib test`."
         raise FileNotFoundError(msg)
     if len(found) > 1:
-        msg = f"{path} holds two tables, of a prediction and of a test: name one of {PREDICTED_FILE} and "
+        msg = f"{path} contains two tables, of a prediction and of a test: name one of {PREDICTED_FILE} and "
         msg += f"{PREDICTIONS_FILE} in it."
         raise ValueError(msg)
     return found[0]
 
 
 def check_rows(file: Path, rows: Sequence[Prediction], names: Sequence[str]) -> None:
-    """Check that a table says what is needed of every image.
+    """Check that a table has the required values for every image.
 
     Args:
         file: The table.
@@ -119,15 +119,15 @@ def check_rows(file: Path, rows: Sequence[Prediction], names: Sequence[str]) -> 
         names: Names of the products that the model knows.
 
     Raises:
-        ValueError: If it has no rows, or some that say too little, or names another product.
+        ValueError: If it has no rows, lacks values, or names another product.
     """
     if not rows:
         msg = f"{file} has no images. Leave it out."
         raise ValueError(msg)
     faults: dict[str, Callable[[Prediction], bool]] = {
-        "have no novelty, which models other than Hgad do not tell": lambda row: row.novelty is None,
-        "have no inferred class, as of a single Gaussian for several products": lambda row: row.pred_class_name is None,
-        "were found neither normal nor anomalous, as without a post-processor": lambda row: row.pred_label is None,
+        "have no novelty, which only Hgad computes": lambda row: row.novelty is None,
+        "have no inferred class, as of a single Gaussian for all products": lambda row: row.pred_class_name is None,
+        "have no predicted label, as without a post-processor": lambda row: row.pred_label is None,
     }
     for fault, is_wrong in faults.items():
         if count := sum(map(is_wrong, rows)):
@@ -144,7 +144,7 @@ def summed_up(period: Period, rows: Sequence[Prediction]) -> Period:
 
     Args:
         period: The period, without images.
-        rows: Rows of the table, which say all that is needed.
+        rows: Rows of the table, with all required values.
 
     Returns:
         The same period, with the images.
@@ -164,10 +164,10 @@ def summed_up(period: Period, rows: Sequence[Prediction]) -> Period:
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
-    """What tells paths apart: without the folders that all begin or end with.
+    """Short labels of paths: without the leading and trailing folders that all share.
 
     Args:
-        paths: The paths, each another one.
+        paths: The paths, all different.
 
     Returns:
         The rest of each.

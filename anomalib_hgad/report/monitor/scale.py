@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a checkpoint knows of how typical good images of its products are."""
+"""Typicality of good images of each product, read from a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from anomalib_hgad.models.hgad.class_labels import ClassLabels
 from anomalib_hgad.models.hgad.novelty import NoveltyScale
 
 STATE_PREFIX = "model.novelty."
-"""How the names of the scale's numbers begin in a checkpoint."""
+"""Prefix of the scale's tensors in a checkpoint."""
 
 THRESHOLD = "post_processor._image_threshold"
-"""Where a checkpoint has anomalib's threshold of the images; NaN if the training had no validation."""
+"""Name of anomalib's image threshold in a checkpoint; NaN if the training had no validation."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ProductScale:
 
 
 def read_scale(ckpt_path: Path) -> ProductScale:
-    """Read the products of a checkpoint and their scale, and nothing else of it: no backbone is built.
+    """Read only the products of a checkpoint and their scale, without building the backbone.
 
     Args:
         ckpt_path: The checkpoint.
@@ -56,8 +56,9 @@ def read_scale(ckpt_path: Path) -> ProductScale:
         Products and scale.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read, is of another model or version, tells no products apart, or has no threshold.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it cannot be read, is of another model or version, does not tell products apart, or has no
+            threshold.
     """
     if not ckpt_path.is_file():
         msg = f"{ckpt_path} is missing. Expected the checkpoint that made the tables."
@@ -67,12 +68,12 @@ def read_scale(ckpt_path: Path) -> ProductScale:
     check_versions(checkpoint)
     names = ClassLabels(None).names_in(checkpoint, resumes=False)
     if checkpoint["hyper_parameters"].get("prior") == "single_gaussian":
-        msg = f"{ckpt_path} is of a single Gaussian for all products (prior='single_gaussian'): it tells none apart. "
-        msg += "Expected a checkpoint of another prior."
+        msg = f"{ckpt_path} has a single Gaussian for all products (prior='single_gaussian') and cannot tell them "
+        msg += "apart. Expected a checkpoint with another prior."
         raise ValueError(msg)
     state = checkpoint["state_dict"]
     if math.isnan(state.get(THRESHOLD, math.nan)):
-        msg = f"{ckpt_path} has no threshold: what its tables call normal means nothing. Train with validation images."
+        msg = f"{ckpt_path} has no threshold, so its labels mean nothing. Train with validation images."
         raise ValueError(msg)
     scale = NoveltyScale(len(names))
     scale.load_state_dict({name: state[f"{STATE_PREFIX}{name}"] for name in scale.state_dict()})

@@ -85,6 +85,6 @@ def read_records(folder: Path) -> dict[str, list[Record]]:
             point = Point(*(float(row[name]) for name in POINT_COLUMNS)) if images.count else None
             records.setdefault(str(row["product"]), []).append(Record(periods[row["table"]], images, point))
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        msg = f"{path} is no table of `anomalib-hgad monitor`: {type(error).__name__}: {error}"
+        msg = f"{path} is not a table of `anomalib-hgad monitor`: {type(error).__name__}: {error}"
         raise ValueError(msg) from error
     return records

@@ -34,26 +34,26 @@ def check_export(
 ) -> list[str]:
     """Check that exported files score images as their checkpoint does in a test.
 
-    The exit status is 1 if one does not. Each file is loaded as its runtime loads it by default: an .xml file by
-    OpenVINO, .onnx by onnxruntime, .pt by anomalib's TorchInferencer, .pt2 by torch.export. The model may be any one
-    of anomalib.
+    The exit status is 1 if one does not. Each file is loaded with the defaults of its runtime: an .xml file by
+    OpenVINO, .onnx by onnxruntime, .pt by anomalib's TorchInferencer, .pt2 by torch.export. Any model of anomalib
+    is supported.
 
     Args:
         exports: Exported files.
-        ckpt_path: The checkpoint that they are of.
-        data: Arguments of ``MultiClass``, whose test images are taken. ``root`` alone may be any folder of images, too.
-        model: Name of the model in anomalib, such as ``Padim``, where neither the checkpoint nor the folders that
-            it is in say it.
-        output: File for the figures, .json or .csv.
-        score_tolerance: Difference of a score that is let pass, absolute up to 1 and relative above. The default is for
+        ckpt_path: The checkpoint that they were exported from.
+        data: Arguments of ``MultiClass``, whose test images are used. ``root`` alone may also be any folder of images.
+        model: Name of the model in anomalib, such as ``Padim``, if neither the checkpoint nor the folders that
+            it is in name it.
+        output: File for the results, .json or .csv.
+        score_tolerance: Largest accepted difference of a score, absolute up to 1 and relative above. The default is for
             FP32; FP16 and INT8 round, and need more.
-        map_tolerance: The same of a pixel of an anomaly map.
-        mask_tolerance: Share of the pixels of an image that may be marked in one alone.
-        label_tolerance: Share of the images that may have another label, or another class. A label is not counted where
+        map_tolerance: The same for a pixel of an anomaly map.
+        mask_tolerance: Fraction of the pixels of an image that may be marked in only one of both.
+        label_tolerance: Fraction of the images that may have another label or class. A label is not counted if
             both scores are within score_tolerance of the threshold.
 
     Returns:
-        What is beyond the tolerances, a sentence each.
+        Differences beyond the tolerances, a sentence each.
 
     Raises:
         ValueError: If a file cannot be read or is of another model, or if a setting is out of range.
@@ -133,12 +133,12 @@ def check_same_model(export: Export, reference: Reference) -> None:
     said = str(export.description.get("model", "")).rpartition(".")[2]
     here = type(reference.model).__name__
     if said and said != here:
-        msg = f"{export.path} is a model {said}, and the checkpoint one of {here}: give the checkpoint that it was "
+        msg = f"{export.path} is a model {said}, but the checkpoint is one of {here}: give the checkpoint that it was "
         msg += "exported from."
         raise ValueError(msg)
     names = export.description.get("class_names")
     if names is not None and names != reference.class_names:
-        msg = f"{export.path} has the classes {', '.join(names)}, and the checkpoint "
+        msg = f"{export.path} has the classes {', '.join(names)}, but the checkpoint has "
         msg += f"{', '.join(reference.class_names or []) or 'none'}: export the checkpoint again, or give the one that "
         msg += "the file was exported from."
         raise ValueError(msg)

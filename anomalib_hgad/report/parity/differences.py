@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How much an export and its checkpoint differ, of one image and of all."""
+"""Differences between an export and its checkpoint, for one image and for all images."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from anomalib_hgad.report.parity.outputs import Outputs
 
 @dataclass(frozen=True)
 class Tolerances:
-    """What is let pass.
+    """Largest accepted differences.
 
     Attributes:
         score, map: Difference of scores and of pixels of maps, absolute up to 1 and relative above.
-        mask: Share of the pixels of an image that are marked in one alone.
-        label: Share of the images whose label or class is another.
+        mask: Fraction of the pixels of an image that are marked in only one of both.
+        label: Fraction of the images whose label or class differs.
     """
 
     score: float
@@ -35,17 +35,17 @@ class Tolerances:
 
 @dataclass(frozen=True)
 class ImageDifference:
-    """What an export says of an image, beside what the checkpoint says; ``None`` where there is nothing to compare.
+    """Outputs of an export for an image compared with the checkpoint's; ``None`` where there is nothing to compare.
 
     Attributes:
         image: File of the image.
         score, map: Differences of the score, and the largest of a pixel of the map, as :class:`Tolerances` counts.
-        mask: Share of the pixels that are marked in one alone.
+        mask: Fraction of the pixels that are marked in only one of both.
         label, class_name: Whether label and class are the same.
-        borderline: Whether both scores are as near to the threshold as a score may differ: such a label is that of the
+        borderline: Whether both scores are within the score tolerance of the threshold: such a label depends on the
             last bits of a score. anomalib's threshold is often the score of a test image itself.
-        expected: What the checkpoint says.
-        found: What the export says.
+        expected: Outputs of the checkpoint.
+        found: Outputs of the export.
     """
 
     image: Path
@@ -65,14 +65,14 @@ class Parity:
 
     Attributes:
         file: The export.
-        runtime: What has computed it.
+        runtime: Runtime that has computed it.
         form: Precision of its weights.
         images: Number of images.
         largest_score_difference, median_score_difference: Of the images' scores, as :class:`Tolerances` counts.
-        same_label, same_class, same_mask: Shares of the images.
-        largest_mask_difference: Largest share of the pixels of an image that are marked in one alone.
-        largest_map_difference: Of a pixel.
-        worst_image: That of the largest difference of the score.
+        same_label, same_class, same_mask: Fractions of the images.
+        largest_mask_difference: Largest fraction of the pixels of an image that are marked in only one of both.
+        largest_map_difference: Largest difference of a pixel.
+        worst_image: Image with the largest score difference.
     """
 
     file: str
@@ -92,15 +92,15 @@ class Parity:
 def compare(
     image: Path, expected: Outputs, found: Outputs, threshold: float | None, tolerances: Tolerances
 ) -> ImageDifference:
-    """Compare what is said of an image.
+    """Compare the outputs for an image.
 
     Args:
         image: Its file.
-        expected: What the checkpoint says.
-        found: What the export says. What it does not say of what the checkpoint says differs in the most that there is,
-            but for a class: not every form tells one.
+        expected: Outputs of the checkpoint.
+        found: Outputs of the export. One that is missing counts as the largest possible difference, except for a
+            class, which not every format has.
         threshold: Threshold of the scores, if there is one.
-        tolerances: What is let pass.
+        tolerances: Largest accepted differences.
 
     Returns:
         The differences.
@@ -125,14 +125,14 @@ def compare(
 
 
 def summarise(export: Export, differences: Sequence[ImageDifference]) -> Parity:
-    """Figures of an export.
+    """Summarise the differences of an export.
 
     Args:
         export: The export.
-        differences: Those of all images.
+        differences: Differences of all images.
 
     Returns:
-        The figures.
+        The summary.
     """
     scores = [difference.score for difference in differences if difference.score is not None]
     masks = [difference.mask for difference in differences if difference.mask is not None]
@@ -153,15 +153,15 @@ def summarise(export: Export, differences: Sequence[ImageDifference]) -> Parity:
 
 
 def failures(parity: Parity, differences: Sequence[ImageDifference], tolerances: Tolerances) -> list[str]:
-    """Say what is beyond the tolerances.
+    """Describe the differences beyond the tolerances.
 
     Args:
-        parity: Figures of an export.
-        differences: Those of all its images.
-        tolerances: What is let pass.
+        parity: Summary of an export.
+        differences: Differences of all its images.
+        tolerances: Largest accepted differences.
 
     Returns:
-        Sentences, which name the export, the figure and the image.
+        Sentences that name the export, the metric and the image.
     """
     found = [
         _score_failure(parity, differences, tolerances.score),
@@ -266,4 +266,4 @@ def _beyond(value: float | None, tolerance: float) -> bool:
 
 
 def _number(value: float | None) -> str:
-    return "not there" if value is None else f"{value:.6g}"
+    return "missing" if value is None else f"{value:.6g}"

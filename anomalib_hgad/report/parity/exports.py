@@ -38,10 +38,10 @@ class Export:
 
     Attributes:
         path: The file.
-        runtime: What computes it.
+        runtime: Runtime that computes it.
         form: Precision of its weights: FP32, FP16 or INT8.
-        size: Height and width of the images, if it takes one size only.
-        description: What it says of its model; empty of a file that this package has not written.
+        size: Height and width of the images, if it accepts only one size.
+        description: Metadata of its model; empty for a file that this package has not written.
         compute: Computes a batch.
     """
 
@@ -59,7 +59,7 @@ class Export:
             image: Values from 0 to 1, shape (3, height, width). A file for images of one size gets it resized to that.
 
         Returns:
-            What the model says of it.
+            Outputs of the model.
 
         Raises:
             ValueError: If the runtime fails. The message names the file.
@@ -80,8 +80,8 @@ def load_export(path: Path) -> Export:
         The export.
 
     Raises:
-        ValueError: If the file has another ending, or cannot be read.
-        FileNotFoundError: If there is none.
+        ValueError: If the file has another suffix, or cannot be read.
+        FileNotFoundError: If the file does not exist.
         ModuleNotFoundError: If its runtime is not installed.
     """
     if path.suffix not in LOADERS:
@@ -103,7 +103,7 @@ def _named(path: Path, runtime: str) -> Iterator[None]:
         raise
     except Exception as error:  # every runtime has errors of its own
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        msg = f"{path} cannot be computed by {runtime}: {reason}"
+        msg = f"{path} cannot be run by {runtime}: {reason}"
         raise ValueError(msg) from error
 
 
@@ -209,4 +209,4 @@ LOADERS: dict[str, tuple[str, Callable[[Path, str], Export]]] = {
     ".pt": ("PyTorch", _torch),
     ".pt2": ("torch.export", _torch_export),
 }
-"""Runtimes by the endings of files."""
+"""Runtimes by file suffix."""

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a model says of an image, whatever computes it."""
+"""Outputs of a model for an image, independent of the runtime."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model says of an image; ``None`` where it says nothing.
+    """Outputs of a model for an image; ``None`` for missing ones.
 
     Attributes:
         pred_score: Its score.
@@ -34,7 +34,7 @@ class Outputs:
 
     @classmethod
     def of(cls, values: Mapping[str, np.ndarray | None], class_names: Sequence[str] | None = None) -> Outputs:
-        """Take over the tensors of a batch of one, whose shapes differ among models and runtimes.
+        """Make outputs from the tensors of a batch of one, whose shapes differ among models and runtimes.
 
         Args:
             values: Tensors by their names.

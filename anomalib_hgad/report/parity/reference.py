@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The model of a checkpoint, and what a test in PyTorch makes of an image."""
+"""The model of a checkpoint, and its outputs for an image in PyTorch."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class Reference:
 
     Args:
         ckpt_path: The checkpoint.
-        model_name: Name of the model in anomalib; ``None`` to find it out.
+        model_name: Name of the model in anomalib; ``None`` to detect it.
 
     Attributes:
         model: The model.
-        without_labels: Those of ``pred_label`` and ``pred_mask`` that say nothing, as there was no validation.
+        without_labels: Those of ``pred_label`` and ``pred_mask`` that mean nothing, as there was no validation.
 
     Raises:
-        FileNotFoundError: If there is no checkpoint.
-        ValueError: If it cannot be read, or nothing tells of which model it is, or it is of another one.
+        FileNotFoundError: If the checkpoint does not exist.
+        ValueError: If it cannot be read, if its model is unknown, or if it is of another model.
     """
 
     def __init__(self, ckpt_path: Path, model_name: str | None = None) -> None:
@@ -51,12 +51,12 @@ class Reference:
 
     @property
     def class_names(self) -> list[str] | None:
-        """Classes of the model; ``None`` of one that keeps none."""
+        """Classes of the model; ``None`` for a model without them."""
         return getattr(self.model, "class_names", None)
 
     @property
     def threshold(self) -> float | None:
-        """Threshold of the scores as they are after the post-processing; ``None`` if labels say nothing."""
+        """Threshold of the post-processed scores; ``None`` if labels mean nothing."""
         if "pred_label" in self.without_labels or not isinstance(self.model.post_processor, PostProcessor):
             return None
         return float(self.model.post_processor.normalized_image_threshold)
@@ -69,7 +69,7 @@ class Reference:
             image: Values from 0 to 1, shape (3, height, width).
 
         Returns:
-            What the model says of it.
+            Outputs of the model.
         """
         batch = ClassImageBatch(image=image.unsqueeze(0))
         # Without a trainer, which none of anomalib's components asks for.
@@ -94,7 +94,7 @@ def _model_class(ckpt_path: Path, name: str | None) -> type[AnomalibModule]:
         if inspect.isclass(value) and issubclass(value, AnomalibModule) and value is not AnomalibModule
     }
     if name is not None and name not in models:
-        msg = f"Expected as model one of {', '.join(sorted(models))}; got {name!r}."
+        msg = f"Expected model to be one of {', '.join(sorted(models))}; got {name!r}."
         raise ValueError(msg)
     if name is None:
         content = _content(ckpt_path)
@@ -102,7 +102,7 @@ def _model_class(ckpt_path: Path, name: str | None) -> type[AnomalibModule]:
             return Hgad if CLASS_NAMES_KEY in content else UniAd
         name = next((folder.name for folder in ckpt_path.resolve().parents if folder.name in models), None)
     if name is None:
-        msg = f"Neither {ckpt_path} nor the folders that it is in say of which model it is: give its name as --model, "
+        msg = f"Neither {ckpt_path} nor the folders that it is in name its model: give the name as --model, "
         msg += "such as --model Padim."
         raise ValueError(msg)
     return models[name]

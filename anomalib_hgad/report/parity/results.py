@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Figures of exports on the terminal and in a file."""
+"""Comparison of exports on the terminal and in a file."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def show(
         figures: Of every export.
         differences: Those of its images, of every export.
         exports: The exports.
-        without_labels: Labels of the checkpoint that say nothing.
-        failed: What is beyond the tolerances.
+        without_labels: Labels of the checkpoint that mean nothing.
+        failed: Differences beyond the tolerances.
     """
     console = Console(markup=False, soft_wrap=True)  # names may have brackets, and paths are copied
     table = Table(
@@ -68,14 +68,14 @@ def show(
             console.print(note)
     if without_labels:
         console.print(
-            f"The checkpoint has no threshold, as no validation was run: {' and '.join(without_labels)} say nothing."
+            f"The checkpoint has no threshold, as no validation was run: {' and '.join(without_labels)} mean nothing."
         )
     for sentence in failed or ["All within the tolerances."]:
         console.print(sentence)
 
 
 def notes(parity: Parity, differences: Sequence[ImageDifference], export: Export) -> list[str]:
-    """What to know of the figures of an export.
+    """Notes on the comparison of an export.
 
     Args:
         parity: The figures.
@@ -90,17 +90,17 @@ def notes(parity: Parity, differences: Sequence[ImageDifference], export: Export
         said.append(f"{export.path}: the largest difference of a score is that of {parity.worst_image}.")
     if borderline := [one.image for one in differences if one.label is False and one.borderline]:
         said.append(
-            f"{export.path}: {len(borderline)} labels differ of images whose score is the threshold within "
+            f"{export.path}: {len(borderline)} labels differ on images whose score equals the threshold within "
             f"score_tolerance, such as {borderline[0]}."
         )
     if cut := sum(one.expected.pred_score == one.found.pred_score in {0, 1} for one in differences):
         said.append(
             f"{export.path}: {cut} of {len(differences)} scores are cut off at 0 or 1, as anomalib's post-processor "
-            "does it: of how these differ nothing is seen."
+            "does: their differences cannot be measured."
         )
     if export.size is not None:
         size = " x ".join(map(str, export.size))
-        said.append(f"{export.path} takes images of {size} alone: others were resized before, antialiased.")
+        said.append(f"{export.path} accepts only images of {size}: others were resized first, with antialiasing.")
     if export.form != "FP32":
         said.append(f"{export.path} is in {export.form}, which rounds: its tolerances are yours to choose.")
     return said
@@ -115,8 +115,8 @@ def write(
         output: A .json file, or a .csv file with a row for each export.
         figures: Of every export.
         ckpt_path: The checkpoint.
-        tolerances: What was let pass.
-        failed: What is beyond them.
+        tolerances: Largest accepted differences.
+        failed: Differences beyond them.
     """
     rows = [asdict(of_file) for of_file in figures]
     if output.suffix == ".json":

@@ -169,7 +169,7 @@ def test_raw_score_is_the_one_that_is_compared() -> None:
 def test_without_classes_of_the_images_there_is_an_explanation() -> None:
     post_processor = validated(images(50, 0, anomalous=False))
     batch = ImageBatch(image=torch.zeros(2, 3, 4, 4), pred_score=torch.rand(2), anomaly_map=torch.rand(2, 4, 4))
-    with pytest.raises(ValueError, match="scales of 3 classes, and these images come without one"):
+    with pytest.raises(ValueError, match="scales of 3 classes, but these images have no class"):
         post_processor.on_predict_batch_end(None, None, batch)
 
 
@@ -188,7 +188,7 @@ def test_inferred_class_counts_where_there_is_a_classifier() -> None:
 def test_a_classifier_of_other_classes_is_refused() -> None:
     post_processor = validated(images(100, 0, anomalous=False))
     post_processor._inference = SimpleNamespace(names=["bolt"] * 6, class_names=["bolt", "washer"])
-    with pytest.raises(ValueError, match="knows bolt, washer, and not gear, nut, of which there is a scale"):
+    with pytest.raises(ValueError, match="knows bolt, washer, but not gear, nut of the calibration"):
         as_tested(post_processor, images(6, 1))
 
 
@@ -215,7 +215,7 @@ def test_a_model_without_maps_has_no_pixel_threshold() -> None:
 
 def test_export_of_several_classes_is_refused() -> None:
     post_processor = validated(images(50, 0, anomalous=False))
-    with pytest.raises(ValueError, match="an exported graph is given no class"):
+    with pytest.raises(ValueError, match="an exported graph gets no class"):
         post_processor(InferenceBatch(pred_score=torch.rand(2), anomaly_map=torch.rand(2, 1, 2, 2)))
 
 
@@ -241,7 +241,7 @@ def test_settings_and_constants_come_back() -> None:
 
 def test_a_model_that_calibrates_itself_is_refused() -> None:
     model: Any = SimpleNamespace(threshold_names=[], set_class_thresholds=print)
-    with pytest.raises(TypeError, match="puts the scores of its classes on one scale itself"):
+    with pytest.raises(TypeError, match="calibrates the scores of its classes itself"):
         MultiClassCalibration().setup(SimpleNamespace(callbacks=[]), model, "fit")
 
 

@@ -108,20 +108,20 @@ def test_table_is_read_as_it_was_written(content: bytes, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (saved(truths("yes", "no")), "row 1, gt_label: expected True, False or nothing, got 'yes'"),
-        (saved(truths("2", "0")), "row 1, gt_label: expected True, False or nothing, got '2'"),
+        (saved(truths("yes", "no")), "row 1, gt_label: expected True, False or an empty cell, got 'yes'"),
+        (saved(truths("2", "0")), "row 1, gt_label: expected True, False or an empty cell, got '2'"),
         (saved(lambda name, cell: cell.replace(".", ",")), "row 1, pred_score: expected a number .*, got '0,25'"),
         (saved(lambda name, cell: "#VALUE!" if name == "novelty" else cell), "row 1, novelty: .*got '#VALUE!'"),
         (saved(lambda name, cell: "1.234,5" if cell == "1234.5" else cell, ";"), "decimal comma, and '0.25' has a po"),
         (saved(lambda name, cell: "" if name == "image_path" else cell), "row 1 has no image_path"),
         (saved(as_it_is, columns=ALL_COLUMNS[:-1]), "expected the columns image_path, .*, got 'image_path'"),
         (saved(as_it_is, columns=[*ALL_COLUMNS, "raw_score"]), "expected the columns"),
-        (saved(lambda name, cell: "0.5" if cell == "12" else cell), "row 2, pixel_false_positives: .* whole .*'0.5'"),
-        (saved(lambda name, cell: "-1" if cell == "12" else cell), "row 2, pixel_false_positives: .* whole .*'-1'"),
-        (saved(as_it_is)[:-60], "row 2 has .* of 14 columns: the file is cut short"),
+        (saved(lambda name, cell: "0.5" if cell == "12" else cell), "row 2, pixel_false_positives: .* integer .*'0.5'"),
+        (saved(lambda name, cell: "-1" if cell == "12" else cell), "row 2, pixel_false_positives: .* integer .*'-1'"),
+        (saved(as_it_is)[:-60], "row 2 has .* of 14 columns: the file is truncated"),
         (saved(as_it_is).partition("\nf")[0], "unexpected end of data"),
         ("", "got none"),
-        ("PK\x03\x04...", "it is a book of a spreadsheet. Save the sheet as CSV"),
+        ("PK\x03\x04...", "it is a spreadsheet workbook. Save the sheet as CSV"),
         ("\x00\x01\x02", "expected the columns"),
     ],
     ids=[
@@ -145,7 +145,7 @@ def test_table_is_read_as_it_was_written(content: bytes, tmp_path: Path) -> None
 def test_table_that_says_something_else_is_refused(content: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / PREDICTIONS_FILE
     path.write_bytes(content.encode())
-    with pytest.raises(ValueError, match=f"{PREDICTIONS_FILE} is no table of predictions: .*{message}"):
+    with pytest.raises(ValueError, match=f"{PREDICTIONS_FILE} is not a table of predictions: .*{message}"):
         read_table(path)
 
 

@@ -158,7 +158,7 @@ def test_a_models_own_limit_of_pixels_is_the_threshold_of_the_maps(limit):
 def test_too_few_images_are_said(caplog):
     with caplog.at_level(logging.WARNING):
         validate(NormalPostProcessor(0.05), torch.linspace(1, 2, 9), torch.zeros(9, dtype=torch.bool))
-    assert "rate may be up to 0.100. Take 19 or more" in caplog.text
+    assert "rate may be up to 0.100. Use 19 or more" in caplog.text
 
 
 def test_no_normal_images():
@@ -220,7 +220,7 @@ def test_classes_of_too_few_images_are_named_once(caplog):
         validate_classes(post_processor, model, scores, torch.zeros(25).bool(), classes)
     (message,) = [record.getMessage() for record in caplog.records if "in these classes" in record.getMessage()]
     assert "rate of 0.05 in these classes: nut (6, for 0.143 at the least), gear (0, for 1 at the least)." in message
-    assert "Take 19 or more of each" in message
+    assert "Use 19 or more of each" in message
     common = float(post_processor.image_threshold)
     assert model.told[0] == [float(scores[18]), 2.0, common]
     assert model.told[2] == [19, 6, 0]

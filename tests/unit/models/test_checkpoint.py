@@ -77,41 +77,51 @@ CLOSED_FORM = {"flow": "linear", "flow_arguments": None, "covariance": "full", "
 """Of the closed form."""
 
 OTHER_SETTINGS = [
-    (Hgad, {"backbone": "resnet34"}, "backbone='resnet18' there and 'resnet34' here"),
-    (Hgad, {"levels": {"layer2": [1.0, 0.75]}}, r"levels=.*0\.5\)\] there and .*0\.75\)\] here"),
+    (Hgad, {"backbone": "resnet34"}, "backbone='resnet18' in the checkpoint and 'resnet34' in the model"),
+    (Hgad, {"levels": {"layer2": [1.0, 0.75]}}, r"levels=.*0\.5\)\] in the checkpoint and .*0\.75\)\] in the model"),
     (Hgad, {"levels": {"layer2": [0.5, 1.0]}}, "levels="),
     (Hgad, {"levels": {"layer1": [1.0, 0.5]}}, "levels="),
-    (Hgad, {"neighborhood": 3}, "neighborhood=1 there and 3 here"),
-    (Hgad, {"image_size": 33}, r"image_size=\(32, 32\) there and \(33, 33\) here"),
-    (Hgad, {"image_size": (32, 40)}, r"image_size=\(32, 32\) there and \(32, 40\) here"),
-    (Hgad, {"num_centers": 3}, "num_centers=10 there and 3 here"),
-    (Hgad, {"flow": "fastflow", "flow_arguments": None}, "flow='cflow' there and 'fastflow' here"),
+    (Hgad, {"neighborhood": 3}, "neighborhood=1 in the checkpoint and 3 in the model"),
+    (Hgad, {"image_size": 33}, r"image_size=\(32, 32\) in the checkpoint and \(33, 33\) in the model"),
+    (Hgad, {"image_size": (32, 40)}, r"image_size=\(32, 32\) in the checkpoint and \(32, 40\) in the model"),
+    (Hgad, {"num_centers": 3}, "num_centers=10 in the checkpoint and 3 in the model"),
+    (Hgad, {"flow": "fastflow", "flow_arguments": None}, "flow='cflow' in the checkpoint and 'fastflow' in the model"),
     (Hgad, {"flow_arguments": LIGHT["flow_arguments"] | {"clamp_alpha": 1.2}}, "'clamp_alpha': 1.9.* there .*: 1.2"),
-    (Hgad, {"whiten": False}, "whiten=True there and False here"),
-    (Hgad, {"feature_dim": 64}, "feature_dim=None there and 64 here"),
-    (Hgad, {"prior": "fixed_centers"}, "prior='hierarchical' there and 'fixed_centers' here"),
-    (Hgad, {"prior": "single_gaussian"}, "prior='hierarchical' there and 'single_gaussian' here"),
-    (Hgad, {"covariance": "full"}, "covariance='identity' there and 'full' here"),
-    (Hgad, {"score": "product"}, "score='sum' there and 'product' here"),
-    (Hgad, {"score_share": 0.1}, "score_share=0.0 there and 0.1 here"),
-    (Hgad, {"class_source": "given"}, "class_source='inferred' there and 'given' here"),
-    (Hgad, {"calibration_share": None}, "calibration_share='a share' there and None here"),
-    (UniAd, {"backbone": "resnet34"}, "backbone='resnet18' there and 'resnet34' here"),
+    (Hgad, {"whiten": False}, "whiten=True in the checkpoint and False in the model"),
+    (Hgad, {"feature_dim": 64}, "feature_dim=None in the checkpoint and 64 in the model"),
+    (Hgad, {"prior": "fixed_centers"}, "prior='hierarchical' in the checkpoint and 'fixed_centers' in the model"),
+    (Hgad, {"prior": "single_gaussian"}, "prior='hierarchical' in the checkpoint and 'single_gaussian' in the model"),
+    (Hgad, {"covariance": "full"}, "covariance='identity' in the checkpoint and 'full' in the model"),
+    (Hgad, {"score": "product"}, "score='sum' in the checkpoint and 'product' in the model"),
+    (Hgad, {"score_share": 0.1}, "score_share=0.0 in the checkpoint and 0.1 in the model"),
+    (Hgad, {"class_source": "given"}, "class_source='inferred' in the checkpoint and 'given' in the model"),
+    (Hgad, {"calibration_share": None}, "calibration_share='a share' in the checkpoint and None in the model"),
+    (UniAd, {"backbone": "resnet34"}, "backbone='resnet18' in the checkpoint and 'resnet34' in the model"),
     (UniAd, {"layers": ["layer1", "layer3"]}, "levels="),
-    (UniAd, {"image_size": 33}, r"image_size=\(32, 32\) there and \(33, 33\) here"),
-    (UniAd, {"grid_size": (5, 4)}, r"grid_size=\(4, 4\) there and \(5, 4\) here"),
-    (UniAd, {"hidden_dim": 32}, "hidden_dim=16 there and 32 here"),
-    (UniAd, {"encoder_layers": 2}, "encoder_layers=1 there and 2 here"),
-    (UniAd, {"decoder_layers": 1}, "decoder_layers=2 there and 1 here"),
-    (UniAd, {"num_heads": 4}, "num_heads=2 there and 4 here"),
-    (UniAd, {"feedforward_dim": 8}, "feedforward_dim=16 there and 8 here"),
-    (UniAd, {"neighborhood": (3, 1)}, r"neighborhood=\(3, 3\) there and \(3, 1\) here"),
+    (UniAd, {"image_size": 33}, r"image_size=\(32, 32\) in the checkpoint and \(33, 33\) in the model"),
+    (UniAd, {"grid_size": (5, 4)}, r"grid_size=\(4, 4\) in the checkpoint and \(5, 4\) in the model"),
+    (UniAd, {"hidden_dim": 32}, "hidden_dim=16 in the checkpoint and 32 in the model"),
+    (UniAd, {"encoder_layers": 2}, "encoder_layers=1 in the checkpoint and 2 in the model"),
+    (UniAd, {"decoder_layers": 1}, "decoder_layers=2 in the checkpoint and 1 in the model"),
+    (UniAd, {"num_heads": 4}, "num_heads=2 in the checkpoint and 4 in the model"),
+    (UniAd, {"feedforward_dim": 8}, "feedforward_dim=16 in the checkpoint and 8 in the model"),
+    (UniAd, {"neighborhood": (3, 1)}, r"neighborhood=\(3, 3\) in the checkpoint and \(3, 1\) in the model"),
     *(
-        (kind, {"pre_processor": PreProcessor(Resize((32, 32)))}, r"pre_processor='.*Normalize.*' there and 'Resize")
+        (
+            kind,
+            {"pre_processor": PreProcessor(Resize((32, 32)))},
+            r"pre_processor='.*Normalize.*' in the checkpoint and 'Resize",
+        )
         for kind in (Hgad, UniAd)
     ),
-    *((kind, {"pre_processor": False}, r"pre_processor='.*' there and False here") for kind in (Hgad, UniAd)),
-    *((kind, {"post_processor": False}, "post_processor=True there and False here") for kind in (Hgad, UniAd)),
+    *(
+        (kind, {"pre_processor": False}, r"pre_processor='.*' in the checkpoint and False in the model")
+        for kind in (Hgad, UniAd)
+    ),
+    *(
+        (kind, {"post_processor": False}, "post_processor=True in the checkpoint and False in the model")
+        for kind in (Hgad, UniAd)
+    ),
 ]
 """Models and, in place of those that they were trained with, settings of other scores."""
 
@@ -143,7 +153,7 @@ def test_settings_that_scores_depend_on_are_compared(
     kind: type[Hgad | UniAd], here: dict[str, Any], message: str
 ) -> None:
     model = kind(**LIGHT_SETTINGS[kind] | here)
-    with pytest.raises(ValueError, match=rf"depend on settings that the model has otherwise: .*{message}.* Give the"):
+    with pytest.raises(ValueError, match=rf"other settings that scores depend on: .*{message}.* Give the"):
         model.on_load_checkpoint(made(kind))
 
 
@@ -193,7 +203,7 @@ def test_transform_that_no_checkpoint_keeps_must_be_given_again(
     images = torch.rand(1, 3, 32, 32)
     assert torch.equal(model.pre_processor.transform(images), images / 2)
     assert torch.equal(model.pre_processor(images), images / 2)
-    with pytest.raises(ValueError, match=r"pre_processor='Compose\( Resize.*Darker.*' there and 'Compose"):
+    with pytest.raises(ValueError, match=r"pre_processor='Compose\( Resize.*Darker.*' in the checkpoint and 'Compose"):
         loaded(kind, darker[0], settings)
 
 
@@ -214,8 +224,8 @@ def test_trainer_that_pre_processes_what_the_training_did_not(tmp_path: Path) ->
     run = engine(tmp_path)
     run.fit(Hgad(**settings, pre_processor=False, post_processor=False), datamodule=resized)
     for here, message in (
-        ({"post_processor": False}, "pre_processor=False there and '.*' here"),
-        ({"pre_processor": False}, "post_processor=False there and True here"),
+        ({"post_processor": False}, "pre_processor=False in the checkpoint and '.*' in the model"),
+        ({"pre_processor": False}, "post_processor=False in the checkpoint and True in the model"),
     ):
         with pytest.raises(ValueError, match=message):
             engine(tmp_path).test(Hgad(**settings, **here), datamodule=resized, ckpt_path=run.best_model_path)

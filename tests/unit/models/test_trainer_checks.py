@@ -77,7 +77,9 @@ def test_callback_that_a_training_goes_wrong_with(
     callback: Callback, data: MultiClass, models: list[Hgad | UniAd], tmp_path: Path
 ) -> None:
     for model in models:
-        with pytest.raises(ValueError, match=rf"{type(callback).__name__} does not go with this model: it .* Leave it"):
+        with pytest.raises(
+            ValueError, match=rf"{type(callback).__name__} does not work with this model: it .* Leave it"
+        ):
             engine(tmp_path, callback).fit(model, datamodule=data)
 
 

@@ -192,7 +192,7 @@ def test_a_new_training_forgets_them(named: Path, data: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["bolt/other/1.png"], "bolt: a kind called 'other' would be taken for a defect of none of the kinds"),
+        (["bolt/other/1.png"], "bolt: the name 'other' is reserved for defects of none of the known kinds"),
         (["gear/oil/1.png"], "The model does not know 'gear': expected known defects of bolt, nut"),
         (["bolt/oil/1.txt"], "Expected images of a kind of defect in"),
         (["bolt/1.png"], "Expected images of a kind of defect in"),

@@ -156,7 +156,7 @@ def test_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "predictions.csv is missing" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("broken", "message"), [("predictions.csv", "cut short"), ("results.json", "Test the model")])
+@pytest.mark.parametrize(("broken", "message"), [("predictions.csv", "truncated"), ("results.json", "Test the model")])
 def test_broken_file_of_a_run_is_named(
     broken: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,7 +62,7 @@ def test_runs_that_cannot_be_compared(tmp_path: Path) -> None:
     check_compared(paths[0], paths[1:4])
     with pytest.raises(ValueError, match="at most 3 runs to compare with; got 4"):
         check_compared(paths[0], paths[1:])
-    with pytest.raises(ValueError, match="/1 is there twice"):
+    with pytest.raises(ValueError, match="/1 is given twice"):
         check_compared(paths[0], [paths[1], tmp_path / "0" / ".." / "1"])
-    with pytest.raises(ValueError, match="/0 is there twice"):
+    with pytest.raises(ValueError, match="/0 is given twice"):
         check_compared(paths[0], [paths[0]])

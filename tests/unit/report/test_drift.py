@@ -47,7 +47,7 @@ def test_monitor_of_another_model_is_refused(monitored: Path) -> None:
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "product,period,table\nbolt,1,a\n"])
 def test_other_file_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / TABLE).write_text(content)
-    with pytest.raises(ValueError, match="is no table of `anomalib-hgad monitor`"):
+    with pytest.raises(ValueError, match="is not a table of `anomalib-hgad monitor`"):
         read_drift(tmp_path, NAMES)
 
 

@@ -43,5 +43,5 @@ def test_images_that_are_gone(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     lost = [Prediction(**(vars(row) | {"image_path": f"/nowhere/{index}.png"})) for index, row in enumerate(rows)]
     write_predictions(lost, tmp_path / "run")
-    with pytest.raises(FileNotFoundError, match=r"12 of 12 tested images are gone, such as /nowhere/0\.png"):
+    with pytest.raises(FileNotFoundError, match=r"12 of 12 tested images do not exist, such as /nowhere/0\.png"):
         read_run(tmp_path / "run")

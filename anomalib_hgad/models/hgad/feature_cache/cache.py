@@ -79,7 +79,7 @@ class FeatureCache:
             datasets, size = _cacheable(getattr(trainer, "datamodule", None), module, held_out)
         except ValueError as reason:
             if trainer.is_global_zero:
-                logger.warning("The features are computed anew in every epoch, as %s.", reason)
+                logger.warning("The features are computed again in every epoch, as %s.", reason)
             return None
         folder = user_cache_path("anomalib-hgad") if self.setting is True else Path(self.setting).expanduser()
         features = _Filling(trainer, module, datasets, size).features(folder)
@@ -98,7 +98,7 @@ def _cacheable(
         ValueError: If their features cannot be kept. The message says why.
     """
     if not isinstance(datamodule, AnomalibDataModule) or datamodule.external_collate_fn is not None:
-        msg = "the training images do not come from an anomalib datamodule alone"
+        msg = "the training images do not all come from an anomalib datamodule"
         raise ValueError(msg)
     datasets = [images for images in (datamodule.train_data, held_out) if images is not None]
     if module.model.num_classes > 1 and not all("class_name" in images.samples for images in datasets):
@@ -146,7 +146,7 @@ class _Filling:
                 if not is_out_of_memory(error):
                     raise
                 # Others take memory too, and a limit of the process's own is not among what the system says.
-                logger.warning("The features do not fit into main memory after all (%s): they go to files.", error)
+                logger.warning("The features do not fit into main memory after all (%s): using files instead.", error)
         return self._in_files(folder)
 
     def _in_memory(self) -> MemoryFeatures:
@@ -172,14 +172,14 @@ class _Filling:
         if own in absent:
             if paths[own].exists():
                 logger.warning(
-                    "%s is no intact file of this feature cache: its features are computed anew.", paths[own]
+                    "%s is not an intact file of this feature cache: its features are computed again.", paths[own]
                 )
             write_shard(paths[own], counts[own], self.shapes, self._batches())
         self.trainer.strategy.barrier("hgad_cache_written")
         missing = [path for path, count in zip(paths, counts, strict=True) if not is_intact(path, count, self.shapes)]
         if missing:
-            msg = f"Another process of this machine was to write {missing[0]}, which is not there. Give a folder that "
-            msg += "all processes share, feature_cache=FOLDER, or turn the cache off, feature_cache=False."
+            msg = f"Another process of this machine should have written {missing[0]}, but it does not exist. Use a "
+            msg += "folder that all processes share, feature_cache=FOLDER, or turn the cache off, feature_cache=False."
             raise RuntimeError(msg)
         if self.trainer.is_global_zero:
             logger.info("The features of %d images are in %s.", self.count, folder)

@@ -50,7 +50,7 @@ class FeatureDataset(Dataset[FeatureItem]):
             RuntimeError: If the training that they were kept for is over.
         """
         if self.features is None:
-            msg = "The features were kept for a training that is over. Get a new dataloader from the datamodule."
+            msg = "The features were cached for a training that has ended. Get a new dataloader from the datamodule."
             raise RuntimeError(msg)
         return FeatureItem(self.features[self.first + index], self.class_names[index])
 

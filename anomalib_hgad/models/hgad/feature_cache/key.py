@@ -49,17 +49,17 @@ def image_size(datasets: Sequence[AnomalibDataset], transform: Transform | None)
     """
     augmentations = [reader.augmentations for images in datasets for reader in readers(images)]
     if any(images.augmentations is not None for images in datasets if isinstance(images, MultiClassDataset)):
-        msg = "further augmentations come on top of those of the classes"
+        msg = "further augmentations are applied after those of the classes"
         raise ValueError(msg)
     for kind in (transform, *augmentations):
         for step in steps(kind):
             if type(step) not in FIXED_TRANSFORMS:
-                msg = f"{type(step).__name__} may change an image in another way every time"
+                msg = f"{type(step).__name__} may change an image differently each time"
                 raise ValueError(msg)
     sizes = {last_size(kind) for kind in augmentations}
     size = sizes.pop()
     if sizes or size is None:
-        msg = "the images are not all brought to one height and width before they are batched"
+        msg = "the images are not all resized to one height and width before they are batched"
         raise ValueError(msg)
     return size
 

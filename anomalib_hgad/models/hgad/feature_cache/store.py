@@ -86,8 +86,8 @@ class FileFeatures:
             try:
                 self._shards[number] = np.load(self.paths[number], mmap_mode="r")
             except (OSError, ValueError, EOFError) as error:
-                msg = f"{self.paths[number]} of the feature cache was deleted or changed in a training that uses it "
-                msg += f"({type(error).__name__}). Start the training anew, which computes it again. {CACHE_ADVICE}"
+                msg = f"{self.paths[number]} of the feature cache was deleted or changed during a training that uses "
+                msg += f"it ({type(error).__name__}). Start again; the file is then rewritten. {CACHE_ADVICE}"
                 raise FileNotFoundError(msg) from error
         return self._shards[number]
 
@@ -153,9 +153,9 @@ def write_shard(path: Path, count: int, shapes: Shapes, batches: Iterable[list[t
 def _as_half(level: torch.Tensor) -> torch.Tensor:
     half = level.to(torch.float16)
     if not half.isfinite().all():
-        msg = f"Features go up to {level.abs().max().item():.3g}, but the files of the feature cache hold float16, "
-        msg += f"numbers up to {torch.finfo(torch.float16).max:.0f}. Turn the cache off, feature_cache=False, or take "
-        msg += "features of another layer."
+        msg = f"Features reach {level.abs().max().item():.3g}, but the files of the feature cache are in float16, "
+        msg += f"with values up to {torch.finfo(torch.float16).max:.0f}. Turn the cache off, feature_cache=False, or "
+        msg += "use features of another layer."
         raise ValueError(msg)
     return half
 
@@ -175,10 +175,10 @@ def check_folder(folder: Path, needed: int) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        msg = f"The features are to be kept in {folder}, which cannot be written to ({error}). {CACHE_ADVICE}"
+        msg = f"The feature cache needs the folder {folder}, which cannot be written to ({error}). {CACHE_ADVICE}"
         raise OSError(msg) from error
     free = shutil.disk_usage(folder).free
     if needed > free:
         msg = f"The features need {needed / 1e9:.2f} GB in {folder}, but only {free / 1e9:.2f} GB are free there. "
-        msg += f"Delete what you do not need, older files in that folder among it. {CACHE_ADVICE}"
+        msg += f"Free some space, for example by deleting older files in that folder. {CACHE_ADVICE}"
         raise OSError(msg)

@@ -85,6 +85,6 @@ def check_flow_arguments(flow: str, arguments: Mapping[str, Any]) -> dict[str, A
         raise TypeError(msg) from error
     for name, value in arguments.items():
         if value is None and options[name] is not None:  # which the parser takes for no value
-            msg = f"flow_arguments of {flow!r}: expected a value of {name}, got None. Leave it out for the default."
+            msg = f"flow_arguments of {flow!r}: expected a value for {name}, got None. Leave it out for the default."
             raise TypeError(msg)
     return {name: parsed[name] for name in arguments}

@@ -108,8 +108,8 @@ class FeatureFlow(nn.Module):
         Raises:
             ValueError: If the family has no such start.
         """
-        msg = f"{type(self).__name__} has no start_as_rotation, from which covariance='full' is trained: expected "
-        msg += "covariance='identity' with it."
+        msg = f"{type(self).__name__} has no start_as_rotation, which training with covariance='full' starts from: "
+        msg += "expected covariance='identity' with this flow."
         raise ValueError(msg)
 
     def transform(self, x: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:

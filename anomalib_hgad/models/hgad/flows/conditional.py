@@ -42,7 +42,7 @@ class ConditionalFlow(PointwiseFlow):
         super().__init__(dim)
         check_range("0 < {} < inf", coupling_blocks=coupling_blocks, clamp_alpha=clamp_alpha)
         if condition_dim < 4 or condition_dim % 4:  # sine and cosine of two axes
-            msg = "The position code has a sine and a cosine of two axes: expected condition_dim to be a positive "
+            msg = "The position code has a sine and a cosine for two axes: expected condition_dim to be a positive "
             msg += f"multiple of 4, got {condition_dim}."
             raise ValueError(msg)
         self.condition_dim = condition_dim

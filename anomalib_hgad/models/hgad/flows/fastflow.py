@@ -53,7 +53,7 @@ class FastFlow(FeatureFlow):
             raise ValueError(msg)
         hidden = int((dim - dim // 2) * hidden_ratio)
         if hidden < 1:
-            msg = f"hidden_ratio={hidden_ratio} leaves a coupling of {dim} channels without a hidden one. Raise it."
+            msg = f"hidden_ratio={hidden_ratio} leaves a coupling of {dim} channels without hidden channels. Raise it."
             raise ValueError(msg)
         self.blocks = SequenceINN(dim, 1, 1)  # of any grid: FrEIA looks at the number of axes
         for index in range(coupling_blocks):

@@ -107,7 +107,7 @@ def test_images_of_a_known_product_are_refused_by_name_and_nothing_changes(
     shutil.copy(plant / "nut/train/good/003.png", place.with_name("stray.png"))
     model = Hgad.load_from_checkpoint(trained).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(ValueError, match=r"of rivet alone; 1 of them resemble .*stray\.png \(nut\)\. Take them out"):
+    with pytest.raises(ValueError, match=r"of rivet only; 1 of them resemble .*stray\.png \(nut\)\. Remove them"):
         model.add_classes(data(tmp_path / "plant", "rivet"), "cpu")
     assert model.class_names == ["bolt", "nut"]
     assert set(model.labels.records) == {"bolt", "nut"}

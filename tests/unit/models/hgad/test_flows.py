@@ -311,7 +311,7 @@ def test_semantic_flow_starts_as_a_shuffle() -> None:
         ("semantic", {"clamp_alpha": float("inf")}, "0 < clamp_alpha < inf, got inf"),
         ("fastflow", {"kernel_sizes": (3, 2)}, r"odd kernel_sizes >= 1, got \[3, 2\]"),
         ("fastflow", {"kernel_sizes": ()}, r"odd kernel_sizes >= 1, got \[\]"),
-        ("fastflow", {"hidden_ratio": 0.1}, "hidden_ratio=0.1 leaves .* without a hidden one"),
+        ("fastflow", {"hidden_ratio": 0.1}, "hidden_ratio=0.1 leaves .* without hidden channels"),
     ],
 )
 def test_options_out_of_range_are_refused(kind: str, options: dict[str, object], message: str) -> None:
@@ -333,7 +333,7 @@ def test_options_out_of_range_are_refused(kind: str, options: dict[str, object],
         ("fastflow", {"hidden_ratio": "much"}, TypeError, "of 'fastflow': .*hidden_ratio.* 'float'>. Got value: much"),
         ("fastflow", {"kernel_sizes": 3}, TypeError, "kernel_sizes.*Sequence'>. Got value: 3"),
         ("cflow", {"coupling_blocks": 2.5}, TypeError, "coupling_blocks.* 'int'>. Got value: 2.5"),
-        ("cflow", {"coupling_blocks": None}, TypeError, "expected a value of coupling_blocks, got None"),
+        ("cflow", {"coupling_blocks": None}, TypeError, "expected a value for coupling_blocks, got None"),
     ],
 )
 def test_options_that_a_family_does_not_have_are_refused(

@@ -62,7 +62,7 @@ def test_features_that_no_gaussian_can_be_fitted_to() -> None:
         ClassMoments(3, 3, torch.device("cpu")).gaussians()
     images = vectors()
     images[1, 2, 0] = torch.nan
-    with pytest.raises(ValueError, match="Features have numbers that are not finite"):
+    with pytest.raises(ValueError, match="Features have NaN or infinite values"):
         summed_up(images, 5).gaussians()
 
 

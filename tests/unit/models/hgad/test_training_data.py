@@ -77,5 +77,5 @@ def test_features_take_the_place_of_images_until_the_end(datamodule: MultiClass)
     assert datamodule.train_data is images
     assert data.held_out is held_out
     assert datamodule.train_dataloader().num_workers == 2
-    with pytest.raises(RuntimeError, match="for a training that is over"):
+    with pytest.raises(RuntimeError, match="for a training that has ended"):
         features[0]

@@ -51,7 +51,7 @@ def test_mask_leaves_out_the_window_around_each_token(grid: tuple[int, int], nei
     [
         ((4, 3), r"expected odd sizes, got \(4, 3\)"),
         ((3, -1), "expected 0 < width of neighborhood < inf, got -1"),
-        ((7, 7), r"\(7, 7\) leaves some tokens of a grid of \(4, 5\) nothing to attend to. Take a smaller"),
+        ((7, 7), r"\(7, 7\) leaves some tokens of a grid of \(4, 5\) nothing to attend to. Use a smaller"),
     ],
 )
 def test_windows_that_cannot_be_are_errors(neighborhood: tuple[int, int], message: str) -> None:

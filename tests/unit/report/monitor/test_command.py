@@ -110,10 +110,10 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     ("rows", "message"),
     [
         ([], "has no images. Leave it out."),
-        ([replace(row, novelty=None) for row in GOOD], "6 of 6 images have no novelty, which models other than Hgad"),
+        ([replace(row, novelty=None) for row in GOOD], "6 of 6 images have no novelty, which only Hgad computes"),
         ([*GOOD, replace(GOOD[0], novelty=None)], "1 of 7 images have no novelty"),
         ([replace(row, pred_class_name=None) for row in GOOD], "6 of 6 images have no inferred class"),
-        ([replace(row, pred_label=None) for row in GOOD], "6 of 6 images were found neither normal nor anomalous"),
+        ([replace(row, pred_label=None) for row in GOOD], "6 of 6 images have no predicted label"),
         ([*GOOD, predicted("screw", 0.0)], "the checkpoint does not know screw, only bolt, nut"),
     ],
     ids=["empty", "no novelty", "some without novelty", "no class", "no decision", "unknown product"],
@@ -129,7 +129,7 @@ def test_table_that_says_too_little_is_named(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"a,b\n1,2\n", "expected the columns image_path"), (b"", "no table"), (b"\x00\xff\x89PNG\r\n", "table.csv")],
+    [(b"a,b\n1,2\n", "expected the columns image_path"), (b"", "not a table"), (b"\x00\xff\x89PNG\r\n", "table.csv")],
     ids=["other columns", "zero bytes", "no text"],
 )
 def test_file_that_is_no_table_is_named(
@@ -142,7 +142,7 @@ def test_file_that_is_no_table_is_named(
 
 
 def test_table_that_is_not_there_is_named(line: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "days/5 is no table of predictions and holds none" in refused(capsys, *days("1", "5"))
+    assert "days/5 is not a table of predictions and contains none" in refused(capsys, *days("1", "5"))
 
 
 def test_table_given_twice_is_named(line: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +165,7 @@ def test_false_alarm_rate_out_of_range(line: Path, capsys: pytest.CaptureFixture
         ),
         ({VERSIONS_KEY: None}, "Expected a checkpoint of a model of anomalib_hgad"),
         ({"state_dict": {THRESHOLD: torch.tensor(torch.nan)}}, "has no threshold"),
-        ({"hyper_parameters": {"prior": "single_gaussian"}}, "is of a single Gaussian for all products"),
+        ({"hyper_parameters": {"prior": "single_gaussian"}}, "has a single Gaussian for all products"),
     ],
     ids=["other model", "other version", "no version", "no threshold", "single Gaussian"],
 )
@@ -179,6 +179,6 @@ def test_checkpoint_that_does_not_serve_is_refused(
 
 def test_checkpoint_that_is_none_is_named(line: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("model.ckpt").write_bytes(b"cut")
-    assert "model.ckpt (3 bytes) is no checkpoint, or was cut short" in refused(capsys, "days/1")
+    assert "model.ckpt (3 bytes) is not a checkpoint, or is truncated" in refused(capsys, "days/1")
     Path("model.ckpt").unlink()
     assert "model.ckpt is missing" in refused(capsys, "days/1")

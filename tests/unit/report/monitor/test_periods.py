@@ -52,6 +52,6 @@ def test_labels_are_what_differs(paths: list[str], expected: list[str]) -> None:
 def test_a_folder_of_two_tables_needs_a_name(tmp_path: Path) -> None:
     write_predictions([], tmp_path)
     write_predictions([], tmp_path, PREDICTED_FILE)
-    with pytest.raises(ValueError, match=r"holds two tables.* name one of predicted\.csv and predictions\.csv"):
+    with pytest.raises(ValueError, match=r"contains two tables.* name one of predicted\.csv and predictions\.csv"):
         table_file(tmp_path)
     assert table_file(tmp_path / "predictions.csv") == tmp_path / "predictions.csv"

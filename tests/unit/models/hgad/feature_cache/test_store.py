@@ -102,7 +102,5 @@ def test_files_that_are_deleted_in_a_training_are_read_on(tmp_path: Path) -> Non
     for index in range(COUNT):
         assert torch.equal(features[index][0], level[index])
     elsewhere = pickle.loads(copy)
-    with pytest.raises(
-        FileNotFoundError, match=r"key\.npy of the feature cache was deleted .* Start the training anew"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"key\.npy of the feature cache was deleted .* Start again"):
         elsewhere[0]
