@@ -249,7 +249,7 @@ def test_graph_for_images_of_one_size(hgad: Run, tmp_path: Path, capsys: pytest.
     graph.reshape([1, 3, 80, 96])
     openvino.save_model(graph, tmp_path / "fixed.xml", compress_to_fp16=False)
     assert check(tmp_path / "fixed.xml", *of(hgad)) == 0
-    assert "fixed.xml takes images of 80 x 96 alone" in capsys.readouterr().out
+    assert "fixed.xml accepts only images of 80 x 96" in capsys.readouterr().out
     other = trees.write_image(tmp_path / "images/other.png", (50, 40))
     assert load_export(tmp_path / "fixed.xml").predict(read_checked(other)).pred_score is not None
 

@@ -421,7 +421,7 @@ def test_bare_engine_gives_figures(trained: Any, data_root: Path, tmp_path: Path
         ({"loss_weights": {"intra": float("inf")}}, r"expected 0 <= loss_weights\['intra'\] < inf, got inf"),
         (
             {"image_size": 8, "levels": {"layer2": [1.0, 0.1]}},
-            r"image_size=\(8, 8\) at scale 0.1 leaves no pixel. Take a larger",
+            r"image_size=\(8, 8\) at scale 0.1 leaves no pixel. Use a larger",
         ),
     ],
 )

@@ -265,7 +265,7 @@ def test_graph_is_folded_for_the_size_that_the_pre_processor_ends_with(tmp_path:
 def test_without_resizing_the_size_must_be_given(tmp_path: Path) -> None:
     module = Hgad(**ONE_LEVEL, pre_processor=False).eval()
     module.set_class_names(["bolt"])
-    with pytest.raises(ValueError, match=r"takes? images of one size only.*input_size=\(height, width\), got None"):
+    with pytest.raises(ValueError, match=r"accepts images of one size only.*input_size=\(height, width\), got None"):
         module.to_onnx(tmp_path)
     images = torch.rand(2, 3, 64, 48)
     path = module.to_onnx(tmp_path, input_size=(64, 48))

@@ -83,14 +83,17 @@ def test_trains_tests_and_exports_on_real_images(family: str, shared_data: Path,
     ("settings", "message"),
     [
         (LIGHT | {"flow": "semantic", "flow_arguments": None}, "resnet18 has no class token"),
-        (LIGHT_VIT | {"flow": "semantic", "backbone": "cait_xxs24_224"}, "cait_xxs24_224 has no class token beside"),
+        (
+            LIGHT_VIT | {"flow": "semantic", "backbone": "cait_xxs24_224"},
+            "cait_xxs24_224 has no class token in addition",
+        ),
         (
             LIGHT_VIT | {"flow": "fastflow", "image_size": 40},
             "patches of 16 pixels: expected image_size=.40, 40. times",
         ),
         (
             LIGHT_VIT | {"backbone": "cait_xxs24_224"},
-            r"cait_xxs24_224 does not take image_size=\(32, 32\) at",
+            r"cait_xxs24_224 does not accept image_size=\(32, 32\) at",
         ),
         ({"flow": "glow"}, "flow to be one of 'cflow', 'fastflow', 'semantic', 'linear'; got 'glow'"),
     ],

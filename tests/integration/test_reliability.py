@@ -228,7 +228,7 @@ def test_file_of_a_long_name_is_read(root: Path) -> None:
 def test_class_that_no_folder_could_be_called(root: Path, name: str | None) -> None:
     """Its pictures would be anywhere."""
     folder = Folder(name, root=root / "tile", normal_dir="train/good")
-    with pytest.raises(ValueError, match="name of a class is the name of its folder as well"):
+    with pytest.raises(ValueError, match="name of a class is also the name of its folder"):
         MultiClass([folder, MVTecAD(root, "bottle")])
 
 

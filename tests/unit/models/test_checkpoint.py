@@ -86,7 +86,11 @@ OTHER_SETTINGS = [
     (Hgad, {"image_size": (32, 40)}, r"image_size=\(32, 32\) in the checkpoint and \(32, 40\) in the model"),
     (Hgad, {"num_centers": 3}, "num_centers=10 in the checkpoint and 3 in the model"),
     (Hgad, {"flow": "fastflow", "flow_arguments": None}, "flow='cflow' in the checkpoint and 'fastflow' in the model"),
-    (Hgad, {"flow_arguments": LIGHT["flow_arguments"] | {"clamp_alpha": 1.2}}, "'clamp_alpha': 1.9.* there .*: 1.2"),
+    (
+        Hgad,
+        {"flow_arguments": LIGHT["flow_arguments"] | {"clamp_alpha": 1.2}},
+        "'clamp_alpha': 1.9.* in the checkpoint .*: 1.2",
+    ),
     (Hgad, {"whiten": False}, "whiten=True in the checkpoint and False in the model"),
     (Hgad, {"feature_dim": 64}, "feature_dim=None in the checkpoint and 64 in the model"),
     (Hgad, {"prior": "fixed_centers"}, "prior='hierarchical' in the checkpoint and 'fixed_centers' in the model"),

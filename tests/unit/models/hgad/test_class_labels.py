@@ -92,7 +92,9 @@ def test_checkpoint_keeps_the_names_in_order() -> None:
 @pytest.mark.parametrize("name", ["\x1b[31mbolt", "a\nb", "a/b", "..", "", "\udcff", 5])
 def test_names_that_no_folder_has_are_refused(name: Any) -> None:
     """A checkpoint may come from anywhere; none is made with such a name."""
-    with pytest.raises(ValueError, match="The name of a class of the checkpoint is the name of its folder") as info:
+    with pytest.raises(
+        ValueError, match="The name of a class of the checkpoint is also the name of its folder"
+    ) as info:
         labels().names_in({CLASS_NAMES_KEY: ["nut", name]}, resumes=False)
     assert str(info.value).isprintable()
     if isinstance(name, str):

@@ -114,9 +114,9 @@ def test_training_images_are_read_again_only_where_they_are_needed(
     read: list[str] = []
     normal_images = normal_pass.normal_images
 
-    def counted(trainer: Any, module: Any, dataset: Any = None) -> Any:
+    def counted(trainer: Any, module: Any, description: str, dataset: Any = None) -> Any:
         read.append("training" if dataset is None else "held out")
-        return normal_images(trainer, module, "Reading", dataset)
+        return normal_images(trainer, module, description, dataset)
 
     monkeypatch.setattr(normal_pass, "normal_images", counted)
     for name in CLASSES[:classes]:
