@@ -98,7 +98,7 @@ def test_names_that_no_folder_has_are_refused(name: Any) -> None:
         labels().names_in({CLASS_NAMES_KEY: ["nut", name]}, resumes=False)
     assert str(info.value).isprintable()
     if isinstance(name, str):
-        with pytest.raises(ValueError, match="The name of a class is the name of its folder"):
+        with pytest.raises(ValueError, match="The name of a class is also the name of its folder"):
             labels().names_of(SimpleNamespace(class_names=["nut", name]))
 
 
