@@ -38,6 +38,7 @@ from tests.benchmarks import (
     layers,
     measure,
     models_figure,
+    processes,
     scores,
     transfer,
 )
@@ -75,6 +76,7 @@ BENCHMARKS = {
     "tests/benchmarks/known_defects.py": (known_defects.main, ["--train=4", "--per_kind=2", "--draws=1", SMALL[0]]),
     "tests/benchmarks/layers.py": (layers.main, []),
     "tests/benchmarks/models_figure.py": (models_figure.main, []),
+    "tests/benchmarks/processes.py": (processes.main, ["--images=4", "--image_size=64", "--epochs=2"]),
     "tests/benchmarks/scores.py": (scores.main, ["--seeds=0", *SMALL]),
     "tests/benchmarks/watch.py": (watch_benchmark.main, []),
     "tests/benchmarks/transfer.py": (transfer.main, ["--settings=default", "--seeds=0", *SMALL]),
