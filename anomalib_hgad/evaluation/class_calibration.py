@@ -21,11 +21,12 @@ from anomalib.data import Batch, InferenceBatch
 from lightning.pytorch import LightningModule, Trainer
 
 from anomalib_hgad.common.processes import gather_objects
-from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch
+from anomalib_hgad.data.batch import ClassImageBatch
 from anomalib_hgad.evaluation.class_inference import ClassInference
 from anomalib_hgad.evaluation.class_scale import ClassScale, scale_of_pixels, scale_of_scores
 from anomalib_hgad.evaluation.post_processing import RawScores
 from anomalib_hgad.evaluation.threshold import ModelOfClassThresholds, NormalPostProcessor
+from anomalib_hgad.evaluation.values import class_names_of
 
 ONLY_CLASS = ""
 """Class name of images without a class."""
@@ -83,7 +84,7 @@ class MultiClassCalibration(NormalPostProcessor):
         # Location and spread of image scores, then of pixels; neutral before the first validation.
         self.register_buffer("_class_scale", torch.tensor([[0.0], [1.0], [0.0], [1.0]]))
         self._rows: list[torch.Tensor] = []
-        self._row_names: list[str] = []
+        self._row_names: list[str | None] = []
 
     @property
     def _checkpoint_config_keys(self) -> tuple[str, ...]:
@@ -145,7 +146,7 @@ class MultiClassCalibration(NormalPostProcessor):
             pixels = outputs.anomaly_map.detach().double().flatten(1)
             of_pixels = torch.stack((pixels.amin(1), pixels.amax(1), pixels.mean(1), pixels.square().mean(1)))
         self._rows.append(torch.stack((score, outputs.gt_label.to(score), *of_pixels), dim=1).cpu())
-        self._row_names.extend(_names_of(outputs) or [ONLY_CLASS] * len(score))
+        self._row_names.extend(class_names_of(outputs) or [ONLY_CLASS] * len(score))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the constants of the classes, and then thresholds and scale of the calibrated scores.
@@ -239,7 +240,8 @@ class MultiClassCalibration(NormalPostProcessor):
         Raises:
             ValueError: If there are several classes, and nothing tells that of the images, or a classifier of others.
         """
-        names = self._inference.names if self._inference is not None else _names_of(batch)
+        names: Sequence[str | None] | None
+        names = self._inference.names if self._inference is not None else class_names_of(batch)
         if names is None:
             if len(self.class_names) > 1:
                 msg = f"MultiClassCalibration has scales of {len(self.class_names)} classes, but these images have no "
@@ -262,7 +264,7 @@ class MultiClassCalibration(NormalPostProcessor):
             msg += "Expected one that was fitted on the same classes: fit Hgad on them, or add them to it."
             raise ValueError(msg)
 
-    def _set_scale(self, rows: torch.Tensor, names: Sequence[str]) -> None:
+    def _set_scale(self, rows: torch.Tensor, names: Sequence[str | None]) -> None:
         """Set the constants by the rows of all processes, shape (images, 6)."""
         is_normal = rows[:, 1] == 0
         normal = rows[is_normal]
@@ -271,7 +273,7 @@ class MultiClassCalibration(NormalPostProcessor):
             msg = "A calibration of classes needs normal validation images, and there are none. Set "
             msg += "data.val_split_mode=from_train to use some of the training images."
             raise ValueError(msg)
-        self.class_names = sorted(set(owners) - {_NONE})
+        self.class_names = sorted({owner for owner in owners if owner is not None})
         of_classes = [normal[torch.tensor([owner == name for owner in owners])] for name in self.class_names]
         image = scale_of_scores([of_class[:, 0] for of_class in of_classes], normal[:, 0])
         pixel = scale_of_pixels([of_class[:, 4:] for of_class in of_classes], normal[:, 4:])
@@ -282,9 +284,9 @@ class MultiClassCalibration(NormalPostProcessor):
         """Constants of image scores and of pixels."""
         return ClassScale(*constants[:2]), ClassScale(*constants[2:])
 
-    def _index(self, names: Sequence[str]) -> torch.Tensor:
+    def _index(self, names: Sequence[str | None]) -> torch.Tensor:
         """Columns of the constants of images, int64, shape (B,): the last one for those of none of the classes."""
-        columns = {name: column for column, name in enumerate(self.class_names)}
+        columns: dict[str | None, int] = {name: column for column, name in enumerate(self.class_names)}
         return torch.tensor([columns.get(name, len(columns)) for name in names])
 
     def _calibrated(self, batch: Batch | InferenceBatch, index: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -295,19 +297,6 @@ class MultiClassCalibration(NormalPostProcessor):
             for field, scale in scales
             if (values := getattr(batch, field)) is not None
         }
-
-
-_NONE = "\0"
-"""Stands for the name of none of the classes."""
-
-
-def _names_of(batch: Batch) -> list[str] | None:
-    """Class of every image of a batch; ``None`` if it carries none."""
-    if (names := getattr(batch, "class_name", None)) is None:
-        return None
-    if (class_index := getattr(batch, "class_index", None)) is None:
-        return list(names)
-    return [_NONE if index == NO_CLASS else name for name, index in zip(names, class_index.tolist(), strict=True)]
 
 
 def _on_scale(values: torch.Tensor, scale: ClassScale, index: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,6 @@ from torchmetrics import MeanMetric
 
 from anomalib_hgad.common.processes import are_repeated, gather_objects
 from anomalib_hgad.common.progress import track_within
-from anomalib_hgad.data.batch import NO_CLASS
 from anomalib_hgad.data.class_names import datamodule_class_names
 from anomalib_hgad.data.reserved_names import POOLED
 from anomalib_hgad.evaluation.class_metric import (
@@ -50,7 +49,7 @@ from anomalib_hgad.evaluation.post_processing import (
 from anomalib_hgad.evaluation.predictions import Prediction, predictions_of_batch, write_predictions
 from anomalib_hgad.evaluation.results import Results, write_results
 from anomalib_hgad.evaluation.terminal import show_test
-from anomalib_hgad.evaluation.values import rows_of
+from anomalib_hgad.evaluation.values import class_names_of, rows_of
 
 logger = logging.getLogger(__name__)
 
@@ -322,13 +321,10 @@ class ClassEvaluator(Evaluator):
 
     def _class_names(self, batch: ImageBatch) -> Sequence[str | None]:
         """Class of every image; ``None`` for one of none of the classes."""
-        names = getattr(batch, "class_name", None)
-        if names is None:
-            only = next(iter(self._by_class), "0") if len(self._by_class) <= 1 else None
-            return [only] * batch.batch_size
-        if (class_index := getattr(batch, "class_index", None)) is None:
-            return list(names)
-        return [None if index == NO_CLASS else name for name, index in zip(names, class_index.tolist(), strict=True)]
+        if (names := class_names_of(batch)) is not None:
+            return names
+        only = next(iter(self._by_class), "0") if len(self._by_class) <= 1 else None
+        return [only] * batch.batch_size
 
     def _add(self, values: dict[Source, torch.Tensor], names: Sequence[str | None]) -> None:
         """Add the values of some images and their classes."""

@@ -9,16 +9,27 @@ Dimensions: B images, height x width pixels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.nn import functional as F
+
+from anomalib_hgad.data.batch import NO_CLASS
 
 PIXEL_METRIC_SIZE = 256
 """Maps and masks of larger images are scaled down to this side for pixel metrics, which keep all pixels in memory."""
 
 
 KeyT = TypeVar("KeyT")
+
+
+def class_names_of(batch: Any) -> list[str | None] | None:  # noqa: ANN401 - of any datamodule
+    """Class of every image of a batch, ``None`` for one of none of the classes; ``None`` if the batch carries none."""
+    if (names := getattr(batch, "class_name", None)) is None:
+        return None
+    if (class_index := getattr(batch, "class_index", None)) is None:
+        return list(names)
+    return [None if index == NO_CLASS else name for name, index in zip(names, class_index.tolist(), strict=True)]
 
 
 def rows_of(values: Mapping[KeyT, torch.Tensor], chosen: Sequence[bool]) -> dict[KeyT, torch.Tensor]:

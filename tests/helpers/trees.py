@@ -110,16 +110,17 @@ def btech_class(root: Path, category: str) -> None:
         write_mask(folder / "ground_truth/ko" / f"{number:04}.png")
 
 
-def mvtec_3d_class(root: Path, category: str) -> None:
+def mvtec_3d_class(root: Path, category: str, masks: str = "gt", ending: str = "") -> None:
     """Write an MVTec 3D-AD category, whose depth files are no images: they must not be read."""
     for split, kind, count in (("train", "good", 4), ("test", "good", 2), ("test", "hole", 2)):
         folder = root / category / split / kind
         for number in range(count):
-            write_image(folder / "rgb" / f"{number:03}.png", defect=kind == "hole")
+            name = f"{number:03}{ending}"
+            write_image(folder / "rgb" / f"{name}.png", defect=kind == "hole")
             (folder / "xyz").mkdir(exist_ok=True)
-            (folder / "xyz" / f"{number:03}.tiff").write_bytes(b"depth")
+            (folder / "xyz" / f"{name}.tiff").write_bytes(b"depth")
             if split == "test":
-                write_mask(folder / "gt" / f"{number:03}.png")
+                write_mask(folder / masks / f"{name}.png")
 
 
 def mvtec_loco_class(root: Path, category: str) -> None:
@@ -205,15 +206,8 @@ def kaputt_class(root: Path, material: str) -> None:
 
 
 def adam_3d_class(root: Path, category: str) -> None:
-    """Write a 3D-ADAM category, whose depth files are no images."""
-    for split, kind, count in (("train", "good", 4), ("test", "good", 2), ("test", "hole", 2)):
-        folder = root / category / split / kind
-        for number in range(count):
-            write_image(folder / "rgb" / f"{number:03}_C.png", defect=kind == "hole")
-            (folder / "xyz").mkdir(exist_ok=True)
-            (folder / "xyz" / f"{number:03}_C.tiff").write_bytes(b"depth")
-            if split == "test":
-                write_mask(folder / "ground_truth" / f"{number:03}_C.png")
+    """Write a 3D-ADAM category, of almost the same layout."""
+    mvtec_3d_class(root, category, masks="ground_truth", ending="_C")
 
 
 def cifar10(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[np.ndarray, list[int]]]:
