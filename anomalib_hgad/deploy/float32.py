@@ -134,14 +134,14 @@ def _lead_to_score(graph: Model, tensors: list[Output]) -> None:
     """Make the score depend on the first number of each tensor, which only matters if it is below minus infinity."""
     if not tensors:
         return
-    below = []
+    firsts = []
     for tensor in tensors:
         start = np.zeros(len(tensor.get_partial_shape()), dtype=np.int64)
         first = opset13.slice(tensor, opset13.constant(start), *[opset13.constant(start + 1)] * 2)
-        # No number is, and NaN is not either. OpenVINO cannot know that without computing them.
-        is_below = opset13.less(first, MINUS_INFINITY)
-        below.append(opset13.reshape(is_below, opset13.constant([-1]), special_zero=False))
-    is_any = opset13.reduce_logical_or(opset13.concat(below, axis=0), opset13.constant([0]), keep_dims=True)
+        firsts.append(opset13.reshape(first, opset13.constant([-1]), special_zero=False))
+    # No number is below minus infinity, and NaN is not either. OpenVINO cannot know that without computing them.
+    is_below = opset13.less(opset13.concat(firsts, axis=0), MINUS_INFINITY)
+    is_any = opset13.reduce_logical_or(is_below, opset13.constant([0]), keep_dims=True)
     (result,) = [result for result in graph.get_results() if "pred_score" in result.input_value(0).get_names()]
     score = result.input_value(0)
     names = score.get_names()

@@ -11,7 +11,7 @@ import torch
 from anomalib.data.transforms import ExportableCenterCrop
 from anomalib.pre_processing.utils.transform import get_exportable_transform
 from torch.nn import functional as F
-from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Resize, Transform
+from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Normalize, Resize, Transform
 
 SMOOTHED = (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC)
 """Interpolations that torchvision antialiases."""
@@ -92,6 +92,28 @@ class AntialiasedResize(Transform):
         return by_row @ (inpt @ by_column.T)
 
 
+class PlaneNormalize(Normalize):
+    """Normalisation of the channels as rows of pixels.
+
+    OpenVINO's resizing leaves the channels of a pixel beside each other, and it normalises three numbers at a time
+    there; rows of all pixels of a channel take a tenth of the time.
+    """
+
+    def transform(self, inpt: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
+        """Normalise.
+
+        Args:
+            inpt: Images, shape (..., channels, height, width).
+            params: Unused.
+
+        Returns:
+            Images of the same shape.
+        """
+        del params
+        mean, std = (torch.as_tensor(values).to(inpt).unsqueeze(-1) for values in (self.mean, self.std))
+        return ((inpt.flatten(-2) - mean) / std).unflatten(-1, inpt.shape[-2:])
+
+
 class ResizeOperator(AntialiasedResize):
     """The same resizing as one operator, for runtimes that support antialiasing."""
 
@@ -118,10 +140,14 @@ def exportable(transform: Transform | None, resize: type[AntialiasedResize] = An
         return None
     return Compose(
         [
-            resize((step.size[0], step.size[1])) if _is_antialiased(step) else get_exportable_transform(step)
+            resize((step.size[0], step.size[1])) if _is_antialiased(step) else get_exportable_transform(_planes(step))
             for step in steps(transform)
         ]
     )
+
+
+def _planes(step: Transform) -> Transform:
+    return PlaneNormalize(step.mean, step.std) if type(step) is Normalize else step
 
 
 def resize_weights(size: int, new_size: int, like: torch.Tensor) -> torch.Tensor:

@@ -186,7 +186,7 @@ class AnomalyMapGenerator(nn.Module):
         """
         with no_autocast(constants.maximum):
             if self.score not in MAXIMUM_SCORES:
-                return self.blur(self._upsampled_sum(self._distances(levels, constants), levels, size))
+                return self._smooth_sum(self._distances(levels, constants), levels, size)
             if self.score == "log_likelihood":
                 return self._turned_over(0, levels, constants, size)
             if self.score == "entropy":
@@ -213,15 +213,32 @@ class AnomalyMapGenerator(nn.Module):
             normality(cast("torch.Tensor", level[quantity]), maximum[..., quantity])
             for level, maximum in zip(levels, constants.maximum.unbind(-2), strict=True)
         ]
-        return self.blur(len(normalities) - self._upsampled_sum(normalities, levels, size))
+        return len(normalities) - self._smooth_sum(normalities, levels, size)
 
-    @staticmethod
-    def _upsampled_sum(
-        values: Sequence[torch.Tensor], levels: Sequence[LevelScores], size: Sequence[int]
+    def _smooth_sum(
+        self, values: Sequence[torch.Tensor], levels: Sequence[LevelScores], size: Sequence[int]
     ) -> torch.Tensor:
-        """Sum of values of the levels' positions, shapes (B, n), as a map, shape (B, 1, height, width)."""
-        maps = [
-            F.interpolate(value.unflatten(-1, level.grid).unsqueeze(1), size=size, mode="bilinear", align_corners=True)
-            for value, level in zip(values, levels, strict=True)
-        ]
+        """Sum of values of the levels' positions, shapes (B, n), as a smooth map, shape (B, 1, height, width)."""
+        maps = []
+        for value, level in zip(values, levels, strict=True):
+            by_row, by_column = self._weights(level.grid, size, value)
+            maps.append(by_row @ value.unflatten(-1, level.grid).unsqueeze(1) @ by_column)
         return torch.stack(maps).sum(dim=0)
+
+    def _weights(
+        self, grid: tuple[int, int], size: Sequence[int], like: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What each row and column of a grid adds to those of a smooth map of it, which is a product with both.
+
+        Upsampling and smoothing are linear and separable: two narrow products instead of all pixels of every level.
+
+        Returns:
+            Weights, shapes (1, 1, height, H) and (1, 1, W, width).
+        """
+        units = [torch.eye(side, dtype=like.dtype, device=like.device)[None, None] for side in grid]
+        shapes = (size[0], grid[0]), (grid[1], size[1])
+        by_row, by_column = (
+            F.interpolate(unit, size=shape, mode="bilinear", align_corners=True)
+            for unit, shape in zip(units, shapes, strict=True)
+        )
+        return self.blur[0](by_row), self.blur[1](by_column)

@@ -82,3 +82,19 @@ def log_det(whitening: torch.Tensor) -> torch.Tensor:
         0.1667
     """
     return whitening.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
+
+
+def whitened_square_norms(whitening: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """||L^-1 d||^2 of lower triangular L^-1: its upper right quarter, of zeros, is not multiplied.
+
+    Args:
+        whitening: L^-1, shape (..., D, D).
+        columns: Differences d as columns, shape (..., D, n).
+
+    Returns:
+        Squared norms, shape (..., n).
+    """
+    half = whitening.shape[-1] // 2
+    upper = whitening[..., :half, :half] @ columns[..., :half, :]
+    lower = whitening[..., half:, :] @ columns
+    return upper.square().sum(dim=-2) + lower.square().sum(dim=-2)

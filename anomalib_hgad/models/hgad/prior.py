@@ -26,7 +26,14 @@ from torch.nn import functional as F
 
 from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.common.precision import full_precision, no_autocast
-from anomalib_hgad.models.hgad.gaussians import RIDGE, gaussian_energies, inverse_cholesky, log_det, lower_triangular
+from anomalib_hgad.models.hgad.gaussians import (
+    RIDGE,
+    gaussian_energies,
+    inverse_cholesky,
+    log_det,
+    lower_triangular,
+    whitened_square_norms,
+)
 from anomalib_hgad.models.hgad.rows import append_rows, keep_rows
 
 logger = logging.getLogger(__name__)
@@ -265,13 +272,12 @@ class HierarchicalGaussianMixture(nn.Module):
         Returns:
             Energies, shape (..., K).
         """
-        rows = z.reshape(-1, z.shape[-1])
         if self.shared_whitening is None:
+            rows = z.reshape(-1, z.shape[-1])
             return gaussian_energies(rows, self._fitted_centers).unflatten(0, z.shape[:-1])
-        with no_autocast(rows):
-            rows = (full_precision(rows) - self._fitted_centers.mean(dim=0)) @ self.shared_whitening.mT
-            energies = gaussian_energies(rows, self._whitened_centers) + log_det(self.shared_whitening)
-        return energies.unflatten(0, z.shape[:-1])
+        with no_autocast(z):
+            columns = self.shared_whitening @ (full_precision(z).mT - self._fitted_centers.mean(dim=0).unsqueeze(-1))
+            return gaussian_energies(columns.mT, self._whitened_centers) + log_det(self.shared_whitening)
 
     def intra_class_log_density(self, z: torch.Tensor, class_index: torch.Tensor) -> torch.Tensor:
         """Log-density of a class's own mixture.
@@ -293,12 +299,11 @@ class HierarchicalGaussianMixture(nn.Module):
             return torch.logsumexp(energies + log_weights.unsqueeze(1), dim=-1)
         with no_autocast(z):
             whitening = self.class_whitening[class_index]
+            constants = log_det(self.class_whitening)[class_index].unsqueeze(-1)
             # The difference before the product: in half precision nothing would be left of it after.
-            differences = full_precision(z).unsqueeze(1) - self.class_centers.detach()[class_index].unsqueeze(2)
-            rows = differences @ whitening.mT
+            columns = full_precision(z).mT.unsqueeze(1) - self.class_centers.detach()[class_index].unsqueeze(-1)
             if self.center_offsets.shape[1] == 0:  # one centre: a product with zeros less
-                return (log_det(whitening).unsqueeze(-1) - 0.5 * rows.square().sum(dim=-1)).mT
+                return (constants - 0.5 * whitened_square_norms(whitening, columns)).mT
             offsets = torch.cat((torch.zeros_like(self.class_centers).unsqueeze(1), self.center_offsets), dim=1)
-            energies = gaussian_energies(rows, offsets[class_index] @ whitening.mT)
-            densities = torch.logsumexp(energies + log_weights.unsqueeze(2), dim=-1)
-            return (densities + log_det(whitening).unsqueeze(-1)).mT
+            energies = gaussian_energies((whitening @ columns).mT, offsets[class_index] @ whitening.mT)
+            return (torch.logsumexp(energies + log_weights.unsqueeze(2), dim=-1) + constants).mT

@@ -421,7 +421,7 @@ class HgadModel(nn.Module):
         logits = []
         for reading, prior in zip(readings, self.level_priors, strict=True):
             log_densities = prior.intra_class_log_density(deciding_positions(reading.latents), class_index)
-            typical = median(log_densities, dim=1) + prior.all_class_log_priors()[class_index]
+            typical = median(log_densities.mT, dim=-1) + prior.all_class_log_priors()[class_index]
             logits.append(reading.latents.z.shape[1] * typical)
         return torch.stack(logits).sum(dim=0)
 
@@ -544,7 +544,7 @@ def deciding_positions(latents: Latents) -> torch.Tensor:
     """
     if min(latents.grid) < LEAST_SIDE:
         return latents.z
-    return latents.z.unflatten(1, latents.grid)[:, ::2, ::2].flatten(1, 2)
+    return latents.z.mT.unflatten(-1, latents.grid)[..., ::2, ::2].flatten(2).mT
 
 
 def _number_of_centers(given: int | None, flow: str, covariance: CovarianceKind) -> int:
