@@ -84,17 +84,19 @@ def log_det(whitening: torch.Tensor) -> torch.Tensor:
     return whitening.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
 
 
-def whitened_square_norms(whitening: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """||L^-1 d||^2 of lower triangular L^-1: its upper right quarter, of zeros, is not multiplied.
+def whitened_square_norms(whitening: torch.Tensor, class_index: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """||L_y^-1 d||^2 of lower triangular L^-1: its upper right quarter, of zeros, is not multiplied.
 
     Args:
-        whitening: L^-1, shape (..., D, D).
-        columns: Differences d as columns, shape (..., D, n).
+        whitening: L^-1 of all classes, shape (K, D, D).
+        class_index: Classes y, int64, shape (B, J).
+        columns: Differences d from each of them as columns, shape (B, J, D, n).
 
     Returns:
-        Squared norms, shape (..., n).
+        Squared norms, shape (B, J, n).
     """
     half = whitening.shape[-1] // 2
-    upper = whitening[..., :half, :half] @ columns[..., :half, :]
-    lower = whitening[..., half:, :] @ columns
+    # Cut before a class is chosen: in an exported graph the parts are constants.
+    upper = whitening[:, :half, :half][class_index] @ columns[..., :half, :]
+    lower = whitening[:, half:][class_index] @ columns
     return upper.square().sum(dim=-2) + lower.square().sum(dim=-2)

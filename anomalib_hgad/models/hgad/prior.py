@@ -298,12 +298,12 @@ class HierarchicalGaussianMixture(nn.Module):
             energies = gaussian_energies(z, centers).unflatten(-1, (class_index.shape[1], -1))
             return torch.logsumexp(energies + log_weights.unsqueeze(1), dim=-1)
         with no_autocast(z):
-            whitening = self.class_whitening[class_index]
             constants = log_det(self.class_whitening)[class_index].unsqueeze(-1)
             # The difference before the product: in half precision nothing would be left of it after.
             columns = full_precision(z).mT.unsqueeze(1) - self.class_centers.detach()[class_index].unsqueeze(-1)
             if self.center_offsets.shape[1] == 0:  # one centre: a product with zeros less
-                return (constants - 0.5 * whitened_square_norms(whitening, columns)).mT
+                return (constants - 0.5 * whitened_square_norms(self.class_whitening, class_index, columns)).mT
+            whitening = self.class_whitening[class_index]
             offsets = torch.cat((torch.zeros_like(self.class_centers).unsqueeze(1), self.center_offsets), dim=1)
             energies = gaussian_energies((whitening @ columns).mT, offsets[class_index] @ whitening.mT)
             return (torch.logsumexp(energies + log_weights.unsqueeze(2), dim=-1) + constants).mT
