@@ -110,7 +110,7 @@ class PlaneNormalize(Normalize):
             Images of the same shape.
         """
         del params
-        mean, std = (torch.as_tensor(values).to(inpt).unsqueeze(-1) for values in (self.mean, self.std))
+        mean, std = (inpt.new_tensor(values).unsqueeze(-1) for values in (self.mean, self.std))
         return ((inpt.flatten(-2) - mean) / std).unflatten(-1, inpt.shape[-2:])
 
 

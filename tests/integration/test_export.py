@@ -142,7 +142,8 @@ def test_graph_is_folded_and_has_no_loop_and_no_random_number(exported: dict[str
     levels, blocks = 2, LIGHT["flow_arguments"]["coupling_blocks"]
     mixture = 1 + 1  # distances to the main centres, and to the centres of the inferred class
     resizing = 2
-    assert kinds.count("MatMul") + kinds.count("Gemm") == resizing + levels * (1 + 3 * blocks + mixture)
+    maps = 2 * 2  # rows and columns of the maps of likelihood and entropy
+    assert kinds.count("MatMul") + kinds.count("Gemm") == resizing + levels * (1 + 3 * blocks + mixture + maps)
 
 
 def test_model_is_as_it_was_after_an_export(exported: dict[str, Path], module: Hgad, tmp_path: Path) -> None:

@@ -272,12 +272,13 @@ class HierarchicalGaussianMixture(nn.Module):
         Returns:
             Energies, shape (..., K).
         """
+        rows = z.reshape(-1, z.shape[-1])
         if self.shared_whitening is None:
-            rows = z.reshape(-1, z.shape[-1])
             return gaussian_energies(rows, self._fitted_centers).unflatten(0, z.shape[:-1])
-        with no_autocast(z):
-            columns = self.shared_whitening @ (full_precision(z).mT - self._fitted_centers.mean(dim=0).unsqueeze(-1))
-            return gaussian_energies(columns.mT, self._whitened_centers) + log_det(self.shared_whitening)
+        with no_autocast(rows):
+            rows = (full_precision(rows) - self._fitted_centers.mean(dim=0)) @ self.shared_whitening.mT
+            energies = gaussian_energies(rows, self._whitened_centers) + log_det(self.shared_whitening)
+        return energies.unflatten(0, z.shape[:-1])
 
     def intra_class_log_density(self, z: torch.Tensor, class_index: torch.Tensor) -> torch.Tensor:
         """Log-density of a class's own mixture.
@@ -299,8 +300,11 @@ class HierarchicalGaussianMixture(nn.Module):
             return torch.logsumexp(energies + log_weights.unsqueeze(1), dim=-1)
         with no_autocast(z):
             constants = log_det(self.class_whitening)[class_index].unsqueeze(-1)
-            # The difference before the product: in half precision nothing would be left of it after.
-            columns = full_precision(z).mT.unsqueeze(1) - self.class_centers.detach()[class_index].unsqueeze(-1)
+            # The difference before the product: in half precision nothing would be left of it after. In one order in
+            # memory, products with a class are the same bit for bit whichever other classes there are.
+            columns = full_precision(z).mT.contiguous().unsqueeze(1) - self.class_centers.detach()[
+                class_index
+            ].unsqueeze(-1)
             if self.center_offsets.shape[1] == 0:  # one centre: a product with zeros less
                 return (constants - 0.5 * whitened_square_norms(self.class_whitening, class_index, columns)).mT
             whitening = self.class_whitening[class_index]
