@@ -100,7 +100,7 @@ def of(run: Run) -> list[object]:
     return ["--ckpt_path", run.checkpoint, "--data.root", run.data]
 
 
-@pytest.mark.parametrize("name", ["hgad", "padim"])
+@pytest.mark.parametrize("name", [pytest.param("hgad", marks=pytest.mark.nightly), "padim"])
 def test_exports_pass_and_are_written_down(
     name: str, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

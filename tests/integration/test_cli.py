@@ -50,8 +50,9 @@ LIGHT_FLAGS_BY_CONFIG = {
 
 FOR_THE_NIGHT = {
     *("adam_3d", "autovi", "bmad", "kaputt", "mpdd", "mvtec_ad_2", "mvtec_loco", "real_iad", "vad"),
+    *("cflow_mvtec_ad", "fastflow_mvtec_ad", "union"),
 }
-"""Configs that differ from others in their dataset alone, which test_configs.py reads."""
+"""Configs that differ from others in their dataset alone, which test_configs.py reads, or in what other tests train."""
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +245,7 @@ def test_exported_model_gives_the_scores_of_the_checkpoint(
         np.testing.assert_allclose(anomaly_map, expected.anomaly_map.squeeze().numpy(), atol=1e-4)
 
 
+@pytest.mark.nightly
 def test_class_path_needs_no_registration(trained: Path) -> None:
     """Without the hook (``-S`` keeps Python from reading .pth files) the dotted names still work."""
     code = "import sys; sys.path[:0] = sys.argv.pop(1).split(':'); from anomalib.cli.cli import main; main()"

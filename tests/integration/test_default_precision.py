@@ -24,7 +24,9 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", ["conditional", "linear", "uniad"])
+@pytest.mark.parametrize(
+    "name", ["linear", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("conditional", "uniad"))]
+)
 def test_no_node_is_left_to_bfloat16(name: str, tmp_path: Path) -> None:
     model = MODELS[name]().eval()
     if isinstance(model, Hgad):

@@ -89,6 +89,7 @@ def test_old_products_stay_bit_for_bit(checkpoint: Path, plant: Path, tmp_path: 
     assert metrics["ClassAccuracy_washer"] == 1
 
 
+@pytest.mark.nightly
 def test_old_products_stay_bit_for_bit_on_real_images(few_shared: Path, tmp_path: Path) -> None:
     names = sorted(path.name for path in (few_shared / "data").iterdir())
     weights = few_shared / "weights/resnet18_timm_stem_l123.safetensors"

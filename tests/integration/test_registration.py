@@ -161,6 +161,7 @@ def test_benchmark_lays_categories_and_models_side_by_side(tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.subprocess
+@pytest.mark.nightly
 def test_benchmark_runs_by_short_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trees.mvtec_class(tmp_path / "data/bolt")
     trees.mvtec_class(tmp_path / "data/nut")

@@ -45,7 +45,7 @@ def table(images: Path, model: Path, output: Path) -> dict[str, dict[str, str]]:
         return {row["image_path"]: row for row in csv.DictReader(file)}
 
 
-@pytest.mark.parametrize("kind", ["openvino", "onnx"])
+@pytest.mark.parametrize("kind", ["openvino", pytest.param("onnx", marks=pytest.mark.nightly)])
 def test_says_what_the_inferencer_says(kind: str, images: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     np.random.seed(0)

@@ -51,7 +51,10 @@ from tests.helpers.light import LIGHT, LIGHT_FLOW_ARGUMENTS, LIGHT_UNIAD
 from tests.helpers.pages import PAGES
 from tests.helpers.paths import ROOT
 
-FOR_THE_NIGHT = {"data", "defects", "deployment", "flows", "leaderboard", "performance", "products", "results", "uniad"}
+FOR_THE_NIGHT = {
+    *("data", "defects", "demo", "deployment", "flows", "leaderboard", "own_products", "performance", "products"),
+    *("results", "uniad"),
+}
 """Pages whose commands are benchmarks, many trainings or many exports."""
 
 EPOCH = [

@@ -75,6 +75,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 """A small backbone of every family, with the size of its images, and how timm builds it for them."""
 
+FOR_THE_NIGHT = {
+    *("cait_xxs24_224", "deit3_small_patch16_224", "poolformer_s12", "swinv2_tiny_window8_256"),
+    *("vit_small_patch14_dinov2", "vit_small_patch16_dinov3"),
+}
+"""The slowest of those that are built like others."""
+
 
 def randomized(model: nn.Module) -> nn.Module:
     """The model with weights and running statistics that are not those of the start."""
@@ -85,7 +91,13 @@ def randomized(model: nn.Module) -> nn.Module:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("backbone", "how"), FAMILIES.items(), ids=FAMILIES)
+@pytest.mark.parametrize(
+    ("backbone", "how"),
+    [
+        pytest.param(*family, id=family[0], marks=[pytest.mark.nightly] * (family[0] in FOR_THE_NIGHT))
+        for family in FAMILIES.items()
+    ],
+)
 def test_levels_are_timms_intermediates(backbone: str, how: dict[str, Any], tmp_path: Path) -> None:
     """Of the whole model, on an image that is not square, with the same weights, which come from a file."""
     whole = randomized(timm.create_model(backbone, **how.get("options", {})))

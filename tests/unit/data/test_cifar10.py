@@ -266,6 +266,7 @@ def test_hgad_on_five_classes(tmp_path: Path, tree: Tree, caplog: pytest.LogCapt
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("mode", ["same_as_test", "synthetic"])
 @pytest.mark.parametrize("build", [lambda: Hgad(**LIGHT), lambda: padim(evaluator=ClassEvaluator())])
 def test_models_on_one_class(tmp_path: Path, tree: Tree, build: Callable[[], AnomalibModule], mode: str) -> None:
@@ -285,6 +286,7 @@ def padim(**settings: Any) -> Padim:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_model_of_anomalib_as_it_is(tmp_path: Path, tree: Tree) -> None:
     datamodule = ready(tmp_path)
     seen = Collect()

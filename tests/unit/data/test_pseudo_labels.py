@@ -78,6 +78,7 @@ def test_clusters_are_the_products(folder: Path, number: int | None) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_every_process_finds_the_same(folder: Path) -> None:
     first, second = mixed(folder, labels="cluster"), mixed(folder, labels="cluster")
     first.setup()

@@ -295,7 +295,11 @@ def test_threads_share_an_inferencer(inferencer: ClassOpenVINOInferencer) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("of_runtime", "kind"),
-    [(ClassOpenVINOInferencer, "onnx"), (ClassOpenVINOInferencer, "openvino"), (ClassONNXInferencer, "onnx")],
+    [
+        pytest.param(ClassOpenVINOInferencer, "onnx", marks=pytest.mark.nightly),
+        (ClassOpenVINOInferencer, "openvino"),
+        pytest.param(ClassONNXInferencer, "onnx", marks=pytest.mark.nightly),
+    ],
 )
 def test_unknown_product_is_called_so_whatever_its_label(
     strict: dict[str, Any], of_runtime: type[ClassInferencer], kind: str

@@ -267,6 +267,7 @@ def test_checkpoint_of_other_metrics_is_read(kind: type[Hgad | UniAd], settings:
         torch.testing.assert_close(other.model.state_dict()[name], weight, equal_nan=True, msg=name)
 
 
+@pytest.mark.nightly
 def test_checkpoint_of_a_gpu_is_read_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And exports. The file says of its tensors that they were on a GPU."""
     # Other scores saturate on images that are as unlike the training's as noise is.
