@@ -25,7 +25,7 @@ from anomalib_hgad.common.progress import phase
 from anomalib_hgad.common.versions import installed_versions
 from anomalib_hgad.deploy.module_names import name_modules
 from anomalib_hgad.deploy.torch_export import save_program
-from anomalib_hgad.deploy.transforms import AntialiasedResize, ResizeOperator, check_antialiasing, exportable, last_size
+from anomalib_hgad.deploy.transforms import check_antialiasing, exportable, last_size
 from anomalib_hgad.evaluation.post_processing import LABELS, labels_without_meaning, warn_of_missing_labels
 
 if TYPE_CHECKING:
@@ -60,8 +60,6 @@ class DescribedExport(ExportMixin):
 
     stored_in_bytes: ClassVar[tuple[str, ...]] = ("model",)
     """Modules whose weights the INT8 compression types store as 8-bit integers."""
-
-    _resize: type[AntialiasedResize] = AntialiasedResize
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export to a pickled PyTorch module.
@@ -146,7 +144,6 @@ class DescribedExport(ExportMixin):
 
         from anomalib_hgad.deploy.float32 import keep_in_float32  # noqa: PLC0415
         from anomalib_hgad.deploy.graph import core  # noqa: PLC0415
-        from anomalib_hgad.deploy.resizing import antialias  # noqa: PLC0415
 
         arguments = signature(super().to_openvino).bind(export_root, *args, **kwargs).arguments
         compression_type = arguments.get("compression_type")
@@ -160,16 +157,11 @@ class DescribedExport(ExportMixin):
             msg += "1 %."
             raise ValueError(msg)
         with TemporaryDirectory() as bare:
-            self._resize = ResizeOperator
-            try:
-                with explain_full_disk(Path(bare).parent):
-                    path = Path(super().to_openvino(bare, *args, **kwargs))
-            finally:
-                del self._resize
+            with explain_full_disk(Path(bare).parent):
+                path = Path(super().to_openvino(bare, *args, **kwargs))
 
             def described(folder: Path) -> Path:
                 graph = core().read_model(path)
-                antialias(graph)
                 keep_in_float32(graph)
                 for name, value in self.description().items():
                     graph.set_rt_info(value, ["model_info", name])
@@ -278,7 +270,7 @@ class DescribedExport(ExportMixin):
         transform = getattr(pre_processor, "export_transform", None)
         self.model = self._model_for_inference(image_size)
         if pre_processor is not None:
-            pre_processor.export_transform = exportable(pre_processor.transform, self._resize)
+            pre_processor.export_transform = exportable(pre_processor.transform)
         try:
             with torch.no_grad():
                 yield

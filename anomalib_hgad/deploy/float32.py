@@ -62,7 +62,7 @@ def keep_in_float32(graph: Model) -> None:
     for node in graph.get_ordered_ops():
         if node.get_type_name() == "MatMul":
             _align(node, constant)
-        elif node.get_type_name() == "Interpolate" and node.get_attributes()["mode"] != "bilinear_pillow":
+        elif node.get_type_name() == "Interpolate":
             replace(node, _interpolate(node))
     _lead_to_score(graph, _ends(graph, constant))
     graph.validate_nodes_and_infer_types()

@@ -32,7 +32,6 @@ from anomalib_hgad.deploy.float32 import keep_in_float32
 from anomalib_hgad.deploy.graph import IN_FLOAT32, core
 from anomalib_hgad.deploy.module_names import modules_of
 from anomalib_hgad.deploy.nodes import sources_of
-from anomalib_hgad.deploy.resizing import antialias
 
 if TYPE_CHECKING:
     from anomalib_hgad.data.batch import ClassImageBatch
@@ -79,7 +78,6 @@ def compress(
     Returns:
         The quantised graph.
     """
-    antialias(graph)
     if compression_type == CompressionType.INT8:
         scope = _all_but(_products(graph, modules), graph)
         return _with_small_biases(nncf.compress_weights(graph, ignored_scope=scope))

@@ -162,6 +162,7 @@ def onnx(setting: Setting, bench: Bench) -> Iterator[Row]:
     import onnxruntime  # noqa: PLC0415 - the rest runs without it
 
     with TemporaryDirectory() as folder:
+        bench.module.is_trained = True  # random weights are as fast
         path = bench.module.cpu().to_onnx(folder)
         for provider in PROVIDERS:
             if provider not in onnxruntime.get_available_providers():
