@@ -42,6 +42,9 @@ class AntialiasedResize(Transform):
             Images, shape (..., *size).
         """
         del params
+        # Sizes that vary are symbols in an export, which must not be compared: the graph would take one size only.
+        if all(type(side) is int for side in inpt.shape[-2:]) and inpt.shape[-2:] == self.size:
+            return inpt
         height, width = self.size
         index, weights = window_weights(inpt.shape[-2], height, like=inpt)
         rows = inpt.index_select(-2, index.flatten()).unflatten(-2, index.shape)

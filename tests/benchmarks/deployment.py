@@ -4,7 +4,7 @@
 """Exported formats of checkpoints side by side: size, speed, and what they change in the scores of real images.
 
 The reference is each checkpoint in PyTorch, with images resized as in training and test. All are timed on images of
-the size of the first.
+the size of the first, and what takes images of any size on a large one too.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ from tests.benchmarks.measure import environment, median_seconds
 from tests.helpers.exports import Outputs, Predict, from_onnx, from_openvino
 
 BATCHES = (1, 8)
+LARGE = (1024, 1024)
+"""Height and width of an image as a camera makes it."""
+
 COMPRESSIONS = {
     "OpenVINO FP32": None,
     "OpenVINO FP16": CompressionType.FP16,
@@ -151,15 +154,23 @@ def run(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
                 results[name] |= figures(scores, reference, items)
                 print(name, results[name], flush=True)
         size = modules[0].model.image_size
+        for name, seconds in seconds_of_all(predictors, 1, LARGE).items():
+            results[name]["latency, large image, ms"] = 1000 * seconds
+        of_one_size = modules[0].to_openvino(Path(folder) / "one size", input_size=size)
+        predictors["OpenVINO FP32, images of one size"] = from_openvino(of_one_size)
         predictors["backbone alone, OpenVINO FP32"] = backbone(modules[0], Path(folder))
         for batch in BATCHES:
-            stack = np.random.default_rng(0).random((batch, 3, *size), dtype=np.float32)
-            calls = {name: lambda predict=predict, stack=stack: predict(stack) for name, predict in predictors.items()}
-            for name, seconds in median_seconds(**calls).items():
+            for name, seconds in seconds_of_all(predictors, batch, size).items():
                 row = results.setdefault(name, {})
                 row[f"latency, batch {batch}, ms"] = 1000 * seconds
                 row[f"images/s, batch {batch}"] = batch / seconds
     return results
+
+
+def seconds_of_all(predictors: dict[str, Predict], batch: int, size: tuple[int, int]) -> dict[str, float]:
+    """Median seconds of every format for a batch of random images."""
+    stack = np.random.default_rng(0).random((batch, 3, *size), dtype=np.float32)
+    return median_seconds(**{name: lambda predict=predict: predict(stack) for name, predict in predictors.items()})
 
 
 def backbone(module: Hgad, folder: Path) -> Predict:
