@@ -28,21 +28,19 @@ PARTS = {
     "pre_processor": "resizing, normalisation",
     "model.encoder": "backbone",
     "model.flows": "flows",
+    "model.anomaly_map_generator": "upsampling, smoothing",
     "model": "densities, classes",
     "post_processor": "labels, mask",
 }
 """Parts of a model by the beginning of the names of its modules; the first that fits."""
 
-SMOOTHING = "upsampling, smoothing"
-SMOOTHING_LAYERS = {"Convolution", "Interpolate", "Pad"}
 OTHER = "what OpenVINO adds"
 
 
-def part_of(name: str, kind: str) -> str:
-    """Part of a model that a layer is of, by its name, which begins with its module, and its type."""
+def part_of(name: str) -> str:
+    """Part of a model that a layer is of, by its name, which begins with its module."""
     module = module_in(name)
-    part = OTHER if module is None else next((part for start, part in PARTS.items() if module.startswith(start)), OTHER)
-    return SMOOTHING if part == PARTS["model"] and kind in SMOOTHING_LAYERS else part
+    return OTHER if module is None else next((part for start, part in PARTS.items() if module.startswith(start)), OTHER)
 
 
 def run(path: Path, batch: int) -> dict[str, Any]:
@@ -59,8 +57,8 @@ def run(path: Path, batch: int) -> dict[str, Any]:
             layers[layer.node_name, layer.node_type].append(1000 * layer.real_time.total_seconds())
     medians = {layer: statistics.median(times) for layer, times in layers.items()}
     parts: dict[str, float] = defaultdict(float)
-    for (name, kind), milliseconds in medians.items():
-        parts[part_of(name, kind)] += milliseconds
+    for (name, _), milliseconds in medians.items():
+        parts[part_of(name)] += milliseconds
     slowest = sorted(medians, key=medians.__getitem__, reverse=True)[:SLOWEST]
     return {
         "batch": batch,
