@@ -32,6 +32,11 @@ def test_resizes_as_pytorch_does(size: tuple[int, int], new_size: tuple[int, int
     torch.testing.assert_close(AntialiasedResize(new_size)(images), expected, rtol=0, atol=1e-12)
 
 
+def test_images_of_the_size_are_left_as_they_are() -> None:
+    images = torch.rand(2, 3, 32, 48)
+    assert AntialiasedResize((32, 48))(images) is images
+
+
 class Resizing(nn.Module):
     """What a graph does before its backbone, with a score."""
 
