@@ -69,7 +69,7 @@ def window_weights(size: int, new_size: int, like: torch.Tensor) -> tuple[torch.
     """
     block = min(BLOCK, new_size)
     blocks = -(-new_size // block)
-    # In old pixels: a block and a new pixel on either side, or an old one, and what rounding adds.
+    # The old pixels below a block, those within reach of its first and last pixel, and a few more for rounding.
     window = ((block + 1) * size) // new_size + 6
     last = torch.arange(size, device=like.device)[-1].to(like)
     step = (last + 1) / new_size  # a tensor: in an exported graph the size itself has no value to compare
