@@ -71,6 +71,7 @@ def sources_of_datamodules(datamodules: Sequence[AnomalibDataModule]) -> list[Cl
                 "Give one image datamodule for each class, such as MVTecAD(category='bottle')."
             )
             raise TypeError(msg)
+        _keep_normal_test_images(datamodule)
         taken_over = [source for source in getattr(datamodule, "sources", ()) if isinstance(source, ClassSource)]
         sources += taken_over or [ClassSource(datamodule.category or datamodule.name, datamodule.name, datamodule)]
     counts = Counter(source.name for source in sources)
@@ -80,6 +81,14 @@ def sources_of_datamodules(datamodules: Sequence[AnomalibDataModule]) -> list[Cl
     ]
     check_names([source.name for source in sources])
     return sources
+
+
+def _keep_normal_test_images(datamodule: AnomalibDataModule) -> None:
+    """Change a default of MVTecAD2 and RealIAD with which anomalib leaves out their normal test images."""
+    setting = inspect.signature(type(datamodule)).parameters.get("test_split_mode")
+    by_default = setting is None or setting.default == TestSplitMode.NONE
+    if by_default and datamodule.test_split_mode == TestSplitMode.NONE:
+        datamodule.test_split_mode = TestSplitMode.FROM_DIR
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -145,10 +154,9 @@ def sources_of_dataset(
     own = [category for category in categories if category in _category_folders(name, dataset_root)]
     names = _chosen(categories, [*all_categories, *own] if all_categories else (), name)
     datamodules = [known[name](category=category, **kwargs) for category in names]
-    for datamodule in datamodules:
-        if "test_split_mode" not in kwargs and datamodule.test_split_mode == TestSplitMode.NONE:
-            # The default of MVTecAD2 and RealIAD, with which anomalib ignores their normal test images.
-            datamodule.test_split_mode = TestSplitMode.FROM_DIR
+    if "test_split_mode" not in kwargs:
+        for datamodule in datamodules:
+            _keep_normal_test_images(datamodule)
     return [ClassSource(category, name, of) for category, of in zip(names, datamodules, strict=True)]
 
 

@@ -12,7 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from anomalib.data import AnomalibDataModule, BTech, Folder, Kolektor, MVTec3D, MVTecAD, UCSDped, Visa
+from anomalib.data import (
+    AnomalibDataModule,
+    BTech,
+    Folder,
+    Kolektor,
+    MVTec3D,
+    MVTecAD,
+    MVTecAD2,
+    RealIAD,
+    UCSDped,
+    Visa,
+)
 from jsonargparse import ArgumentParser
 from torchvision.transforms.v2 import Resize
 
@@ -254,6 +265,17 @@ def test_datasets_with_layouts_of_their_own(
     for item in datamodule.test_data:
         assert (item.gt_mask is not None) == masks
         assert item.gt_mask is None or item.gt_mask.sum() == 64 * item.gt_label
+
+
+@pytest.mark.parametrize("datamodule", [MVTecAD2, RealIAD])
+def test_normal_test_images_are_kept_where_anomalib_leaves_them_out(
+    tmp_path: Path, datamodule: type[AnomalibDataModule]
+) -> None:
+    category, write = ("can", trees.mvtec_ad_2_class) if datamodule is MVTecAD2 else ("toy", trees.real_iad_class)
+    write(tmp_path, category)
+    merged = MultiClass(datamodules=[datamodule(root=tmp_path, category=category)], num_workers=0)
+    merged.setup()
+    assert sorted(int(item.gt_label) for item in merged.test_data) == [0, 0, 1, 1]
 
 
 def test_union_of_four_datasets(tmp_path: Path) -> None:
