@@ -32,7 +32,8 @@ from anomalib_hgad.common.memory import peak_memory
 from anomalib_hgad.common.versions import installed_versions
 from anomalib_hgad.data.multi_class import MultiClass
 from anomalib_hgad.evaluation.class_calibration import MultiClassCalibration
-from anomalib_hgad.evaluation.evaluator import ClassAccuracy, ClassEvaluator
+from anomalib_hgad.evaluation.default_metrics import ClassAccuracy
+from anomalib_hgad.evaluation.evaluator import ClassEvaluator
 
 REPORTED_PACKAGES = ("anomalib-hgad", "anomalib", "lightning", "timm", "torch")
 """Packages that a result depends on."""

@@ -8,37 +8,29 @@ Works with any anomalib model on :class:`~anomalib_hgad.MultiClass` or on a data
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
 from anomalib.data import ImageBatch
-from anomalib.metrics import AUPRO, AUROC, AnomalibMetric, Evaluator, F1Score
+from anomalib.metrics import AnomalibMetric, Evaluator
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import distributed
 from torch.nn import ModuleList
-from torchmetrics import MeanMetric
 
 from anomalib_hgad.common.processes import are_repeated, gather_objects
 from anomalib_hgad.common.progress import track_within
 from anomalib_hgad.data.class_names import datamodule_class_names
-from anomalib_hgad.data.reserved_names import POOLED
-from anomalib_hgad.evaluation.class_metric import (
-    POST_PROCESSED,
-    ClassMetric,
-    FalseAlarmRate,
-    Source,
-    needs_threshold,
-    sources_of,
-    values_of,
-)
+from anomalib_hgad.evaluation.class_metric import POST_PROCESSED, needs_threshold, sources_of, values_of
+from anomalib_hgad.evaluation.default_metrics import RETURNED, default_test_metrics, default_val_metrics
 from anomalib_hgad.evaluation.logged_names import warn_of_shared_names
+from anomalib_hgad.evaluation.metrics_by_class import MetricsByClass
 from anomalib_hgad.evaluation.pixel_counts import with_pixel_counts
 from anomalib_hgad.evaluation.post_processing import (
     LABELS,
@@ -49,55 +41,7 @@ from anomalib_hgad.evaluation.post_processing import (
 from anomalib_hgad.evaluation.predictions import Prediction, predictions_of_batch, write_predictions
 from anomalib_hgad.evaluation.results import Results, write_results
 from anomalib_hgad.evaluation.terminal import show_test
-from anomalib_hgad.evaluation.values import class_names_of, rows_of
-
-logger = logging.getLogger(__name__)
-
-RETURNED = frozenset({"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score"})
-"""Default metrics that a test returns: those of anomalib's own models, so that its tools can lay all side by side."""
-
-
-class _ClassAccuracy(MeanMetric):
-    def update(self, pred_class_index: torch.Tensor, class_index: torch.Tensor) -> None:
-        super().update((pred_class_index == class_index).float())
-
-
-class ClassAccuracy(AnomalibMetric, _ClassAccuracy):
-    """Share of the images whose class was inferred right."""
-
-    default_fields = ("pred_class_index", "class_index")
-
-
-def default_test_metrics() -> list[AnomalibMetric]:
-    """AUROC and F1 of images and pixels, AUPRO, and AUROCs of the raw scores with the class given and inferred.
-
-    Beside them the share of normal images that raise an alarm, and that of images whose class is inferred right.
-
-    F1 of pixels is there twice: at the post-processor's threshold, and at the limits of the classes' masks.
-    """
-    return [
-        AUROC(fields=["pred_score", "gt_label"], prefix="image_"),
-        F1Score(fields=["pred_label", "gt_label"], prefix="image_"),
-        FalseAlarmRate(strict=False),
-        AUROC(fields=["anomaly_map", "gt_mask"], prefix="pixel_", strict=False),
-        AUPRO(fields=["anomaly_map", "gt_mask"], prefix="pixel_", strict=False),
-        F1Score(fields=["pred_mask", "gt_mask"], prefix="pixel_", strict=False),
-        F1Score(fields=["limit_mask", "gt_mask"], prefix="normal_limit_pixel_", strict=False),
-        ClassAccuracy(strict=False),
-        *(
-            AUROC(fields=[f"{source}_{field}", truth], prefix=f"{source}_{level}_", strict=False)
-            for source in ("class_given", "class_inferred")
-            for level, field, truth in (("image", "score", "gt_label"), ("pixel", "map", "gt_mask"))
-        ),
-    ]
-
-
-def default_val_metrics() -> list[AnomalibMetric]:
-    """AUROC of images and pixels."""
-    return [
-        AUROC(fields=["pred_score", "gt_label"], prefix="val_image_", strict=False),
-        AUROC(fields=["anomaly_map", "gt_mask"], prefix="val_pixel_", strict=False),
-    ]
+from anomalib_hgad.evaluation.values import class_names_of
 
 
 class ClassEvaluator(Evaluator):
@@ -140,13 +84,9 @@ class ClassEvaluator(Evaluator):
             default_test_metrics() if test_metrics is None else test_metrics,
             compute_on_cpu,
         )
-        self._by_class: dict[str, list[ClassMetric]] = {}
-        self._pooled: list[ClassMetric] = []
-        self._metrics: Sequence[AnomalibMetric] = []
-        self._normalized = False
+        self._metrics = MetricsByClass()
         self._others: dict[str, float] = {}
         self._seen: Counter[int] = Counter()
-        self._images: Counter[str] = Counter()
         self._to_be_shown = False
         self._predictions: list[Prediction] = []
         self._raw_scores = RawScores()
@@ -225,16 +165,16 @@ class ClassEvaluator(Evaluator):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute and log the metrics of a validation."""
         del pl_module
-        results = self._compute(self.val_metrics)
+        results = self._metrics.compute()
         self._log(trainer, {name: value for name, value in self._figures(results).items() if value is not None})
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute and log the metrics of a test, and keep them for :meth:`on_test_end`."""
         del pl_module
-        self.results = self._compute(self.test_metrics, trainer)
+        self.results = self._metrics.compute(partial(track_within, trainer, description="Computing the metrics"))
         figures = self._figures(self.results)
         returned: dict[str, float] = {}
-        for name, pooled in zip(self.results.pooled, self._pooled, strict=True):
+        for name, pooled in zip(self.results.pooled, self._metrics.pooled, strict=True):
             if name in self._returned and pooled.concerned:
                 value = self.results.pooled[name] if figures[name] is None else figures[name]
                 returned[name] = math.nan if value is None else value
@@ -259,25 +199,18 @@ class ClassEvaluator(Evaluator):
         """Show the metrics on the terminal, below the progress of the test."""
         del stage
         if self._to_be_shown and self.results is not None:
-            show_test(trainer, self.results, self._images, title=type(pl_module).__name__)
+            show_test(trainer, self.results, self._metrics.images, title=type(pl_module).__name__)
         self._to_be_shown = False
 
     def _start(self, trainer: Trainer, metrics: Sequence[AnomalibMetric], normalized: bool) -> None:
         self._seen.clear()
-        self._images.clear()
         self._predictions = []
-        # A list: a module list would become a part of the state.
-        self._metrics, self._normalized = list(metrics), normalized
-        self._by_class = {name: self._new_metrics() for name in self._names_of_classes(trainer)}
-        self._pooled = self._new_metrics()
+        self._metrics = MetricsByClass(metrics, self._names_of_classes(trainer), normalized)
 
     @staticmethod
     def _names_of_classes(trainer: Trainer) -> Sequence[str]:
         datamodule = getattr(trainer, "datamodule", None)
         return datamodule_class_names(datamodule) if datamodule is not None else []
-
-    def _new_metrics(self) -> list[ClassMetric]:
-        return [ClassMetric(metric, self._normalized) for metric in self._metrics]
 
     def _update(
         self,
@@ -287,7 +220,7 @@ class ClassEvaluator(Evaluator):
         loaders: Any,  # noqa: ANN401
         loader_index: int,
     ) -> None:
-        values = values_of(batch, raw, [source for metric in self._pooled for source in metric.sources])
+        values = values_of(batch, raw, self._metrics.sources)
         names = self._class_names(batch)
         if distributed.is_available() and distributed.is_initialized():
             loader = loaders[loader_index] if isinstance(loaders, Sequence) else loaders
@@ -300,10 +233,10 @@ class ClassEvaluator(Evaluator):
             own_predictions = [row for row, is_new in zip(predictions, new, strict=False) if is_new]
             for its_values, its_names, its_predictions in gather_objects((own, own_names, own_predictions)):
                 on_device = {source: value.to(batch.image.device) for source, value in its_values.items()}
-                self._add(on_device, its_names)
+                self._metrics.add(on_device, its_names)
                 self._predictions.extend(its_predictions)
         else:
-            self._add(values, names)
+            self._metrics.add(values, names)
             self._predictions.extend(predictions)
 
     def _update_metrics_alone(self, batch: ImageBatch) -> None:
@@ -323,35 +256,9 @@ class ClassEvaluator(Evaluator):
         """Class of every image; ``None`` for one of none of the classes."""
         if (names := class_names_of(batch)) is not None:
             return names
-        only = next(iter(self._by_class), "0") if len(self._by_class) <= 1 else None
+        known = self._metrics.class_names
+        only = next(iter(known), "0") if len(known) <= 1 else None
         return [only] * batch.batch_size
-
-    def _add(self, values: dict[Source, torch.Tensor], names: Sequence[str | None]) -> None:
-        """Add the values of some images and their classes."""
-        if not names:
-            return
-        self._images.update([POOLED] * len(names) + [name for name in names if name is not None])
-        with_class = rows_of(values, [name is not None for name in names])
-        for metric in self._pooled:
-            metric.update(with_class if metric.needs_class else values)
-        for name in dict.fromkeys(names):
-            if name is None:
-                continue
-            of_class = rows_of(values, [other == name for other in names])
-            for metric in self._by_class.setdefault(name, self._new_metrics()):
-                metric.update(of_class)
-
-    def _compute(self, metrics: Sequence[AnomalibMetric], trainer: Trainer | None = None) -> Results:
-        """Compute the metrics; with a trainer its progress is shown: regions take AUPRO longer than the images."""
-        names = [metric.name for metric in metrics]
-        for metric, pooled in zip(metrics, self._pooled, strict=True):
-            if metric.strict and pooled.missing and not pooled.metric.update_called:
-                logger.warning("%s has no value: no image has %s.", metric.name, " and ".join(pooled.missing))
-        groups: Iterable[list[ClassMetric]] = [*self._by_class.values(), self._pooled]
-        if trainer is not None:
-            groups = track_within(trainer, groups, "Computing the metrics", len(self._by_class) + 1)
-        computed = [dict(zip(names, (one.compute() for one in group), strict=True)) for group in groups]
-        return Results(classes=dict(zip(self._by_class, computed[:-1], strict=True)), pooled=computed[-1])
 
     @staticmethod
     def _figures(results: Results) -> dict[str, float | None]:

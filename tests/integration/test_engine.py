@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import CSVLogger
 from sklearn.metrics import f1_score, roc_auc_score
 
 from anomalib_hgad import Hgad, MultiClass, UniAd
-from anomalib_hgad.evaluation.evaluator import RETURNED
+from anomalib_hgad.evaluation.default_metrics import RETURNED
 from anomalib_hgad.evaluation.predictions import read_predictions
 from tests.helpers import trees
 from tests.helpers.engines import all_figures, engine

@@ -18,7 +18,8 @@ from anomalib.models.components import AnomalibModule
 
 from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch
 from anomalib_hgad.evaluation.class_metric import FalseAlarmRate
-from anomalib_hgad.evaluation.evaluator import RETURNED, ClassAccuracy, ClassEvaluator, default_test_metrics
+from anomalib_hgad.evaluation.default_metrics import RETURNED, ClassAccuracy, default_test_metrics
+from anomalib_hgad.evaluation.evaluator import ClassEvaluator
 
 NAMES = ["bolt", "nut", "bolt", "gear", "nut", "bolt", "gear", "bolt"]
 LABELS = [False, False, True, True, False, True, True, False]

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from anomalib_hgad.data.reserved_names import MEAN, POOLED
-from anomalib_hgad.evaluation.evaluator import default_test_metrics
+from anomalib_hgad.evaluation.default_metrics import default_test_metrics
 from anomalib_hgad.evaluation.results import Results, heading, read_results, results_table, write_results
 
 RESULTS = Results(
