@@ -10,6 +10,9 @@ import numpy as np
 CHANNELS = {1, 3, 4}
 """Numbers of channels that an array may have."""
 
+ROUNDING = 1e-3
+"""How far beyond 0 and 1 floating-point numbers may be: a resized white image can have 1.0000001."""
+
 
 def as_input(image: np.ndarray) -> np.ndarray:
     """Convert an array to the input of an exported model.
@@ -20,7 +23,8 @@ def as_input(image: np.ndarray) -> np.ndarray:
             width, channels), with 1 channel for grey, 3 for RGB or 4 for RGB and an alpha channel, which is ignored.
 
     Returns:
-        A copy, from 0 to 1, float32, shape (B, 3, height, width).
+        A copy, from 0 to 1, float32, shape (B, 3, height, width). Numbers beyond 0 and 1 by no more than
+        :data:`ROUNDING` become 0 and 1.
 
     Raises:
         ValueError: If it has another dtype, range or shape.
@@ -40,9 +44,9 @@ def as_input(image: np.ndarray) -> np.ndarray:
     if is_whole:
         return made / np.float32(255)
     low, high = made.min(), made.max()
-    if np.isfinite([low, high]).all() and (low < 0 or high > 1):
+    if np.isfinite([low, high]).all() and (low < -ROUNDING or high > 1 + ROUNDING):
         raise _wrong(image, f" from {low:.4g} to {high:.4g}")
-    return made
+    return made.clip(0, 1)
 
 
 def _wrong(image: np.ndarray, values: str = "") -> ValueError:

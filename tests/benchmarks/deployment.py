@@ -4,7 +4,7 @@
 """Exported formats of checkpoints side by side: size, speed, and what they change in the scores of real images.
 
 The reference is each checkpoint in PyTorch, with images resized as in training and test. All are timed on images of
-the size of the first, and what takes images of any size on a large one too.
+the size of the first, or of the only one that they take, and what takes images of any size on a large one too.
 """
 
 from __future__ import annotations
@@ -50,6 +50,12 @@ COMPRESSIONS = {
     "OpenVINO INT8_PTQ": CompressionType.INT8_PTQ,
 }
 
+FURTHER = ("PyTorch", "ONNX", "OpenVINO FP32", "OpenVINO INT8_PTQ")
+"""Formats of all checkpoints but the first."""
+
+OF_ONE_SIZE = ("OpenVINO FP32", "OpenVINO INT8_PTQ")
+"""Formats that are also exported for images of the model's size alone."""
+
 
 class Format(NamedTuple):
     """An exported format: its files, and what loads them."""
@@ -68,19 +74,29 @@ def from_torch(module: Hgad) -> Predict:
     return predict
 
 
-def exported(module: Hgad, datamodule: MultiClass, folder: Path) -> dict[str, Format]:
-    """All formats."""
-    torch_file = module.to_torch(folder)
+def exported(module: Hgad, datamodule: MultiClass, folder: Path, names: Sequence[str]) -> dict[str, Format]:
+    """Formats by their names."""
+    torch_file = module.to_torch(folder) if "torch" in names else Path()
     onnx_file = module.to_onnx(folder)
     formats = {
         "torch": Format([torch_file], lambda: from_torch(TorchInferencer(torch_file, device="cpu").model)),
         "ONNX": Format([onnx_file, onnx_file.with_name(onnx_file.name + ".data")], lambda: from_onnx(onnx_file)),
     }
-    for name, compression in COMPRESSIONS.items():
-        file = module.to_openvino(folder / name, compression_type=compression, datamodule=datamodule)
+    for name in COMPRESSIONS.keys() & set(names):
+        file = openvino_file(module, datamodule, folder, name)
         formats[name] = Format([file, file.with_suffix(".bin")], lambda file=file: from_openvino(file))
     module.pre_processor.export_transform = module.pre_processor.transform
-    return {"PyTorch": Format([], lambda: from_torch(module))} | formats
+    formats["PyTorch"] = Format([], lambda: from_torch(module))
+    return {name: formats[name] for name in names}
+
+
+def openvino_file(
+    module: Hgad, datamodule: MultiClass, folder: Path, name: str, input_size: tuple[int, int] | None = None
+) -> Path:
+    """An OpenVINO format."""
+    return module.to_openvino(
+        folder / name, compression_type=COMPRESSIONS[name], datamodule=datamodule, input_size=input_size
+    )
 
 
 class Scores(NamedTuple):
@@ -129,20 +145,26 @@ def figures(of_format: Scores, reference: Scores, items: Sequence[ClassImageItem
 
 
 def run(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Export, load, score and time all formats of all checkpoints, and the first one's backbone by itself."""
-    modules = [Hgad.load_from_checkpoint(path).eval().cpu() for path in arguments.ckpt_path]
+    """Export, load, score and time all formats of all checkpoints, and their backbones by themselves."""
     datamodule = MultiClass(root=arguments.data, eval_batch_size=1, num_workers=0)
     datamodule.setup()
     items = [datamodule.test_data[index] for index in range(len(datamodule.test_data))]
     images = [item.image.unsqueeze(0).numpy() for item in items]
     results: dict[str, dict[str, float]] = {}
     predictors: dict[str, Predict] = {}
+    of_one_size: dict[str, tuple[tuple[int, int], Predict]] = {}
+    first_size: tuple[int, int] | None = None
+    every = ["PyTorch", "torch", "ONNX", *COMPRESSIONS]
     with TemporaryDirectory() as folder:
-        for number, module in enumerate(modules):
+        for given in arguments.ckpt_path:
+            prefix, _, path = given.rpartition("=")
+            module = Hgad.load_from_checkpoint(path).eval().cpu()
+            place, size = Path(folder) / prefix, module.model.image_size
+            first_size = first_size or size
             reference = None
-            prefix = f"{module.model.image_size[0]} px: " if number else ""
-            formats = exported(module, datamodule, Path(folder) / str(number))
-            for name, (files, load) in ((prefix + name, of_format) for name, of_format in formats.items()):
+            forms = every if not results else [form for form in every if form in FURTHER]
+            for form, (files, load) in exported(module, datamodule, place, forms).items():
+                name = f"{prefix}, {form}"
                 start = time.perf_counter()
                 predictors[name] = load()
                 results[name] = {"load, s": time.perf_counter() - start}
@@ -153,24 +175,35 @@ def run(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
                     reference = scores._replace(classes=_classes(module, images))
                 results[name] |= figures(scores, reference, items)
                 print(name, results[name], flush=True)
-        size = modules[0].model.image_size
-        for name, seconds in seconds_of_all(predictors, 1, LARGE).items():
+            for form in COMPRESSIONS.keys() & set(OF_ONE_SIZE):
+                file = openvino_file(module, datamodule, place / "one size", form, size)
+                of_one_size[f"{prefix}, {form}, images of one size"] = size, from_openvino(file)
+            name = f"{prefix}, backbone alone, OpenVINO FP32"
+            of_one_size[name] = size, backbone(module, place)
+        large = {name: (LARGE, predict) for name, predict in predictors.items()}
+        for name, seconds in seconds_of_all(large, 1).items():
             results[name]["latency, large image, ms"] = 1000 * seconds
-        of_one_size = modules[0].to_openvino(Path(folder) / "one size", input_size=size)
-        predictors["OpenVINO FP32, images of one size"] = from_openvino(of_one_size)
-        predictors["backbone alone, OpenVINO FP32"] = backbone(modules[0], Path(folder))
+        timed = {name: (first_size, predict) for name, predict in predictors.items()} | of_one_size
         for batch in BATCHES:
-            for name, seconds in seconds_of_all(predictors, batch, size).items():
+            for name, seconds in seconds_of_all(timed, batch).items():
                 row = results.setdefault(name, {})
                 row[f"latency, batch {batch}, ms"] = 1000 * seconds
                 row[f"images/s, batch {batch}"] = batch / seconds
     return results
 
 
-def seconds_of_all(predictors: dict[str, Predict], batch: int, size: tuple[int, int]) -> dict[str, float]:
-    """Median seconds of every format for a batch of random images."""
-    stack = np.random.default_rng(0).random((batch, 3, *size), dtype=np.float32)
-    return median_seconds(**{name: lambda predict=predict: predict(stack) for name, predict in predictors.items()})
+def seconds_of_all(predictors: dict[str, tuple[tuple[int, int], Predict]], batch: int) -> dict[str, float]:
+    """Median seconds of every format for a batch of random images of its size."""
+    random = np.random.default_rng(0)
+    stacks = {
+        size: random.random((batch, 3, *size), dtype=np.float32) for size in {size for size, _ in predictors.values()}
+    }
+    return median_seconds(
+        **{
+            name: lambda predict=predict, stack=stacks[size]: predict(stack)
+            for name, (size, predict) in predictors.items()
+        }
+    )
 
 
 def backbone(module: Hgad, folder: Path) -> Predict:
@@ -218,7 +251,7 @@ def table(results: dict[str, dict[str, float]]) -> str:
 def main(command: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ckpt_path", type=Path, required=True, nargs="+", help="checkpoints of Hgad")
+    parser.add_argument("--ckpt_path", required=True, nargs="+", metavar="NAME=FILE", help="checkpoints of Hgad")
     parser.add_argument("--data", type=Path, required=True, help="folder whose subfolders are classes in MVTec layout")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     arguments = parser.parse_args(command)

@@ -34,6 +34,7 @@ from tests.benchmarks import (
     deployment,
     evidence,
     gpu,
+    int8,
     known_defects,
     layers,
     measure,
@@ -76,6 +77,7 @@ BENCHMARKS = {
     "tests/benchmarks/deployment.py": (deployment.main, []),
     "tests/benchmarks/evidence.py": (evidence.main, ["--only=look_alikes", *SMALL]),
     "tests/benchmarks/gpu.py": (gpu.main, ["--cut", "--only", "scores"]),
+    "tests/benchmarks/int8.py": (int8.main, []),
     "tests/benchmarks/known_defects.py": (known_defects.main, ["--train=4", "--per_kind=2", "--draws=1", SMALL[0]]),
     "tests/benchmarks/layers.py": (layers.main, []),
     "tests/benchmarks/models_figure.py": (models_figure.main, []),
@@ -146,6 +148,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     monkeypatch.setattr(cold_start, "REPEATS", 1)
     monkeypatch.setattr(watch_benchmark, "REPEATS", 1)
     monkeypatch.setattr(deployment, "COMPRESSIONS", {"OpenVINO FP32": None})
+    monkeypatch.setattr(int8, "FORMS", {"INT8_PTQ, one size": True})
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -65,7 +65,7 @@ class Export:
             ValueError: If the runtime fails. The message names the file.
         """
         if self.size is not None and tuple(image.shape[-2:]) != self.size:
-            image = resize(image, list(self.size), antialias=True)
+            image = resize(image, list(self.size), antialias=True).clamp(0, 1)  # rounding goes beyond
         with _named(self.path, self.runtime):
             return Outputs.of(*self.compute(image.unsqueeze(0).numpy()))
 
