@@ -32,5 +32,6 @@ def test_resized_white_image_is_taken() -> None:
     assert as_input(image.numpy()).max() == 1
 
 
-def test_number_that_is_none_stays() -> None:
-    assert np.isnan(as_input(np.full((4, 4), np.nan))).all()
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_number_that_is_not_finite_stays(value: float) -> None:
+    np.testing.assert_array_equal(as_input(np.full((4, 4), value)), np.full((1, 3, 4, 4), value))
