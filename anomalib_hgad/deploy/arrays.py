@@ -48,7 +48,7 @@ def as_input(image: np.ndarray) -> np.ndarray:
         return made  # the model says so of its score
     if low < -ROUNDING or high > 1 + ROUNDING:
         raise _wrong(image, f" from {low:.4g} to {high:.4g}")
-    return made.clip(0, 1)
+    return made.clip(0, 1, out=made)
 
 
 def _wrong(image: np.ndarray, values: str = "") -> ValueError:
