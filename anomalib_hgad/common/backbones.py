@@ -20,6 +20,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple, cast
 
 import timm
@@ -96,6 +97,7 @@ def image_statistics(backbone: str) -> tuple[Sequence[float], Sequence[float]]:
     return (config.mean, config.std) if config else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
 
+@cache
 def anatomy(backbone: str) -> Anatomy:
     """Find out which layers a timm backbone has.
 
@@ -109,7 +111,12 @@ def anatomy(backbone: str) -> Anatomy:
         ValueError: If timm has no such model, or if its layers do not have distinct names.
     """
     check_backbone(backbone)
-    architecture = architecture_of(backbone)
+    # timm draws initial weights for it; a seed must give the same numbers the first time and later.
+    with torch.random.fork_rng(devices=[]):
+        return _anatomy(backbone, architecture_of(backbone))
+
+
+def _anatomy(backbone: str, architecture: str) -> Anatomy:
     if "vit" in architecture:
         whole: Any = timm.create_model(architecture)
         if isinstance(whole, VisionTransformer | Eva):

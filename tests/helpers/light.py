@@ -25,7 +25,7 @@ TRAINED: dict[str, Any] = {
 """What a model that is trained has in place of the defaults, which are fitted in closed form."""
 
 LIGHT: dict[str, Any] = TRAINED | {
-    "backbone": "resnet18",
+    "backbone": "test_resnet",
     "levels": {"layer2": [1.0, 0.5]},
     "image_size": 32,
     "pre_trained": False,
@@ -39,7 +39,7 @@ LIGHT_VIT: dict[str, Any] = TRAINED | {
     "pre_trained": False,
 }
 LIGHT_UNIAD: dict[str, Any] = {
-    "backbone": "resnet18",
+    "backbone": "test_resnet",
     "layers": ["layer1", "layer2"],
     "image_size": 32,
     "pre_trained": False,

@@ -324,6 +324,7 @@ def test_model_that_cannot_is_refused_before_the_first_image(data: Path, tmp_pat
 def test_rates_of_real_products(shared_data: Path, tmp_path: Path) -> None:
     rate = 0.2
     settings = {
+        "backbone": "resnet18",
         "backbone_weights": shared_data / "weights/resnet18_timm_stem_l123.safetensors",
         "levels": {"layer2": [1.0]},
         "image_size": 128,

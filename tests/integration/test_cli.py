@@ -213,7 +213,10 @@ def test_options_of_a_flow(arguments: list[str], tmp_path: Path, monkeypatch: py
     assert first.out_channels == 16  # of the 64 that it looks at
 
 
-@pytest.mark.parametrize(("kind", "file"), [("torch", "model.pt"), ("onnx", "model.onnx"), ("openvino", "model.xml")])
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [("torch", "model.pt"), pytest.param("onnx", "model.onnx", marks=pytest.mark.nightly), ("openvino", "model.xml")],
+)
 def test_exported_model_gives_the_scores_of_the_checkpoint(
     trained: Path,
     checkpoint: Path,

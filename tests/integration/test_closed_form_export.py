@@ -60,6 +60,7 @@ def modules(few_shared: Path, datamodule: MultiClass, tmp_path_factory: pytest.T
 
     def make(share: float) -> Hgad:
         settings = {
+            "backbone": "resnet18",
             "backbone_weights": few_shared / "weights/resnet18_timm_stem_l123.safetensors",
             "levels": {"layer2": [1.0], "layer3": [1.0, 0.5]},
             "neighborhood": 3,

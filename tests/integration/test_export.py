@@ -180,6 +180,7 @@ def test_program_of_torch_export_computes_what_a_test_computes(
     assert_computes_what_pytorch_computes({name: value.numpy() for name, value in outputs.items()}, module, images)
 
 
+@pytest.mark.nightly
 @pytest.mark.subprocess
 def test_program_of_torch_export_needs_pytorch_alone(program: Path, module: Hgad) -> None:
     """And says what it is."""
@@ -199,6 +200,7 @@ print(json.dumps([texts["model_info.json"], score.tolist()]))
     np.testing.assert_allclose(scores, expected, rtol=1e-4)
 
 
+@pytest.mark.nightly
 def test_uniad_exports_by_torch_export(tmp_path: Path) -> None:
     module = UniAd(**LIGHT_UNIAD).eval()
     module.is_trained = True
@@ -210,6 +212,7 @@ def test_uniad_exports_by_torch_export(tmp_path: Path) -> None:
     np.testing.assert_allclose(outputs["anomaly_map"], expected.anomaly_map, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.nightly
 def test_export_prints_no_traceback_and_no_warning(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:

@@ -82,7 +82,7 @@ def test_trains_tests_and_exports_on_real_images(family: str, shared_data: Path,
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (LIGHT | {"flow": "semantic", "flow_arguments": None}, "resnet18 has no class token"),
+        (LIGHT | {"flow": "semantic", "flow_arguments": None}, "test_resnet has no class token"),
         (
             LIGHT_VIT | {"flow": "semantic", "backbone": "cait_xxs24_224"},
             "cait_xxs24_224 has no class token in addition",

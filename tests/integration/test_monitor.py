@@ -19,7 +19,7 @@ from anomalib_hgad.demo.backbone import BACKBONE, LAYERS, WEIGHTS
 from anomalib_hgad.demo.images import render
 from tests.helpers.engines import engine
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.nightly, pytest.mark.slow]
 
 RealLine = tuple[Hgad, Path, dict[str, list[np.ndarray]]]
 CHECKPOINT = Path("weights/lightning/model.ckpt")
@@ -83,9 +83,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Hgad, Path]:
     return model, Path(run.trainer.default_root_dir)
 
 
-@pytest.mark.parametrize(
-    "drift", [pytest.param(drift, marks=[pytest.mark.nightly] * (drift != "shifted")) for drift in DRIFTS]
-)
+@pytest.mark.parametrize("drift", DRIFTS)
 def test_drift_of_one_product_is_seen_and_the_other_stays(
     demo: tuple[Hgad, Path], drift: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -79,6 +79,7 @@ def test_any_module_may_be_imported_first(module: str) -> None:
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.subprocess
 def test_datamodule_is_found_through_anomalib_data_alone() -> None:

@@ -247,7 +247,8 @@ def test_default_number_of_epochs_is_the_papers(given: dict[str, int], tmp_path:
 def real(shared_data: Path) -> tuple[UniAd, list[np.ndarray]]:
     """A model with trained features, and images of several sizes."""
     torch.manual_seed(0)
-    settings = LIGHT_UNIAD | {"image_size": (64, 80), "grid_size": (4, 5), "layers": ["layer2", "layer3"]}
+    settings = LIGHT_UNIAD | {"image_size": (64, 80), "grid_size": (4, 5)}
+    settings |= {"backbone": "resnet18", "layers": ["layer2", "layer3"]}
     weights = shared_data / "weights/resnet18_timm_stem_l123.safetensors"
     model = UniAd(**settings, backbone_weights=weights, post_processor=False).eval()
     model.is_trained = True
@@ -257,7 +258,7 @@ def real(shared_data: Path) -> tuple[UniAd, list[np.ndarray]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [ExportType.ONNX, ExportType.OPENVINO])
+@pytest.mark.parametrize("kind", [pytest.param(ExportType.ONNX, marks=pytest.mark.nightly), ExportType.OPENVINO])
 def test_exported_file_computes_what_pytorch_computes(real: Any, kind: ExportType, tmp_path: Path) -> None:
     """On photographs, whose resizing is antialiased in training and test; anomalib's own export leaves that out."""
     model, photographs = real
@@ -302,7 +303,7 @@ def test_exported_file_computes_what_pytorch_computes(real: Any, kind: ExportTyp
         ({"lr_drop_start": 80.0}, "expected 0 <= lr_drop_start < 1, got 80.0"),
         ({"layers": []}, r"at least one layer, and every layer once; got layers=\[\]"),
         ({"layers": ["layer2", "layer2"]}, r"every layer once; got layers=\['layer2', 'layer2'\]"),
-        ({"layers": ["blocks.4"]}, "resnet18 has no layer 'blocks.4'. Available: "),
+        ({"layers": ["blocks.4"]}, "test_resnet has no layer 'blocks.4'. Available: "),
         ({"backbone": "resnet19"}, "timm has no model 'resnet19'"),
     ],
 )

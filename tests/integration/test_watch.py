@@ -84,6 +84,7 @@ def test_says_what_the_inferencer_says(kind: str, images: Path, tmp_path: Path) 
     assert (period.images, period.unknown) == (13, sum(row["verdict"] == "unknown" for row in rows.values()))
 
 
+@pytest.mark.nightly
 def test_model_without_classes(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # anomalib's inferencer leaves a cache where it is
     module = UniAd(**LIGHT_UNIAD).eval()

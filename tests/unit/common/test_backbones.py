@@ -14,7 +14,7 @@ import timm
 import torch
 from torch import nn
 
-from anomalib_hgad.common.backbones import available_layers
+from anomalib_hgad.common.backbones import anatomy, available_layers
 from anomalib_hgad.common.encoder import PyramidEncoder
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -194,3 +194,12 @@ def test_what_cannot_be_served_is_refused_by_name(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         PyramidEncoder(backbone, levels, pre_trained=False).check_image_size((size, size))
+
+
+def test_looking_at_a_backbone_draws_no_random_number() -> None:
+    """Else a seed would give one model the first time, and another later: what is known of a backbone is kept."""
+    anatomy.cache_clear()
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    assert anatomy("resnet10t") is anatomy("resnet10t")
+    assert torch.equal(torch.get_rng_state(), before)

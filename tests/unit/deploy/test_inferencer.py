@@ -50,7 +50,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"flat": flat, "noisy": noisy}
 
 
-@pytest.fixture(scope="module", params=["all are bad", "all are good"])
+@pytest.fixture(scope="module", params=[pytest.param("all are bad", marks=pytest.mark.nightly), "all are good"])
 def strict(
     request: pytest.FixtureRequest, drawn: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:

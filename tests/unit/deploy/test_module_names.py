@@ -16,7 +16,7 @@ from anomalib_hgad import Hgad
 from anomalib_hgad.deploy.module_names import modules_of
 from tests.helpers.light import LIGHT
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("seeded")]
+pytestmark = [pytest.mark.nightly, pytest.mark.slow, pytest.mark.usefixtures("seeded")]
 
 PARTS = ("model.encoder", "model.flows")
 

@@ -47,6 +47,7 @@ def datamodule(data: Path) -> MultiClass:
 def module(shared_data: Path, datamodule: MultiClass, tmp_path_factory: pytest.TempPathFactory) -> Hgad:
     weights = shared_data / "weights/resnet18_timm_stem_l123.safetensors"
     settings = {
+        "backbone": "resnet18",
         "backbone_weights": weights,
         "levels": {"layer3": [1.0, 0.5]},
         "image_size": 128,

@@ -77,7 +77,7 @@ CLOSED_FORM = {"flow": "linear", "flow_arguments": None, "covariance": "full", "
 """Of the closed form."""
 
 OTHER_SETTINGS = [
-    (Hgad, {"backbone": "resnet34"}, "backbone='resnet18' in the checkpoint and 'resnet34' in the model"),
+    (Hgad, {"backbone": "resnet34"}, "backbone='test_resnet' in the checkpoint and 'resnet34' in the model"),
     (Hgad, {"levels": {"layer2": [1.0, 0.75]}}, r"levels=.*0\.5\)\] in the checkpoint and .*0\.75\)\] in the model"),
     (Hgad, {"levels": {"layer2": [0.5, 1.0]}}, "levels="),
     (Hgad, {"levels": {"layer1": [1.0, 0.5]}}, "levels="),
@@ -100,7 +100,7 @@ OTHER_SETTINGS = [
     (Hgad, {"score_share": 0.1}, "score_share=0.0 in the checkpoint and 0.1 in the model"),
     (Hgad, {"class_source": "given"}, "class_source='inferred' in the checkpoint and 'given' in the model"),
     (Hgad, {"calibration_share": None}, "calibration_share='a share' in the checkpoint and None in the model"),
-    (UniAd, {"backbone": "resnet34"}, "backbone='resnet18' in the checkpoint and 'resnet34' in the model"),
+    (UniAd, {"backbone": "resnet34"}, "backbone='test_resnet' in the checkpoint and 'resnet34' in the model"),
     (UniAd, {"layers": ["layer1", "layer3"]}, "levels="),
     (UniAd, {"image_size": 33}, r"image_size=\(32, 32\) in the checkpoint and \(33, 33\) in the model"),
     (UniAd, {"grid_size": (5, 4)}, r"grid_size=\(4, 4\) in the checkpoint and \(5, 4\) in the model"),

@@ -217,7 +217,7 @@ def other_pixel(data: Path, folder: Path) -> dict[str, Any]:
 
 def other_weights(data: Path, folder: Path) -> dict[str, Any]:
     state = light_model().model.encoder.extractor.feature_extractor.state_dict()
-    state["conv1.weight"] = state["conv1.weight"] * 1.001
+    state["layer1.0.conv1.weight"] *= 1.001
     save_file(state, folder / "weights.safetensors")
     return {"backbone_weights": folder / "weights.safetensors"}
 

@@ -89,7 +89,7 @@ def test_direction(point: Point, direction: str | None) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("known", [2, 4, 40])
+@pytest.mark.parametrize("known", [2, *(pytest.param(many, marks=pytest.mark.nightly) for many in (4, 40))])
 def test_rate_of_false_alarms_is_as_stated_for_few_images_and_many(known: int) -> None:
     """Images called unknown, and a tenth found anomalous, are left out; sizes of periods differ."""
     rng = np.random.default_rng(5)

@@ -115,7 +115,12 @@ def test_closed_form_is_a_gaussian_of_the_principal_components() -> None:
 def test_levels_of_fewer_channels_keep_all(flow: str) -> None:
     """And a model for inference gives the same scores."""
     levels = {"layer1": [1.0], "layer2": [1.0]}
-    setting = LIGHT | {"levels": levels, "flow": flow, "flow_arguments": LIGHT_FLOW_ARGUMENTS[flow]}
+    setting = LIGHT | {
+        "backbone": "resnet18",
+        "levels": levels,
+        "flow": flow,
+        "flow_arguments": LIGHT_FLOW_ARGUMENTS[flow],
+    }
     model = Hgad(**setting, feature_dim=100).model.eval()
     assert [flow.whitening.shape for flow in model.feature_flows] == [(64, 64), (100, 128)]
     model.set_whitening([(torch.rand(dim), random_covariance(dim)) for dim in (64, 128)])
