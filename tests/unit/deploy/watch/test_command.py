@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from anomalib_hgad import cli
-from anomalib_hgad.deploy.watch import line
+from anomalib_hgad.deploy.watch import arrivals, line
 from tests.helpers.drawn_models import brightness_model, flat_image, plain_model
 from tests.helpers.paths import ROOT
 
@@ -283,6 +283,26 @@ def test_folder_that_may_not_be_written(shown: Path, model: Path, tmp_path: Path
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(SystemExit, match="2"):
         watch(shown, model, tmp_path / "locked/table.csv")
+
+
+def test_subfolder_that_cannot_be_listed_is_an_error_with_once(
+    shown: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What can be listed is scored."""
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if path == str(shown / "cam1"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(arrivals.os, "scandir", refuse)
+    with pytest.raises(SystemExit, match="2"):
+        watch(shown, model, tmp_path / "table.csv")
+    assert (
+        f"1 of the folders could not be listed, such as {shown / 'cam1'}: their images were" in capsys.readouterr().err
+    )
+    assert rows_of(tmp_path / "table.csv").keys() == {"good.png"}
 
 
 def test_full_disk_ends_it_with_a_sentence(
