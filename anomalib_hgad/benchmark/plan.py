@@ -16,7 +16,7 @@ import anomalib.models
 from anomalib.models import AnomalibModule
 
 from anomalib_hgad.common.checks import check_folder_names
-from anomalib_hgad.data.multi_class import MultiClass
+from anomalib_hgad.data.arguments import multi_class
 
 Setting = Literal["unified", "separate"]
 """One model for all classes, or one for each."""
@@ -149,7 +149,7 @@ def make_plan(
         msg = f"only: no row {', '.join(unknown)}. The rows are {', '.join(models)}."
         raise ValueError(msg)
     rows = {name: choice for name, choice in models.items() if only is None or name in only}
-    datamodule = MultiClass(**protocol.data)  # checks the settings of the data
+    datamodule = multi_class(protocol.data)  # checks the settings of the data
     runs = [Run(name, choice, protocol, seed) for seed in seeds for name, choice in rows.items()]
     if protocol.setting == "separate":
         runs = [replace(run, only_class=name) for run in runs for name in datamodule.class_names]

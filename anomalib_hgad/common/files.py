@@ -18,8 +18,14 @@ from uuid import uuid4
 UNFINISHED = ".part"
 """Suffix of a file or folder being written. Leftovers of a killed process are never read and may be deleted."""
 
+READABLE = 40
+"""Letters of a name that are also in its temporary one."""
+
 NO_ROOM = 2**20
 """Free bytes below which a failed write is explained by a full disk."""
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Numbers of the errors of a full disk."""
 
 
 @contextmanager
@@ -30,7 +36,7 @@ def explain_full_disk(path: Path) -> Iterator[None]:
         path: The file or folder being written.
 
     Raises:
-        OSError: If the disk is full.
+        OSError: If the disk is full, with an errno of :data:`FULL`.
     """
     try:
         yield
@@ -40,7 +46,7 @@ def explain_full_disk(path: Path) -> Iterator[None]:
         # PyTorch, OpenVINO and NumPy do not say why they could not write.
         if number is None and (shutil.disk_usage(folder).free < NO_ROOM or "problem writing element" in str(error)):
             number = errno.ENOSPC
-        if number not in {errno.ENOSPC, errno.EDQUOT}:
+        if number not in FULL:
             raise
         msg = f"{path} cannot be written: {os.strerror(number)}. Free some space, or choose another folder. What was "
         msg += "there before is unchanged."
@@ -133,7 +139,8 @@ def move_whole(made: Path, place: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.{uuid4().hex[:12]}{UNFINISHED}")
+    # No longer than names of files may be, whatever the name of the path.
+    return path.with_name(f"{path.name[:READABLE]}.{uuid4().hex[:12]}{UNFINISHED}")
 
 
 def _replace(file: Path, place: Path) -> None:

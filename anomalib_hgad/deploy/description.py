@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import numpy as np
 import openvino
 
 from anomalib_hgad.data.reserved_names import UNKNOWN
+
+THRESHOLDS = {"pred_label": "image_threshold", "pred_mask": "pixel_threshold"}
+"""Outputs of a graph that need a threshold, and its entry in the metadata."""
 
 
 def of_onnx(path: Path) -> dict[str, Any]:
@@ -41,6 +45,16 @@ def of_openvino(graph: openvino.Model) -> dict[str, Any]:
     """
     described = graph.has_rt_info(["model_info"])
     return values(dict(graph.get_rt_info(["model_info"]).value)) if described else {}
+
+
+def has_threshold(description: dict[str, Any], output: str) -> bool:
+    """Whether an output of a graph means something: without a threshold the graph compares raw scores with 0.5.
+
+    Args:
+        description: Metadata of the exported file. A file of another model says nothing of thresholds, and has them.
+        output: ``pred_label`` or ``pred_mask``.
+    """
+    return description.get(THRESHOLDS[output], math.nan) is not None
 
 
 def scored_names(description: dict[str, Any], class_index: np.ndarray | None, images: int) -> list[str] | None:

@@ -257,7 +257,8 @@ class DescribedExport(ExportMixin):
         from anomalib_hgad.deploy.quantization import compress  # noqa: PLC0415 - nncf takes seconds, and few need it
 
         del task
-        return compress(model, self.stored_in_bytes, compression_type, datamodule, metric, max_drop)
+        class_names = json.loads(self.description().get("class_names", "[]"))
+        return compress(model, self.stored_in_bytes, compression_type, datamodule, metric, max_drop, class_names)
 
     @contextmanager
     def _for_inference(self, image_size: tuple[int, int] | None) -> Iterator[None]:

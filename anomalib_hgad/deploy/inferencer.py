@@ -26,7 +26,7 @@ from anomalib_hgad.data.batch import NumpyClassImageBatch
 from anomalib_hgad.data.images import check_finite
 from anomalib_hgad.data.reading import check_depth, read_pixels
 from anomalib_hgad.deploy.arrays import as_input
-from anomalib_hgad.deploy.description import of_onnx, predicted_names
+from anomalib_hgad.deploy.description import THRESHOLDS, has_threshold, of_onnx, predicted_names
 from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR
 from anomalib_hgad.deploy.graph import IN_FLOAT32, compile_graph, read_graph
 
@@ -55,7 +55,8 @@ class ClassInferencer(ABC):
         Returns:
             A batch of one, or of B, with ``novelty``, ``pred_class_index`` and ``pred_class_name``, which is
             ``"unknown"`` above the limit of the novelty: ``pred_label`` is meaningless for such an image. A single
-            Gaussian for several classes infers no class.
+            Gaussian for several classes infers no class. ``pred_label`` and ``pred_mask`` are ``None`` for a model
+            without a threshold for them, as of a training without a validation.
 
         Raises:
             OSError: If a file is not an image, or a file or PIL image has grey values of more than 8 bits. The message
@@ -69,6 +70,9 @@ class ClassInferencer(ABC):
         novelty = outputs.pop(self.description["novelty_tensor"])
         inferred = outputs.pop(self.description["class_tensor"], None)
         class_index = None if inferred is None else inferred[:, 0]
+        for output in THRESHOLDS:
+            if not has_threshold(self.description, output):
+                outputs.pop(output, None)
         batch = NumpyClassImageBatch(image=images, **outputs, novelty=novelty)
         if (names := predicted_names(self.description, novelty, class_index)) is not None:
             batch.pred_class_index = np.zeros(len(images), dtype=np.int64) if class_index is None else class_index

@@ -15,6 +15,7 @@ would no longer fit all classes, and images of known products would be called un
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,9 +25,8 @@ import torch
 from anomalib.deploy import CompressionType
 from anomalib.metrics import F1Score
 from openvino import CompiledModel, Model, Node, Output, opset13
-from torch.utils.data import DataLoader, Subset
-from torchvision.transforms.v2.functional import resize
 
+from anomalib_hgad.deploy.calibration_images import calibration_images, resized
 from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR, PIXELS_TENSOR
 from anomalib_hgad.deploy.float32 import keep_in_float32
 from anomalib_hgad.deploy.graph import IN_FLOAT32, core
@@ -36,9 +36,7 @@ from anomalib_hgad.deploy.nodes import sources_of
 if TYPE_CHECKING:
     from anomalib_hgad.data.batch import ClassImageBatch
 
-CALIBRATION_IMAGES = 300
-"""Maximum number of images for measuring the ranges of the activations."""
-
+logger = logging.getLogger(__name__)
 
 QUANTISED = {"Convolution", "GroupConvolution", "MatMul"}
 """Operations whose weights, and in a calibrated form also inputs, are quantised."""
@@ -61,6 +59,7 @@ def compress(
     datamodule: Any,  # noqa: ANN401 - anomalib has no types
     metric: Any,  # noqa: ANN401
     max_drop: float,
+    class_names: Sequence[str],
 ) -> Model:
     """Quantise a graph to INT8.
 
@@ -74,6 +73,7 @@ def compress(
         datamodule: Data for the calibrated forms, or ``None``.
         metric: Metric for ``INT8_ACQ``, or ``None`` for the F1 score of the image labels.
         max_drop: Maximum drop of the metric.
+        class_names: Names of the inferred classes; empty for a graph that infers none.
 
     Returns:
         The quantised graph.
@@ -86,7 +86,7 @@ def compress(
     before = graph.clone()
     datamodule.setup("fit")
     size = _input_size(graph)
-    images = _calibration_images(datamodule, size)
+    images = calibration_images(datamodule, size)
     subset = nncf.Dataset(images)
     if compression_type == CompressionType.INT8_PTQ:
         quantised = nncf.quantize(graph, subset, subset_size=len(images), ignored_scope=scope)
@@ -104,7 +104,7 @@ def compress(
     computed = {node.get_friendly_name() for node in deep}
     stored = [node for node in _products(quantised, modules) if node.get_friendly_name() not in computed]
     quantised = _with_small_biases(nncf.compress_weights(quantised, ignored_scope=_all_but(stored, quantised)))
-    return _recentred(quantised, before, images) if NOVELTY_TENSOR in _by_name(quantised) else quantised
+    return _recentred(quantised, before, images, class_names) if NOVELTY_TENSOR in _by_name(quantised) else quantised
 
 
 def _products(graph: Model, modules: Sequence[str]) -> list[Node]:
@@ -154,21 +154,6 @@ def _input_size(graph: Model) -> tuple[int, int] | None:
     return shape[2].get_length(), shape[3].get_length()
 
 
-def _resized(images: torch.Tensor, size: tuple[int, int] | None) -> np.ndarray:
-    """Input of a graph: for a graph of one image size, the images are resized first."""
-    return (images if size is None else resize(images, list(size), antialias=True)).numpy()
-
-
-def _calibration_images(datamodule: Any, size: tuple[int, int] | None) -> DataLoader[np.ndarray]:  # noqa: ANN401
-    """Training images, shapes (1, 3, height, width), the same ones in the same order every time."""
-    images = datamodule.train_data
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:CALIBRATION_IMAGES]
-    return DataLoader(
-        Subset(images, chosen.tolist()),
-        collate_fn=lambda items: _resized(images.collate_fn(items).image, size),
-    )
-
-
 def _measure(
     model: CompiledModel,
     batches: Iterable[ClassImageBatch],
@@ -177,7 +162,7 @@ def _measure(
 ) -> float:
     metric.reset()
     for batch in batches:
-        outputs = model(_resized(batch.image, size))
+        outputs = model(resized(batch.image, size))
         names = ("pred_score", "pred_label", "anomaly_map", "pred_mask")
         batch.update(**{name: torch.from_numpy(outputs[name].copy()) for name in names})
         metric.update(batch)
@@ -203,16 +188,23 @@ def _with_small_biases(graph: Model) -> Model:
     return graph
 
 
-def _recentred(quantised: Model, before: Model, images: Iterable[np.ndarray]) -> Model:
+def _recentred(quantised: Model, before: Model, images: Iterable[np.ndarray], class_names: Sequence[str]) -> Model:
     """Subtract the mean shift of score and novelty by quantisation, for the images of each inferred class."""
-    values, classes = _values(before, images)
-    new_values, _ = _values(quantised, images)
-    counts = np.bincount(classes).clip(min=1)
+    differences, classes = _shifts(quantised, before, images)
+    total = len(class_names) if CLASS_TENSOR in _by_name(quantised) else 1
+    counts = np.bincount(classes, minlength=total)
+    if missing := [name for name, count in zip(class_names, counts, strict=False) if not count]:
+        logger.warning(
+            "None of the images for the calibration shows %s, so that the shift of its scores by INT8 is not "
+            "corrected. Give data with training images of all classes.",
+            ", ".join(missing),
+        )
     tensors = _tensors(quantised)
     shapes = ((tensors.anomaly_map, [-1, 1, 1, 1]), (tensors.novelty, [-1]))
-    for (tensor, shape), differences in zip(shapes, (new_values - values).T, strict=True):
+    for (tensor, shape), of_images in zip(shapes, differences.T, strict=True):
         users, names = tensor.get_target_inputs(), tensor.get_names()
-        shift = opset13.constant((np.bincount(classes, differences) / counts).astype(np.float32))
+        sums = np.bincount(classes, of_images, minlength=total)
+        shift = opset13.constant((sums / counts.clip(min=1)).astype(np.float32))
         if tensors.inferred is not None:
             shift = opset13.gather(shift, tensors.inferred, opset13.constant(0))
         shift = opset13.reshape(shift, opset13.constant(shape), special_zero=False)
@@ -224,19 +216,30 @@ def _recentred(quantised: Model, before: Model, images: Iterable[np.ndarray]) ->
     return quantised
 
 
-def _values(graph: Model, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Unscaled scores and novelties, shape (number of images, 2), and inferred classes, shape (number of images,)."""
-    names = [name for name in (PIXELS_TENSOR, NOVELTY_TENSOR, CLASS_TENSOR) if name in _by_name(graph)]
-    graph = graph.clone()
-    graph.add_outputs(names)
-    keep_in_float32(graph)
-    model = core().compile_model(graph, "CPU", IN_FLOAT32)
-    values, classes = [], []
+def _shifts(quantised: Model, before: Model, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """What quantisation adds to unscaled score and novelty of each image, each of which is read once.
+
+    Returns:
+        The differences, shape (number of images, 2), and the classes that were inferred before, shape (number of
+        images,).
+    """
+    names = [name for name in (PIXELS_TENSOR, NOVELTY_TENSOR, CLASS_TENSOR) if name in _by_name(before)]
+    old_model, new_model = (_compiled(graph, names) for graph in (before, quantised))
+    differences, classes = [], []
     for image in images:
-        result = model(image)
-        values.append((result[PIXELS_TENSOR].mean(), result[NOVELTY_TENSOR].item()))
-        classes.append(int(result[CLASS_TENSOR].item()) if CLASS_TENSOR in names else 0)
-    return np.array(values), np.array(classes)
+        old, new = old_model(image), new_model(image)
+        pairs = ((float(new[name].mean()), float(old[name].mean())) for name in (PIXELS_TENSOR, NOVELTY_TENSOR))
+        differences.append([after - earlier for after, earlier in pairs])
+        classes.append(int(old[CLASS_TENSOR].item()) if CLASS_TENSOR in names else 0)
+    return np.array(differences), np.array(classes)
+
+
+def _compiled(graph: Model, names: Sequence[str]) -> CompiledModel:
+    """A graph in float32 with further tensors among its outputs."""
+    graph = graph.clone()
+    graph.add_outputs(list(names))
+    keep_in_float32(graph)
+    return core().compile_model(graph, "CPU", IN_FLOAT32)
 
 
 class _Tensors(NamedTuple):

@@ -29,6 +29,7 @@ from anomalib_hgad.common.progress import track_within
 from anomalib_hgad.data.class_names import datamodule_class_names
 from anomalib_hgad.evaluation.class_metric import POST_PROCESSED, needs_threshold, sources_of, values_of
 from anomalib_hgad.evaluation.default_metrics import RETURNED, default_test_metrics, default_val_metrics
+from anomalib_hgad.evaluation.identity import identity
 from anomalib_hgad.evaluation.logged_names import warn_of_shared_names
 from anomalib_hgad.evaluation.metrics_by_class import MetricsByClass
 from anomalib_hgad.evaluation.pixel_counts import with_pixel_counts
@@ -184,12 +185,11 @@ class ClassEvaluator(Evaluator):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the metrics to files, and give the loggers what a test does not return."""
-        del pl_module
         if self.results is not None and trainer.is_global_zero:
             # Lightning's own table of what a test returns has nothing that this one has not.
             loop = trainer.test_loop
             self._to_be_shown, loop.verbose = loop.verbose, False
-            write_results(self.results, Path(trainer.default_root_dir))
+            write_results(self.results, Path(trainer.default_root_dir), identity(pl_module.state_dict()))
             write_predictions(self._predictions, Path(trainer.default_root_dir))
             for logger_of_run in trainer.loggers if self._others else []:
                 logger_of_run.log_metrics(self._others, step=trainer.global_step)

@@ -45,6 +45,7 @@ class Prediction:
         pixel_true_positives: Pixels in both its mask and the predicted one.
         pixel_false_positives: Pixels in the predicted mask only.
         pixel_false_negatives: Pixels in its mask only.
+        model: Identity of the exported file that a watch scored it with.
     """
 
     image_path: str
@@ -61,6 +62,7 @@ class Prediction:
     pixel_true_positives: int | None = None
     pixel_false_positives: int | None = None
     pixel_false_negatives: int | None = None
+    model: str | None = None
 
     @property
     def called_unknown(self) -> bool:
@@ -76,11 +78,11 @@ class Prediction:
 PIXEL_COLUMNS = ["pixel_true_positives", "pixel_false_positives", "pixel_false_negatives"]
 """Columns that the table of a test has beside the others: they take masks."""
 
-COLUMNS = [field.name for field in fields(Prediction) if field.name not in PIXEL_COLUMNS]
-"""Columns of all tables."""
-
 WATCH_COLUMNS = ["verdict", "time", "model", "error"]
 """Columns that ``anomalib-hgad watch`` has beside them. An image with an error has no prediction."""
+
+COLUMNS = [field.name for field in fields(Prediction) if field.name not in {*PIXEL_COLUMNS, *WATCH_COLUMNS}]
+"""Columns of all tables."""
 
 KINDS: dict[str, Callable[[str], float | None]] = {
     "gt_label": as_truth,
@@ -193,7 +195,7 @@ def read_table(path: Path) -> list[Prediction]:
 
 
 def _prediction(number: int, row: dict[str, str]) -> Prediction:
-    values: dict[str, Any] = {name: row[name] or None for name in COLUMNS}
+    values: dict[str, Any] = {name: row.get(name) or None for name in (*COLUMNS, "model")}
     for name, kind in KINDS.items():
         try:
             values[name] = kind(row.get(name, ""))

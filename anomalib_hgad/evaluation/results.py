@@ -92,12 +92,14 @@ def heading(metric: str) -> str:
     return metric
 
 
-def write_results(results: Results, folder: Path) -> None:
+def write_results(results: Results, folder: Path, model: str | None = None) -> None:
     """Write ``results.csv`` and ``results.json``; an interrupted write leaves no half file behind.
 
     Args:
         results: The metrics, written as fractions of 1.
         folder: Folder of the run.
+        model: Identity of the tested model, see :func:`~anomalib_hgad.evaluation.identity.identity`. Defaults to
+            ``None``, not known.
     """
 
     def write_csv(file: IO[str]) -> None:
@@ -107,7 +109,7 @@ def write_results(results: Results, folder: Path) -> None:
             writer.writerow([name, *("" if (value := metrics.get(key)) is None else value for key in results.columns)])
 
     write_text(folder / "results.csv", write_csv)
-    write_json({"mean": results.mean, **asdict(results)}, folder / "results.json")
+    write_json({"mean": results.mean, **asdict(results), "model": model}, folder / "results.json")
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -117,7 +119,8 @@ def read_results(path: Path) -> dict[str, Any]:
         path: The file.
 
     Returns:
-        Metrics under ``mean`` and ``pooled``, and under ``classes`` those of each class.
+        Metrics under ``mean`` and ``pooled``, and under ``classes`` those of each class; the identity of the tested
+        model under ``model``.
 
     Raises:
         OSError: If it cannot be read.

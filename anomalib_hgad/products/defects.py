@@ -8,13 +8,13 @@
 from pathlib import Path
 from typing import Any
 
-from anomalib_hgad.data.folders import check_permission, image_files, subfolders
+from anomalib_hgad.data.folders import check_permission, image_files, listed, subfolders
+from anomalib_hgad.data.layouts import GOOD, is_good, is_like_good
+from anomalib_hgad.data.letters import composed
 from anomalib_hgad.data.reserved_names import OTHER
+from anomalib_hgad.data.sources import check_names
 from anomalib_hgad.models.hgad.products import write_checkpoint
 from anomalib_hgad.products.command import CONSOLE, load
-
-GOOD = "good"
-"""Folder of normal images next to those of the kinds."""
 
 
 def name_defects(ckpt_path: Path, data: dict[str, Any], output: Path | None = None) -> None:
@@ -29,7 +29,8 @@ def name_defects(ckpt_path: Path, data: dict[str, Any], output: Path | None = No
         output: The new checkpoint. ``None`` writes ``NAME-with-defects.ckpt`` next to the old one.
 
     Raises:
-        ValueError: If the model cannot name defects, does not know a product, or if the name of a kind is not allowed.
+        ValueError: If the model cannot name defects, does not know a product, or if the name of a kind is not allowed
+            or suggests normal images.
         FileNotFoundError: If the checkpoint, a folder or an image is missing.
     """
     if data.keys() != {"root"}:
@@ -58,23 +59,48 @@ def known_images(root: Path) -> dict[str, dict[str, list[Path]]]:
 
     Raises:
         FileNotFoundError: If there is no product, or if a product or a kind has no images.
+        ValueError: If two folders have one name, or if the name of a kind suggests normal images.
     """
     check_permission(root)
-    images = {}
-    for product in subfolders(root):
-        folder = product / "test" if (product / "test").is_dir() else product
-        kinds = {kind.name: image_files(kind) for kind in subfolders(folder)}
-        if left_out := kinds.pop(GOOD, []):
-            CONSOLE.print(f"{product.name}: {len(left_out)} normal images in {folder / GOOD} are ignored.")
-        missing = [folder / kind for kind, files in kinds.items() if not files] if kinds else [folder]
-        if missing:
-            msg = (
-                f"Expected images of a kind of defect in {missing[0]}, as PRODUCT/KIND/*.png; found none. Add some, or "
-            )
-            msg += "remove the folder."
-            raise FileNotFoundError(msg)
-        images[product.name] = kinds
-    if not images:
+    folders = subfolders(root)
+    if not folders:
         msg = f"Expected images of known defects in {root}, as PRODUCT/KIND/*.png; found no product folder."
         raise FileNotFoundError(msg)
-    return images
+    # Unicode has two forms of some names, and a checkpoint identifies its products by name.
+    check_names([composed(product.name) for product in folders])
+    return {composed(product.name): images_of_kinds(product) for product in folders}
+
+
+def images_of_kinds(product: Path) -> dict[str, list[Path]]:
+    """Find images of the known defects of a product; normal images among them are ignored, as in training.
+
+    Args:
+        product: Folder of the product.
+
+    Returns:
+        Image files by kind.
+
+    Raises:
+        FileNotFoundError: If the product or a kind has no images.
+        ValueError: If two kinds have one name, or if the name of a kind suggests normal images.
+    """
+    folder = product / "test" if (product / "test").is_dir() else product
+    places = subfolders(folder)
+    kinds = {place: image_files(place) for place in places if not is_good(place)}
+    for place in filter(is_good, places):
+        CONSOLE.print(f"{product.name}: {len(image_files(place))} normal images in {place} are ignored.")
+    if missing := [place for place, files in kinds.items() if not files] if kinds else [folder]:
+        msg = f"Expected images of a kind of defect in {missing[0]}, as PRODUCT/KIND/*.png; found none. Add some, or "
+        msg += "remove the folder."
+        raise FileNotFoundError(msg)
+    masks = product / "ground_truth"
+    if alike := [place for place in kinds if is_like_good(place.name) and not image_files(masks / place.name)]:
+        msg = f"{listed(alike)} seems to hold normal images by its name, but all folders except '{GOOD}' are kinds of "
+        msg += f"defects. Rename it to '{GOOD}', or after the kind of defect."
+        raise ValueError(msg)
+    named = {composed(place.name): files for place, files in kinds.items()}
+    if len(named) < len(kinds):
+        msg = f"Two kinds of defects in {folder} have one name, with its letters written in two ways: "
+        msg += f"{listed(list(kinds))}. Rename one, or put their images together."
+        raise ValueError(msg)
+    return named

@@ -17,6 +17,7 @@ from anomalib_hgad.data.arguments import multi_class
 from anomalib_hgad.data.folders import image_files
 from anomalib_hgad.data.images import read_checked
 from anomalib_hgad.data.layouts import normal_folders
+from anomalib_hgad.data.letters import composed
 from anomalib_hgad.data.multi_class import MultiClass
 from anomalib_hgad.data.sources import check_names
 from anomalib_hgad.models.hgad.lightning_model import Hgad
@@ -60,8 +61,8 @@ def product_images(data: dict[str, Any], name: str | None) -> MultiClass:
             )
             msg += "out, or give the folder of one of them."
             raise ValueError(msg)
-        check_names([name])
-        datamodule.sources = [replace(datamodule.sources[0], name=name)]
+        check_names([composed(name)])
+        datamodule.sources = [replace(datamodule.sources[0], name=composed(name))]
     return datamodule
 
 

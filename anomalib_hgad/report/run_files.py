@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any
 
 import torch
 
+from anomalib_hgad.evaluation.identity import identity
 from anomalib_hgad.evaluation.predictions import Prediction, read_predictions
 from anomalib_hgad.evaluation.results import read_results
 from anomalib_hgad.models.checkpoint import VERSIONS_KEY
 from anomalib_hgad.models.hgad.lightning_model import Hgad
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT = Path("weights") / "lightning" / "model.ckpt"
 
@@ -30,6 +34,7 @@ class RunFiles:
         predictions: The decision on every test image.
         results: Metrics of the classes, their mean, and the metrics of all images pooled.
         versions: Versions of the packages that the run was made with.
+        tested_another: Whether the test was of another model than the run's checkpoint.
     """
 
     folder: Path
@@ -37,6 +42,7 @@ class RunFiles:
     predictions: list[Prediction]
     results: dict[str, Any]
     versions: dict[str, str]
+    tested_another: bool = False
 
     @property
     def class_names(self) -> list[str]:
@@ -62,7 +68,7 @@ class RunFiles:
 
 
 def read_run(folder: Path) -> RunFiles:
-    """Read a run.
+    """Read a run, and warn if its test was of another checkpoint: anomalib puts every test into the latest run.
 
     Args:
         folder: Folder that ``anomalib train`` or ``Engine.train`` has made, with ``predictions.csv`` in it.
@@ -90,10 +96,20 @@ def read_run(folder: Path) -> RunFiles:
         raise FileNotFoundError(msg)
     figures = read_results(results)
     model = Hgad.load_from_checkpoint(checkpoint, map_location="cpu")
+    # A test of an earlier version of this package does not say.
+    tested_another = figures.get("model") not in {None, identity(model.state_dict())}
+    if tested_another:
+        logger.warning(
+            "%s: the last test in this folder was of another model than %s. Its decisions and metrics do not belong to "
+            "the thresholds and latents. Test this checkpoint, and report again.",
+            folder,
+            checkpoint,
+        )
     return RunFiles(
         folder=folder,
         model=model.eval(),
         predictions=predictions,
         results=figures,
         versions=torch.load(checkpoint, map_location="cpu", weights_only=True)[VERSIONS_KEY],
+        tested_another=tested_another,
     )

@@ -92,12 +92,19 @@ def threshold_rows(run: RunFiles) -> list[ThresholdRow]:
 
     Returns:
         One for each class; none if no rate was requested, as with anomalib's own post-processor.
+
+    Raises:
+        ValueError: If the test was of a model of other classes.
     """
     of_classes = run.model.model.calibration.class_thresholds
     common = run.threshold
     if common is None or not of_classes.rate.any():
         return []
     names = run.model.threshold_names
+    if others := sorted({row.scored_class_name for row in run.predictions if row.scored_class_name} - set(names)):
+        msg = f"{run.folder}: the test has scores of {', '.join(others)}; the run's checkpoint knows only "
+        msg += f"{', '.join(names)}. The test was of another checkpoint: test this one, and report again."
+        raise ValueError(msg)
     shifts = dict(zip(names, of_classes.shift.tolist(), strict=True))
     normal: dict[str, list[Prediction]] = {name: [] for name in names}
     for row in run.predictions:

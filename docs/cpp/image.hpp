@@ -123,6 +123,14 @@ inline std::vector<std::string> strings_in(const std::string& json) {
     return found;
 }
 
+// Without a threshold the graph compares raw values with 0.5: neither label nor mask mean anything.
+inline void check_threshold(const std::string& image_threshold) {
+    if (image_threshold == "null")
+        fail("the model has no threshold between good and bad: train it with validation images, and export it again");
+}
+
+constexpr auto NO_MASK = "no mask is written: the model has no threshold of pixels";
+
 // Of an unknown product the label says nothing.
 inline void print(bool anomalous, float score, float novelty, float limit, const std::string& name) {
     const bool unknown = novelty > limit;

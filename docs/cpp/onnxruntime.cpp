@@ -19,6 +19,8 @@ int main(int count, char* arguments[]) try {
         return std::string(text.get());
     };
     const auto names = strings_in(said("class_names"));
+    check_threshold(said("image_threshold"));
+    const bool marks_pixels = said("pixel_threshold") != "null";
     const bool tells_class = said("class_tensor") != "null";
     std::vector<const char*> outputs{"pred_label", "pred_score", "novelty", "pred_mask"};
     if (tells_class) outputs.push_back("inferred_class");
@@ -31,7 +33,10 @@ int main(int count, char* arguments[]) try {
     const auto results = session.Run(Ort::RunOptions{}, inputs, &input, 1, outputs.data(), outputs.size());
 
     const auto shape = results[3].GetTensorTypeAndShapeInfo().GetShape();
-    write_mask(arguments[3], results[3].GetTensorData<bool>(), shape[shape.size() - 2], shape[shape.size() - 1]);
+    if (marks_pixels)
+        write_mask(arguments[3], results[3].GetTensorData<bool>(), shape[shape.size() - 2], shape[shape.size() - 1]);
+    else
+        std::cerr << NO_MASK << std::endl;
     const size_t index = tells_class ? results[4].GetTensorData<int64_t>()[0] : 0;
     print(results[0].GetTensorData<bool>()[0],
           results[1].GetTensorData<float>()[0],

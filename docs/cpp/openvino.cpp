@@ -15,6 +15,8 @@ int main(int count, char* arguments[]) try {
         return graph->get_rt_info<std::string>("model_info", name);
     };
     const auto names = strings_in(said("class_names"));
+    check_threshold(said("image_threshold"));
+    const bool marks_pixels = said("pixel_threshold") != "null";
     const bool tells_class = said("class_tensor") != "null";
     graph->add_output("novelty");
     if (tells_class) graph->add_output("inferred_class");
@@ -27,7 +29,10 @@ int main(int count, char* arguments[]) try {
 
     const auto mask = request.get_tensor("pred_mask");
     const auto shape = mask.get_shape();
-    write_mask(arguments[3], mask.data<bool>(), shape[shape.size() - 2], shape[shape.size() - 1]);
+    if (marks_pixels)
+        write_mask(arguments[3], mask.data<bool>(), shape[shape.size() - 2], shape[shape.size() - 1]);
+    else
+        std::cerr << NO_MASK << std::endl;
     const size_t index = tells_class ? request.get_tensor("inferred_class").data<int64_t>()[0] : 0;
     print(request.get_tensor("pred_label").data<bool>()[0],
           request.get_tensor("pred_score").data<float>()[0],

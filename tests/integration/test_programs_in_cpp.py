@@ -41,7 +41,7 @@ class Model(NamedTuple):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """A model whose threshold and limits of pixels lie amid the values of noise."""
+    """A model whose thresholds of images and pixels lie amid the values of noise."""
     torch.manual_seed(0)
     np.random.seed(0)
     module = Hgad(**LIGHT | {"image_size": (32, 48)}).eval()
@@ -49,11 +49,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     module.model.novelty.margin.fill_(WIDE_MARGIN)
     with torch.no_grad():
         outputs = module.model(module.pre_processor.transform(torch.rand(8, 3, 40, 50)))
-    for kind, values in (("image", outputs.pred_score), ("pixel", outputs.anomaly_map)):
+    set_thresholds(module, outputs.pred_score, outputs.anomaly_map)
+    return exported(module, tmp_path_factory.mktemp("model"))
+
+
+def set_thresholds(module: Hgad, scores: torch.Tensor, pixels: torch.Tensor) -> None:
+    for kind, values in (("image", scores), ("pixel", pixels)):
         setattr(module.post_processor, f"_{kind}_threshold", values.median())
         setattr(module.post_processor, f"{kind}_min", values.min() - 1)
         setattr(module.post_processor, f"{kind}_max", values.max() + 1)
-    return exported(module, tmp_path_factory.mktemp("model"))
 
 
 def exported(module: Hgad, folder: Path) -> Model:
@@ -154,6 +158,7 @@ def test_unknown_product_is_neither_good_nor_bad(
     module.set_class_names(CLASSES)
     module.model.novelty.margin.fill_(1e-3)  # all else than the typical image is novel
     module.model.novelty.location.fill_(1e3)
+    set_thresholds(module, torch.zeros(1), torch.zeros(1))
     files = exported(module, tmp_path).files
     drawn().save(tmp_path / "image.png")
     said = run(programs, runtime, files[runtime], tmp_path / "image.png", tmp_path / "mask.png").stdout.split()
@@ -167,6 +172,7 @@ def test_model_of_one_class_names_it(runtime: str, programs: dict[str, Path], tm
     module = Hgad(**LIGHT).eval()
     module.set_class_names(["gear wheel"])
     module.model.novelty.margin.fill_(WIDE_MARGIN)
+    set_thresholds(module, torch.zeros(1), torch.zeros(1))
     graph = module.to_onnx(tmp_path)
     drawn().save(tmp_path / "image.png")
     if runtime == "openvino":
@@ -216,6 +222,49 @@ def test_image_that_cannot_be_read_gets_no_verdict(
     assert done.returncode != 0
     assert done.stdout == ""
     assert said in done.stderr
+
+
+@RUNTIMES
+def test_model_without_a_threshold_gives_no_verdict(
+    runtime: str, model: Model, programs: dict[str, Path], tmp_path: Path
+) -> None:
+    """And one without a threshold of pixels no mask."""
+    drawn().save(tmp_path / "image.png")
+    done = run(
+        programs,
+        runtime,
+        without_threshold(model, runtime, "image", tmp_path),
+        tmp_path / "image.png",
+        tmp_path / "mask",
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "the model has no threshold between good and bad" in done.stderr
+    done = run(
+        programs,
+        runtime,
+        without_threshold(model, runtime, "pixel", tmp_path),
+        tmp_path / "image.png",
+        tmp_path / "mask",
+    )
+    assert done.returncode == 0
+    assert done.stdout.split()[0] in {"good", "bad"}
+    assert "no mask is written" in done.stderr
+    assert not (tmp_path / "mask").exists()
+
+
+def without_threshold(model: Model, runtime: str, kind: str, folder: Path) -> Path:
+    """Its file, as that of a model without one of the thresholds."""
+    if runtime == "openvino":
+        graph = openvino.Core().read_model(model.files[runtime])
+        graph.set_rt_info("null", ["model_info", f"{kind}_threshold"])
+        openvino.save_model(graph, path := folder / f"no_{kind}.xml", compress_to_fp16=False)
+        return path
+    content = onnx.load(model.files[runtime])
+    for entry in content.metadata_props:
+        if entry.key == f"{kind}_threshold":
+            entry.value = "null"
+    onnx.save(content, path := folder / f"no_{kind}.onnx")
+    return path
 
 
 @RUNTIMES

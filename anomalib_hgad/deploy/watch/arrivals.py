@@ -8,12 +8,13 @@ The folder is listed repeatedly: network shares, from which most cameras' images
 
 from __future__ import annotations
 
+import errno
 import heapq
 import logging
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -70,6 +71,7 @@ class Arrivals:
         self._give_up_after = give_up_after
         self._waiting: dict[str, Waiting] = {}
         self._unlisted: set[str] = set()
+        self._named: set[str] = set()
         self._lock = Lock()
 
     @property
@@ -77,6 +79,11 @@ class Arrivals:
         """Whether no image is waiting to be scored."""
         with self._lock:
             return not self._waiting
+
+    @property
+    def unlisted(self) -> list[str]:
+        """Folders that could not be listed the last time."""
+        return sorted(self._unlisted)
 
     def look(self) -> list[str]:
         """List the folder.
@@ -129,26 +136,65 @@ class Arrivals:
             return _state(path) == waiting.state and time.monotonic() - waiting.since >= self._give_up_after
 
     def _unseen(self) -> Iterator[str]:
-        for chunk in self._listed(str(self._folder)):
-            yield from self._seen.unseen(chunk)
+        before, self._unlisted = self._unlisted, set()
+        for chunk in self._listed(str(self._folder), before):
+            entries = {entry.path: entry for entry in chunk}
+            yield from (path for path in self._seen.unseen(list(entries)) if self._is_file(entries[path]))
 
-    def _listed(self, folder: str) -> Iterator[list[str]]:
-        """Paths of files with the suffix of an image below a folder, without hidden ones."""
+    def _listed(self, folder: str, unlisted: Container[str]) -> Iterator[list[os.DirEntry[str]]]:
+        """Entries with the suffix of an image below a folder, without hidden ones.
+
+        Args:
+            folder: The folder.
+            unlisted: Folders of which a warning has said that they cannot be listed.
+        """
         subfolders = []
         try:
             with os.scandir(folder) as entries:
+                if not os.access(folder, os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
                 visible = (entry for entry in entries if not entry.name.startswith("."))
                 while chunk := list(islice(visible, CHUNK)):
-                    # Links that lead to folders may lead back.
                     subfolders += [entry.path for entry in chunk if entry.is_dir(follow_symlinks=False)]
-                    yield [entry.path for entry in chunk if entry.name.lower().endswith(IMAGE_SUFFIXES)]
-            self._unlisted.discard(folder)
+                    images = [entry for entry in chunk if entry.name.lower().endswith(IMAGE_SUFFIXES)]
+                    self._name_links({*chunk}.difference(images))
+                    yield images
         except OSError as error:
-            if folder not in self._unlisted:
-                logger.warning("The folder %s cannot be listed now; will retry: %s.", folder, error.strerror)
+            # A subfolder may have been deleted since it was seen.
+            if not isinstance(error, FileNotFoundError) or folder == str(self._folder):
+                if folder not in unlisted:
+                    logger.warning("The folder %s cannot be listed now; will retry: %s.", folder, error.strerror)
                 self._unlisted.add(folder)
         for subfolder in subfolders:
-            yield from self._listed(subfolder)
+            yield from self._listed(subfolder, unlisted)
+
+    def _is_file(self, entry: os.DirEntry[str]) -> bool:
+        """Whether an entry is a file, or a link to one; what leads nowhere must not take the place of images."""
+        try:
+            if entry.is_file():
+                return True
+            entry.stat()
+        except OSError as error:
+            if entry.is_symlink():
+                self._warn_once(entry.path, f"{entry.path} is a link that leads to no file: {error.strerror}.")
+        return False
+
+    def _name_links(self, entries: Iterable[os.DirEntry[str]]) -> None:
+        """Warn of links to folders, which may lead back and are not followed."""
+        for entry in entries:
+            if (
+                entry.is_symlink()
+                and entry.path not in self._named
+                and Path(entry.path).is_dir()
+                and not Path(entry.path).resolve().is_relative_to(self._folder)
+            ):
+                text = f"{entry.path} is a link to a folder and is not followed: its images are not scored. Watch the "
+                self._warn_once(entry.path, text + "folder itself, with an output of its own.")
+
+    def _warn_once(self, path: str, text: str) -> None:
+        if path not in self._named:
+            self._named.add(path)
+            logger.warning("%s", text)
 
 
 def _state(path: str) -> tuple[int, int] | None:

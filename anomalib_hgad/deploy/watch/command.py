@@ -52,7 +52,8 @@ def watch(
         once: Stop when all existing images have been scored.
 
     Raises:
-        OSError: If folder or model are missing, or output or pictures cannot be written.
+        OSError: If folder or model are missing, if output or pictures cannot be written, or if ``once`` is set and a
+            subfolder cannot be listed.
         ValueError: If a setting is wrong, or if model or output are not of the expected kind.
     """
     check_range("0 <= {} < inf", settle=settle, give_up_after=give_up_after)
@@ -71,11 +72,16 @@ def watch(
         if table.cut_off:
             print(f"{output}: the last line was incomplete; its image is scored again.", flush=True)
         print(f"Watching {root}: {len(table.seen)} images are in {output}.", flush=True)
-        line = Line(Arrivals(root, table.seen, settle, give_up_after), scorer, table, choice)
+        arrivals = Arrivals(root, table.seen, settle, give_up_after)
+        line = Line(arrivals, scorer, table, choice)
         with _stopped_by_signals() as stop:
             line.run(stop, once=once)
         counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(line.counts.items()))
         print(f"Scored {line.counts.total()} images{': ' if counts else ''}{counts}.", flush=True)
+        if once and not stop.is_set() and (unlisted := arrivals.unlisted):
+            msg = f"{len(unlisted)} of the folders could not be listed, such as {unlisted[0]}: their images were not "
+            msg += "scored. Grant this user permission, or wait until the share is there, and start it again."
+            raise OSError(msg)
     finally:
         table.close()
 

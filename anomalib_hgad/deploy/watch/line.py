@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from anomalib_hgad.common.files import atomic_write
+from anomalib_hgad.common.files import FULL, atomic_write
 from anomalib_hgad.data.reading import UNREADABLE, read_pixels
 from anomalib_hgad.deploy.watch.arrivals import MOST_READY, Arrivals
 from anomalib_hgad.deploy.watch.pictures import draw, picture_path
@@ -94,7 +94,7 @@ class Line:
             once: Whether to stop when all existing images have been scored.
 
         Raises:
-            OSError: If a line or a picture cannot be written.
+            OSError: If a line cannot be written, or if the disk is full.
         """
         with ThreadPoolExecutor(self._scorer.in_flight, "watch") as pool:
             while not stop.is_set() and self._failure is None:
@@ -150,8 +150,16 @@ class Line:
         except (ValueError, RuntimeError) as error:
             return self._fault(path, error)
         if self._pictures.wants(scored):
-            self._pictures.save(path, pixels, scored)
+            self._save_picture(path, pixels, scored)
         return scored.values | {"verdict": scored.verdict}
+
+    def _save_picture(self, path: str, pixels: np.ndarray, scored: Scored) -> None:
+        try:
+            self._pictures.save(path, pixels, scored)
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            logger.warning("The picture of %s was not saved: %s", path, error)
 
     def _fault(self, path: str, error: Exception) -> dict[str, Any]:
         text = " ".join(str(error).split())

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,11 @@ from anomalib_hgad.deploy.watch.scorer import Scored
 
 LONGER_SIDE = 512
 """Maximum length of the longer side of a picture, in pixels."""
+
+SUFFIX = ".jpg"
+
+MOST_BYTES = 255
+"""Bytes that the name of a file may have in most file systems."""
 
 EDGE = (255, 255, 255)
 """Colour of the outline of the mask, which does not occur in the map."""
@@ -28,10 +35,17 @@ def picture_path(image: Path, root: Path, folder: Path) -> Path:
         folder: The folder of the pictures.
 
     Returns:
-        The same relative path with ``.jpg`` appended, so that ``a.png`` and ``a.tif`` have different pictures.
+        The same relative path with ``.jpg`` appended, so that ``a.png`` and ``a.tif`` have different pictures. The end
+        of a name that would be too long is replaced by its checksum.
     """
     place = folder / image.relative_to(root)
-    return place.with_name(f"{place.name}.jpg")
+    name = place.name
+    if len(os.fsencode(name)) + len(SUFFIX) > MOST_BYTES:
+        mark = f"-{hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()}"
+        while len(os.fsencode(name)) + len(mark) + len(SUFFIX) > MOST_BYTES:
+            name = name[:-1]
+        name += mark
+    return place.with_name(name + SUFFIX)
 
 
 def draw(pixels: np.ndarray, scored: Scored) -> Image.Image:

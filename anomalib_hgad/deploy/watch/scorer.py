@@ -19,7 +19,7 @@ import openvino
 
 from anomalib_hgad.data.reserved_names import UNKNOWN
 from anomalib_hgad.deploy.arrays import as_input
-from anomalib_hgad.deploy.description import are_unknown, predicted_names, scored_names
+from anomalib_hgad.deploy.description import THRESHOLDS, are_unknown, has_threshold, predicted_names, scored_names
 from anomalib_hgad.deploy.graph import IN_FLOAT32, compile_graph, infer, read_graph
 
 
@@ -80,8 +80,9 @@ class Scorer:
         self._requests: SimpleQueue[openvino.InferRequest] = SimpleQueue()
         for _ in range(min(requests, self.in_flight)):
             self._requests.put(self.model.create_infer_request())
-        threshold = self._description.get("image_threshold", math.nan)
-        self.has_threshold = "pred_label" in self._outputs and threshold is not None
+        self.has_threshold, self._has_mask = (
+            output in self._outputs and has_threshold(self._description, output) for output in THRESHOLDS
+        )
 
     def score(self, pixels: np.ndarray, with_map: bool) -> Scored:
         """Score an image; threads wait for a free request.
@@ -106,8 +107,8 @@ class Scorer:
             values = {name: found[name].item() for name in ("pred_score", "pred_label") if name in self._outputs}
             values |= self._class_and_novelty(found)
             anomaly_map, mask = (
-                found[name].reshape(found[name].shape[-2:]).copy() if with_map and name in self._outputs else None
-                for name in ("anomaly_map", "pred_mask")
+                found[name].reshape(found[name].shape[-2:]).copy() if with_map and is_there else None
+                for name, is_there in (("anomaly_map", "anomaly_map" in self._outputs), ("pred_mask", self._has_mask))
             )
         if not math.isfinite(values["pred_score"]):
             msg = f"the model returns the score {values['pred_score']}"

@@ -61,6 +61,7 @@ class Table:
             end = self._read()
             self.cut_off = path.stat().st_size - end
             self._file.truncate(end)
+            self._size = end
             if end == 0 and self._is_csv:
                 self._write(_csv_line(ALL_COLUMNS))
         except BaseException:
@@ -74,11 +75,12 @@ class Table:
             row: Values of columns; the others are empty.
 
         Raises:
-            OSError: If the disk is full.
+            OSError: If the disk is full, or if another program has moved, deleted, replaced or changed the file.
         """
         values = {name: row.get(name) for name in ALL_COLUMNS} | {"model": self._model}
         line = _csv_line(list(values.values())) if self._is_csv else json.dumps(values).encode() + b"\n"
         with self._lock:
+            self._check_place()
             self._write(line)
 
     def close(self) -> None:
@@ -87,10 +89,23 @@ class Table:
             os.fsync(self._file.fileno())
             self._file.close()
 
+    def _check_place(self) -> None:
+        """Check that the open file is still the one at its path, as it was left: rows would be lost otherwise."""
+        there = os.fstat(self._file.fileno())
+        try:
+            is_same = os.path.samestat(there, self._path.stat())
+        except OSError:
+            is_same = False
+        if not is_same or there.st_size != self._size:
+            msg = f"{self._path} was moved, deleted, replaced or changed by another program while the watch wrote to "
+            msg += "it. Start the watch again: it continues with what is there then. To rotate tables, stop it first."
+            raise OSError(msg)
+
     def _write(self, line: bytes) -> None:
         with explain_full_disk(self._path):
             self._file.write(line)
             self._file.flush()  # so that other readers of the table find complete lines
+        self._size += len(line)
 
     def _read(self) -> int:
         """Read the existing lines; return the number of bytes of the complete ones."""

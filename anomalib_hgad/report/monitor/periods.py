@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from anomalib_hgad.data.reserved_names import UNKNOWN
 from anomalib_hgad.evaluation.predictions import PREDICTED_FILE, PREDICTIONS_FILE, Prediction, read_table
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -45,6 +48,7 @@ class Period:
         images: Number of images.
         unknown: How many of them are of no known product.
         products: Images of each product that was seen, by its name.
+        models: Identities of the exported files that a watch scored its images with.
     """
 
     table: Path
@@ -52,10 +56,11 @@ class Period:
     images: int = 0
     unknown: int = 0
     products: dict[str, ProductImages] = field(default_factory=lambda: defaultdict(ProductImages))
+    models: set[str] = field(default_factory=set)
 
 
 def read_periods(paths: Sequence[Path], names: Sequence[str]) -> list[Period]:
-    """Read tables of predictions one by one: only one is in memory at a time.
+    """Read tables of predictions one by one: only one is in memory at a time. Warn if they are of different models.
 
     Args:
         paths: Tables, or folders of runs that contain one each, in chronological order.
@@ -80,6 +85,12 @@ def read_periods(paths: Sequence[Path], names: Sequence[str]) -> list[Period]:
         rows = read_table(file)
         check_rows(file, rows, names)
         periods.append(summed_up(Period(path, label), rows))
+    if len(set().union(*(period.models for period in periods))) > 1:
+        logger.warning(
+            "The images were scored by different exported files: %s. Novelty is on the scale of its checkpoint: if the "
+            "files are of different checkpoints, only tables of the given one can be compared.",
+            "; ".join(f"{period.table} by {', '.join(sorted(period.models))}" for period in periods if period.models),
+        )
     return periods
 
 
@@ -150,6 +161,7 @@ def summed_up(period: Period, rows: Sequence[Prediction]) -> Period:
         The same period, with the images.
     """
     period.images = len(rows)
+    period.models = {row.model for row in rows if row.model}
     for row in rows:
         if row.pred_class_name == UNKNOWN:
             period.unknown += 1

@@ -75,7 +75,9 @@ def read_records(folder: Path) -> dict[str, list[Record]]:
     try:
         # Names such as NA are names, and names of files may have bytes that are no text.
         empty = {name: [""] for name in POINT_COLUMNS}
-        table = pd.read_csv(path, keep_default_na=False, na_values=empty, encoding_errors="surrogateescape")
+        # So are 0815, 1.10 and 20261127.
+        text = dict.fromkeys(("product", "table"), str)
+        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty, encoding_errors="surrogateescape")
         tables = table.sort_values("period")["table"].drop_duplicates().tolist()
         named = zip(tables, labels([Path(name) for name in tables]), strict=True)
         periods = {name: Period(Path(name), label) for name, label in named}
@@ -83,7 +85,7 @@ def read_records(folder: Path) -> dict[str, list[Record]]:
         for row in table.to_dict("records"):
             images = ProductImages(int(row["normal"]), int(row["anomalous"]))
             point = Point(*(float(row[name]) for name in POINT_COLUMNS)) if images.count else None
-            records.setdefault(str(row["product"]), []).append(Record(periods[row["table"]], images, point))
+            records.setdefault(row["product"], []).append(Record(periods[row["table"]], images, point))
     except (ValueError, KeyError, TypeError, IndexError) as error:
         msg = f"{path} is not a table of `anomalib-hgad monitor`: {type(error).__name__}: {error}"
         raise ValueError(msg) from error

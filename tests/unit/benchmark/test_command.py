@@ -9,6 +9,7 @@ import csv
 import json
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -240,6 +241,13 @@ def test_wrong_settings(products: Path, change: Callable[[dict[str, ModelChoice]
     change(models)
     with pytest.raises(ValueError, match=message):
         make_plan(models, protocol(products), [0])
+
+
+def test_unknown_argument_of_the_data(products: Path) -> None:
+    given = protocol(products)
+    mistyped = replace(given, data=given.data | {"categorys": ["bolt"]})
+    with pytest.raises(ValueError, match=r"MultiClass has no argument categorys\. It has datamodules, "):
+        make_plan({"Padim": ModelChoice("Padim")}, mistyped, [0])
 
 
 def test_unknown_row(products: Path) -> None:

@@ -23,6 +23,14 @@ def test_text_is_written_byte_for_byte(tmp_path: Path) -> None:
     assert (tmp_path / "new/folder/file.txt").read_bytes() == b"Gr\xc3\xb6\xc3\x9fe\r\nb\n\xff"
 
 
+@pytest.mark.parametrize("letter", ["a", "é"])
+def test_file_of_the_longest_name_is_written(letter: str, tmp_path: Path) -> None:
+    """Its temporary name is not longer; names have 255 bytes at most."""
+    path = tmp_path / (letter * (255 // len(letter.encode())))
+    write_text(path, lambda file: file.write("text"))
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
 def test_json_parses_back(tmp_path: Path) -> None:
     values = {"AUROC": 1 / 3, "none": None, "names": ["ä", "b"]}
     write_json(values, tmp_path / "new/figures.json")

@@ -23,6 +23,7 @@ from anomalib_hgad import Hgad
 from anomalib_hgad.deploy.graph import IN_FLOAT32
 from anomalib_hgad.deploy.inferencer import ClassInferencer, ClassONNXInferencer, ClassOpenVINOInferencer
 from anomalib_hgad.models.hgad.novelty import WIDE_MARGIN
+from tests.helpers.drawn_models import brightness_model
 from tests.helpers.exports import to_openvino
 from tests.helpers.light import LIGHT
 from tests.helpers.paths import ROOT
@@ -325,6 +326,16 @@ def test_unknown_product_in_a_batch(strict: dict[str, Any]) -> None:
     prediction = ClassOpenVINOInferencer(strict["openvino"]).predict(np.stack(images))
     assert prediction.novelty == pytest.approx([3, -1, 3], abs=0.1)
     assert [name == "unknown" for name in prediction.pred_class_name] == [True, False, True]
+
+
+@pytest.mark.parametrize("without", [["image_threshold"], ["pixel_threshold"], ["image_threshold", "pixel_threshold"]])
+def test_model_without_thresholds_gives_neither_label_nor_mask(without: list[str], tmp_path: Path) -> None:
+    """Its graph compares raw values with 0.5."""
+    path = brightness_model(tmp_path / "model.xml", image_size=[5, 7], **dict.fromkeys(without))
+    prediction = ClassOpenVINOInferencer(path).predict(np.full((5, 7, 3), 200, dtype=np.uint8))
+    assert (prediction.pred_label is None) == ("image_threshold" in without)
+    assert (prediction.pred_mask is None) == ("pixel_threshold" in without)
+    assert prediction.pred_score == pytest.approx(200 / 255)
 
 
 @pytest.mark.slow

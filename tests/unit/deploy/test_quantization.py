@@ -15,13 +15,14 @@ import pytest
 import torch
 from anomalib.data.utils import read_image
 from anomalib.deploy import CompressionType
+from openvino import opset13 as ops
 from sklearn.metrics import roc_auc_score
 
 from anomalib_hgad import Hgad, MultiClass, UniAd
 from anomalib_hgad.data.batch import ClassImageBatch
-from anomalib_hgad.deploy.export import CLASS_TENSOR
+from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR, PIXELS_TENSOR
 from anomalib_hgad.deploy.graph import IN_FLOAT32
-from anomalib_hgad.deploy.quantization import LARGE_CONSTANT
+from anomalib_hgad.deploy.quantization import LARGE_CONSTANT, _recentred
 from tests.helpers import trees
 from tests.helpers.engines import engine
 from tests.helpers.exports import from_openvino, to_openvino
@@ -249,3 +250,35 @@ def test_calibrated_for_images_of_one_size(kind: CompressionType, tmp_path: Path
     model = openvino.compile_model(openvino.Core().read_model(path), "CPU")
     assert model.input(0).get_partial_shape()[2:].to_shape() == [48, 40]
     assert np.isfinite(model(np.zeros((1, 3, 48, 40), dtype=np.float32))["pred_score"]).all()
+
+
+def graph_of_two_classes(shift: float) -> openvino.Model:
+    """Map, its largest pixels and novelty are the mean and this shift; the class is whether the red is bright."""
+    image = ops.parameter((1, 3, 4, 4), np.float32)
+    mean = ops.add(ops.reduce_mean(image, [1], keep_dims=True), ops.constant(np.float32(shift)))
+    largest = ops.topk(ops.reshape(mean, [1, 16], special_zero=False), 3, 1, "max", "none").output(0)
+    novelty = ops.add(ops.reduce_mean(image, [1, 2, 3], keep_dims=False), ops.constant(np.float32(shift)))
+    red = ops.reduce_mean(ops.gather(image, ops.constant([0]), ops.constant(1)), [2, 3], keep_dims=False)
+    inferred = ops.convert(ops.greater(red, ops.constant(np.float32(0.5))), "i64")
+    named = {PIXELS_TENSOR: largest, NOVELTY_TENSOR: novelty.output(0), CLASS_TENSOR: inferred.output(0)}
+    for name, output in named.items():
+        output.tensor.set_names({name})
+    score = ops.reduce_mean(largest, [1], keep_dims=False)
+    score.output(0).tensor.set_names({"pred_score"})
+    # As in Hgad's files, class and novelty are no outputs; a second result keeps them in the graph.
+    kept = ops.add(novelty, ops.reduce_sum(ops.convert(inferred, "f32"), [1], keep_dims=False))
+    return openvino.Model([ops.result(score), ops.result(kept)], [image])
+
+
+def test_class_without_images_is_named_and_keeps_its_scores(caplog: pytest.LogCaptureFixture) -> None:
+    """No image is of the class with the highest number."""
+    dark, bright = (np.full((1, 3, 4, 4), value, dtype=np.float32) for value in (0.2, 0.8))
+    graph = _recentred(graph_of_two_classes(0.1), graph_of_two_classes(0.0), [dark, dark], ["bolt", "nut"])
+    model = openvino.compile_model(graph, "CPU", IN_FLOAT32)
+    assert model(dark)["pred_score"] == pytest.approx([0.2], abs=1e-6)
+    assert model(bright)["pred_score"] == pytest.approx([0.9], abs=1e-6)
+    assert "None of the images for the calibration shows nut, so that the shift" in caplog.text
+    caplog.clear()
+    graph = _recentred(graph_of_two_classes(0.1), graph_of_two_classes(0.0), [dark, bright], ["bolt", "nut"])
+    assert openvino.compile_model(graph, "CPU", IN_FLOAT32)(bright)["pred_score"] == pytest.approx([0.8], abs=1e-6)
+    assert caplog.text == ""

@@ -52,11 +52,12 @@ def test_csv_parses_back(tmp_path: Path) -> None:
 
 
 def test_json_parses_back(tmp_path: Path) -> None:
-    write_results(RESULTS, tmp_path)
+    write_results(RESULTS, tmp_path, "0123")
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8")) == {
         "mean": {"image_AUROC": 0.75, "pixel_AUROC": 0.9, "pixel_AUPRO": None},
         "classes": RESULTS.classes,
         "pooled": RESULTS.pooled,
+        "model": "0123",
     }
 
 
@@ -146,11 +147,12 @@ def test_metrics_are_named_in_words(metric: str, words: str) -> None:
 
 
 def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
-    write_results(RESULTS, tmp_path)
+    write_results(RESULTS, tmp_path, "0123")
     assert read_results(tmp_path / "results.json") == {
         "mean": RESULTS.mean,
         "classes": RESULTS.classes,
         "pooled": RESULTS.pooled,
+        "model": "0123",
     }
 
 

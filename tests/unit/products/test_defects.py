@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from tests.helpers.light import LIGHT, LIGHT_UNIAD
 
 pytestmark = pytest.mark.slow
 
+DECOMPOSED = unicodedata.normalize("NFD", "Schräubchen")
+COMPOSED = unicodedata.normalize("NFC", DECOMPOSED)
 FITTED = {
     "flow": "linear",
     "flow_arguments": None,
@@ -210,6 +213,40 @@ def test_folders_that_name_no_kinds_are_refused(
         cli.main(["name-defects", f"--ckpt_path={checkpoint}", f"--data.root={tmp_path / 'known'}"])
     assert message in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("good", ["good", "Good", "GOOD"])
+@pytest.mark.parametrize("place", ["bolt", "bolt/test"])
+def test_folder_of_normal_images_is_no_kind(
+    good: str, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind in (good, "rust"):
+        trees.write_image(tmp_path / place / kind / "1.png")
+    assert known_images(tmp_path) == {"bolt": {"rust": [tmp_path / place / "rust/1.png"]}}
+    assert "bolt: 1 normal images in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["OK", "normal", "good_2"])
+def test_folder_that_seems_to_hold_normal_images_is_refused(name: str, tmp_path: Path) -> None:
+    """Unless there are masks of what is wrong, as in training."""
+    for kind in (name, "rust"):
+        trees.write_image(tmp_path / "bolt/test" / kind / "1.png")
+    with pytest.raises(ValueError, match=f"{name}.* seems to hold normal images by its name.*Rename it to 'good'"):
+        known_images(tmp_path)
+    trees.write_mask(tmp_path / "bolt/ground_truth" / name / "1_mask.png")
+    assert known_images(tmp_path)["bolt"].keys() == {name, "rust"}
+
+
+def test_names_are_the_same_however_their_letters_are_written(tmp_path: Path) -> None:
+    """A checkpoint knows the product in Unicode's composed form; macOS writes the other one."""
+    trees.write_image(tmp_path / DECOMPOSED / DECOMPOSED / "1.png")
+    assert {name: list(kinds) for name, kinds in known_images(tmp_path).items()} == {COMPOSED: [COMPOSED]}
+    trees.write_image(tmp_path / DECOMPOSED / COMPOSED / "1.png")
+    with pytest.raises(ValueError, match=r"Two kinds of defects in .* have one name"):
+        known_images(tmp_path)
+    trees.write_image(tmp_path / COMPOSED / "rust" / "1.png")
+    with pytest.raises(ValueError, match="Classes named twice"):
+        known_images(tmp_path)
 
 
 def test_images_that_name_no_kinds_are_refused_in_python_too(checkpoint: Path) -> None:

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 
 from anomalib_hgad.report.drift import read_drift
-from anomalib_hgad.report.monitor.movements import movements, product_records
-from anomalib_hgad.report.monitor.periods import read_periods
+from anomalib_hgad.report.monitor.chart import Point
+from anomalib_hgad.report.monitor.movements import Record, movements, product_records
+from anomalib_hgad.report.monitor.periods import Period, ProductImages, read_periods
 from anomalib_hgad.report.monitor.scale import read_scale
-from anomalib_hgad.report.monitor.table import TABLE, read_records
+from anomalib_hgad.report.monitor.table import TABLE, read_records, record_table
 from tests.helpers.monitored_line import NAMES
 
 
@@ -37,6 +38,19 @@ def test_drift_of_a_run(monitored: Path) -> None:
     drift = read_drift(monitored, [*NAMES, "washer"])
     assert (drift.products, drift.periods, drift.first, drift.last) == (2, 4, "1", "4")
     assert list(drift.charts) == NAMES[1:]
+
+
+def test_names_that_look_like_numbers_are_names(tmp_path: Path) -> None:
+    """Of products and of periods, as article numbers and dates."""
+    names, days = ["0815", "1.10", "1e3"], ["20261127", "20261128", "007"]
+    records = {
+        name: [Record(Period(Path(day), day), ProductImages(3, 1), Point(1.0, 0.5, 1.5, 0.0, 2.0)) for day in days]
+        for name in names
+    }
+    record_table(records).to_csv(tmp_path / TABLE, index=False)
+    assert read_records(tmp_path) == records
+    drift = read_drift(tmp_path, names)
+    assert (drift.products, drift.first, drift.last) == (3, "20261127", "007")
 
 
 def test_monitor_of_another_model_is_refused(monitored: Path) -> None:

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from anomalib_hgad import Hgad
+from anomalib_hgad.common.files import write_json
 from anomalib_hgad.data.reserved_names import UNKNOWN
 from anomalib_hgad.evaluation.predictions import Prediction, read_predictions, write_predictions
 from anomalib_hgad.models.hgad.novelty import NOVELTY_LIMIT
@@ -45,3 +48,23 @@ def test_images_that_are_gone(run: Path, tmp_path: Path) -> None:
     write_predictions(lost, tmp_path / "run")
     with pytest.raises(FileNotFoundError, match=r"12 of 12 tested images do not exist, such as /nowhere/0\.png"):
         read_run(tmp_path / "run")
+
+
+def test_test_of_another_checkpoint_is_told(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Also where only a threshold differs; that of the training itself is of the checkpoint."""
+    assert not read_run(run).tested_another
+    assert "was of another model" not in caplog.text
+    shutil.copytree(run, tmp_path / "run")
+    content = torch.load(run / CHECKPOINT, weights_only=True)
+    content["state_dict"]["post_processor._image_threshold"] += 0.1
+    torch.save(content, tmp_path / "run" / CHECKPOINT)
+    assert read_run(tmp_path / "run").tested_another
+    assert "the last test in this folder was of another model than" in caplog.text
+
+
+def test_test_of_an_earlier_version_says_nothing(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    results = json.loads((run / "results.json").read_text())
+    del results["model"]
+    write_json(results, tmp_path / "run/results.json")
+    assert not read_run(tmp_path / "run").tested_another

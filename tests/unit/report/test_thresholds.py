@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,7 +60,7 @@ def run_of(predictions: list[Prediction], names: list[str], own: list[float], co
     thresholds.update(torch.tensor(own), torch.tensor(2.0), torch.arange(len(names)) + 5, 0.05)
     calibration = SimpleNamespace(class_thresholds=thresholds)
     model = SimpleNamespace(threshold_names=names, model=SimpleNamespace(calibration=calibration))
-    return SimpleNamespace(model=model, threshold=common, predictions=predictions)
+    return SimpleNamespace(folder="run", model=model, threshold=common, predictions=predictions)
 
 
 def test_false_alarms_are_counted_by_the_class_that_scored_them_at_both_thresholds() -> None:
@@ -83,6 +84,12 @@ def test_images_of_a_mixture_without_classes_are_in_one_row() -> None:
     assert (only.name, only.alarms, only.normal) == ("all images", 1, 2)
 
 
+def test_test_of_a_model_of_other_classes_is_named() -> None:
+    rows = [prediction("bolt", 2.5), prediction("washer", 2.5)]
+    with pytest.raises(ValueError, match=r"scores of washer; the run's checkpoint knows only bolt, nut\. .*another"):
+        threshold_rows(run_of(rows, ["bolt", "nut"], [2.0, 3.0]))
+
+
 def test_run_without_a_rate_has_no_rows() -> None:
     run = run_of([], ["bolt"], [2.0])
     assert threshold_rows(run_of([], ["bolt"], [2.0], common=None)) == []
@@ -93,11 +100,14 @@ def test_run_without_a_rate_has_no_rows() -> None:
 @pytest.mark.slow
 def test_page_has_a_table_of_thresholds_where_a_rate_was_asked_for(run: Path) -> None:
     files = read_run(run)
-    assert "false alarms</h3>" not in render(files)
+    page = render(files)
+    assert "false alarms</h3>" not in page
+    assert "was of another model" not in page
     thresholds = files.model.model.calibration.class_thresholds
     common = torch.tensor(files.threshold)
     thresholds.update(common.expand(3), common, torch.tensor([30, 5, 0]), 0.05)
-    page = render(files)
+    page = render(replace(files, tested_another=True))  # as it would be read, with other thresholds than were tested
+    assert "The last test in this folder was of another model" in page
     assert "All classes have one threshold" in page
     assert "which takes 19 of them." in page
     assert "too few</span>" not in page

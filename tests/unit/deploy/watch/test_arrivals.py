@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -157,3 +158,77 @@ def test_folder_that_cannot_be_listed_is_named_once(tmp_path: Path, caplog: pyte
     assert "cannot be listed now; will retry: No such file or directory" in record.getMessage()
     folder.mkdir()
     assert files(folder, "a.png") == arrivals.look()
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, folder: Path, function: str) -> None:
+    """Make one of the module's functions say of a folder what it says to a user without permission."""
+    real = getattr(os, function)
+
+    def refuse(path: str, *arguments: object) -> object:
+        if path != str(folder):
+            return real(path, *arguments)
+        if function == "access":
+            return False
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(module.os, function, refuse)
+
+
+@pytest.mark.parametrize("function", ["scandir", "access"])
+def test_subfolder_that_may_not_be_read_is_unlisted_until_it_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, function: str
+) -> None:
+    """Also one whose names may be listed and whose files may not be reached."""
+    first, other = files(tmp_path, "a/1.png", "b/2.png")
+    arrivals = Arrivals(tmp_path, SeenPaths(), settle=0, give_up_after=10)
+    with monkeypatch.context() as patch:
+        forbid(patch, tmp_path / "a", function)
+        assert arrivals.look() + arrivals.look() == [other]
+        assert arrivals.unlisted == [str(tmp_path / "a")]
+    assert len(caplog.records) == 1
+    assert arrivals.look() == [first]
+    assert arrivals.unlisted == []
+
+
+def test_subfolder_that_goes_away_while_it_is_listed_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    files(tmp_path, "a/1.png")
+    real = os.scandir
+
+    def listed_too_late(path: str) -> object:
+        if path == str(tmp_path / "a"):
+            shutil.rmtree(path)
+        return real(path)
+
+    monkeypatch.setattr(module.os, "scandir", listed_too_late)
+    arrivals = Arrivals(tmp_path, SeenPaths(), settle=0, give_up_after=10)
+    assert arrivals.look() == arrivals.unlisted == caplog.records == []
+
+
+def test_links_that_lead_nowhere_take_no_place_of_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(1001):
+        (tmp_path / f"{number:04}.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "itself.png").symlink_to(tmp_path / "itself.png")
+    (tmp_path / "linked.png").symlink_to(*files(tmp_path.with_name("elsewhere"), "x.png"))
+    expected = [str(tmp_path / "linked.png"), *files(tmp_path, "real.png")]
+    arrivals = Arrivals(tmp_path, SeenPaths(), settle=0, give_up_after=10)
+    assert arrivals.look() == expected
+    assert arrivals.look() == []
+    assert len(caplog.records) == 1002
+    assert "itself.png is a link that leads to no file: Too many levels of symbolic links." in caplog.text
+    files(tmp_path, "nowhere.png")
+    assert arrivals.look()[0] == str(tmp_path / "0000.png")
+
+
+def test_link_to_a_folder_elsewhere_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One into the folder is not: its images are scored where they are."""
+    folder = tmp_path / "line"
+    expected = files(folder, "a/1.png")
+    files(tmp_path, "elsewhere/2.png")
+    (folder / "cam2").symlink_to(tmp_path / "elsewhere")
+    (folder / "latest").symlink_to(folder / "a")
+    arrivals = Arrivals(folder, SeenPaths(), settle=0, give_up_after=10)
+    assert arrivals.look() + arrivals.look() == expected
+    (record,) = caplog.records
+    assert f"{folder / 'cam2'} is a link to a folder and is not followed" in record.getMessage()

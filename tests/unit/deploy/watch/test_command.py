@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from anomalib_hgad import cli
-from anomalib_hgad.deploy.watch import line
+from anomalib_hgad.deploy.watch import arrivals, line
 from tests.helpers.drawn_models import brightness_model, flat_image, plain_model
 from tests.helpers.paths import ROOT
 
@@ -124,6 +124,31 @@ def test_pictures_that_are_asked_for(shown: Path, model: Path, tmp_path: Path, k
     assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == expected
     with Image.open(folder / "cam1/bad.bmp.jpg") as picture:
         assert picture.size == (12, 8)
+
+
+@pytest.mark.parametrize("letter", ["a", "é"])
+def test_image_of_the_longest_name_has_a_picture(letter: str, model: Path, tmp_path: Path) -> None:
+    """Names have 255 bytes at most; two that end in different ways have two pictures."""
+    stem = letter * ((255 - len("1.png")) // len(letter.encode()))
+    for number in (1, 2):
+        flat_image(tmp_path / f"shown/{stem}{number}.png", 255, 255, 0)
+    assert watch(tmp_path / "shown", model, tmp_path / "table.csv", "--pictures=all") == 0
+    assert len(rows_of(tmp_path / "table.csv")) == 2
+    names = [path.name for path in (tmp_path / "table_pictures").iterdir()]
+    assert len(names) == 2
+    assert all(re.fullmatch(f"{letter}{{80,}}-[0-9a-f]{{16}}.jpg", name) for name in names)
+
+
+def test_picture_that_cannot_be_saved_does_not_end_it(
+    shown: Path, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its place is taken by a folder."""
+    (tmp_path / "table_pictures/good.png.jpg/x").mkdir(parents=True)
+    assert watch(shown, model, tmp_path / "table.csv", "--pictures=all") == 0
+    assert rows_of(tmp_path / "table.csv")["good.png"]["verdict"] == "good"
+    assert (tmp_path / "table_pictures/cam1/bad.bmp.jpg").is_file()
+    (record,) = caplog.records
+    assert f"The picture of {shown / 'good.png'} was not saved" in record.getMessage()
 
 
 def test_broken_images_have_a_line_that_says_why(
@@ -283,6 +308,26 @@ def test_folder_that_may_not_be_written(shown: Path, model: Path, tmp_path: Path
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(SystemExit, match="2"):
         watch(shown, model, tmp_path / "locked/table.csv")
+
+
+def test_subfolder_that_cannot_be_listed_is_an_error_with_once(
+    shown: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What can be listed is scored."""
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if path == str(shown / "cam1"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(arrivals.os, "scandir", refuse)
+    with pytest.raises(SystemExit, match="2"):
+        watch(shown, model, tmp_path / "table.csv")
+    assert (
+        f"1 of the folders could not be listed, such as {shown / 'cam1'}: their images were" in capsys.readouterr().err
+    )
+    assert rows_of(tmp_path / "table.csv").keys() == {"good.png"}
 
 
 def test_full_disk_ends_it_with_a_sentence(

@@ -76,6 +76,9 @@ def test_model_without_a_threshold_gives_no_verdict(tmp_path: Path) -> None:
     scored = scorer.score(flat(255, 255, 0), with_map=False)
     assert (scored.verdict, scored.values["pred_label"]) == (None, None)
     assert scorer.score(flat(0, 0, 255), with_map=False).verdict == "unknown"
+    scorer = Scorer(brightness_model(tmp_path / "model.xml", pixel_threshold=None))
+    scored = scorer.score(flat(255, 255, 0), with_map=True)
+    assert (scored.verdict, scored.pred_mask) == ("bad", None)
 
 
 def test_single_gaussian_of_several_classes_names_none(tmp_path: Path) -> None:

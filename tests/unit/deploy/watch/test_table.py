@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +145,27 @@ def test_other_endings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"ends in \.csv or \.jsonl, got .*table\.png"):
         Table(tmp_path / "table.png", "model")
     assert not (tmp_path / "table.png").exists()
+
+
+@pytest.mark.parametrize(
+    "touch",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.rename(path.with_name("rotated.csv")),
+        lambda path: shutil.copy(path, path.with_name("saved.csv")).replace(path),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"a.png", b"another.png")),
+        lambda path: shutil.rmtree(path.parent),
+    ],
+    ids=["deleted", "moved", "replaced", "cut", "edited", "folder"],
+)
+def test_table_that_another_program_touches_ends_the_watch(tmp_path: Path, touch: Callable[[Path], object]) -> None:
+    """What comes after would be lost without a word."""
+    table = Table(tmp_path / "line/table.csv", "model")
+    table.append({"image_path": "a.png"} | ROW)
+    table.append({"image_path": "b.png"} | ROW)
+    touch(tmp_path / "line/table.csv")
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"table\.csv was moved, deleted, replaced or changed by another program"):
+            table.append({"image_path": "c.png"} | ROW)
+    table.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from anomalib_hgad.deploy.watch.table import Table
 from anomalib_hgad.evaluation.predictions import PREDICTED_FILE, write_predictions
 from anomalib_hgad.report.monitor.periods import labels, read_periods, table_file
 from tests.helpers.predictions import predicted
@@ -33,6 +34,32 @@ def test_images_are_counted_product_by_product(tmp_path: Path) -> None:
     assert (bolt.normal, bolt.anomalous, bolt.novelty) == (2, 1, 1.5)
     assert (nut.normal, nut.anomalous, nut.novelty) == (1, 0, -1)
     assert (tuesday.images, list(tuesday.products)) == (1, ["nut"])
+
+
+def watched(path: Path, *models: str) -> Path:
+    """A table of a watch with an image of each model; one file, if they were put together by hand."""
+    lines: list[bytes] = []
+    for model in models:
+        table = Table(path.with_suffix(".part.csv"), model)
+        table.append({"image_path": "a.png", "pred_class_name": "bolt", "pred_label": False, "novelty": 0.5})
+        table.close()
+        lines += path.with_suffix(".part.csv").read_bytes().splitlines(keepends=True)[1 if lines else 0 :]
+        path.with_suffix(".part.csv").unlink()
+    path.write_bytes(b"".join(lines))
+    return path
+
+
+def test_tables_of_different_models_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Between tables and within one; a table that does not say its model counts as of any."""
+    write_predictions([predicted("bolt", 0.25)], tmp_path / "by_hand")
+    first, same = watched(tmp_path / "first.csv", "aaaa"), watched(tmp_path / "same.csv", "aaaa")
+    read_periods([first, same, tmp_path / "by_hand"], NAMES)
+    assert not caplog.records
+    read_periods([first, tmp_path / "by_hand", watched(tmp_path / "other.csv", "bbbb")], NAMES)
+    assert f"different exported files: {first} by aaaa; {tmp_path / 'other.csv'} by bbbb. Novelty is" in caplog.text
+    caplog.clear()
+    read_periods([watched(tmp_path / "both.csv", "bbbb", "aaaa")], NAMES)
+    assert f"different exported files: {tmp_path / 'both.csv'} by aaaa, bbbb. Novelty is" in caplog.text
 
 
 @pytest.mark.parametrize(
