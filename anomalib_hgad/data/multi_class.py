@@ -89,8 +89,8 @@ class MultiClass(AnomalibDataModule):
             Defaults to ``None``, likewise.
         val_split_ratio: Fraction of the images to use for validation.
             Defaults to ``None``, likewise.
-        seed: Seed of the random splits.
-            Defaults to ``None``.
+        seed: Seed of the random splits and synthetic anomalies: the same files are always split in the same way.
+            Defaults to ``None``, for that of the class's datamodule or else ``0``.
         labels: ``"given"`` uses the class names above; ``"cluster"`` finds classes by clustering the training images,
             regardless of their folders; ``"references"`` assigns the class whose reference images an image resembles
             most.

@@ -19,6 +19,7 @@ from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
 from anomalib_hgad.data.checks import check_class, check_permissions
 from anomalib_hgad.data.dataset import name_synthetic_images
 from anomalib_hgad.data.folders import leave_out_hidden, mask_files, named_folders
+from anomalib_hgad.data.random_numbers import own_random_numbers
 from anomalib_hgad.data.setup_errors import explain_setup_error, warn_of_unread_images
 from anomalib_hgad.data.sources import ClassSource
 from anomalib_hgad.data.splits import check_validation
@@ -45,7 +46,8 @@ def set_up_class(source: ClassSource, stage: str | None, picture_folder: str) ->
     datamodule = source.datamodule
     check_permissions(datamodule)
     try:
-        with _strings_as_objects():
+        # Without a seed anomalib would draw other splits in every process: a test would have training images.
+        with _strings_as_objects(), own_random_numbers(datamodule.seed or 0):
             datamodule.setup(stage)
     except Exception as error:
         raise ValueError(explain_setup_error(source.name, datamodule, error)) from error

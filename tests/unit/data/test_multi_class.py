@@ -182,7 +182,7 @@ def test_datamodules_keep_their_own_augmentations(tmp_path: Path) -> None:
 
 
 def test_setup_again_keeps_the_splits(plant: Path) -> None:
-    """Unseeded random splits are drawn once, also when the user sets up before the trainer does."""
+    """Random splits are drawn once, also when the user sets up before the trainer does."""
     datamodule = MultiClass(root=plant, num_workers=0)
     datamodule.setup()
     first = datamodule.test_data
