@@ -22,7 +22,7 @@ from PIL import Image
 
 from anomalib_hgad.data.folders import category_folder, check_permission, listed, mask_files, mask_names, named_folders
 from anomalib_hgad.data.masks import read_masks
-from anomalib_hgad.data.reading import UNREADABLE, check_depth
+from anomalib_hgad.data.reading import UNREADABLE, check_depth, decoding
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def image_sizes(class_name: str, paths: Iterable[str], shown: bool = True) -> di
     broken: list[str] = []
     for path in dict.fromkeys(paths):
         try:
-            with Image.open(path) as image:
+            with decoding(), Image.open(path) as image:
                 if shown:
                     check_depth(image)
                 sizes[path] = image.size

@@ -27,7 +27,7 @@ from torchvision.tv_tensors import Mask
 from anomalib_hgad.data.batch import ClassImageBatch, ClassImageItem
 from anomalib_hgad.data.folders import listed, mask_names
 from anomalib_hgad.data.masks import joined, read_masks
-from anomalib_hgad.data.reading import UNREADABLE
+from anomalib_hgad.data.reading import UNREADABLE, decoding
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,8 @@ def read_item(dataset: AnomalibDataset, row: int) -> ImageItem:
         The item, with the dataset's augmentations. ``gt_mask`` is zero for a normal image.
     """
     sample = dataset.samples.iloc[row]
-    image = read_image(sample.image_path, as_tensor=True)
+    with decoding():
+        image = read_image(sample.image_path, as_tensor=True)
     files, mask = [Path(name) for name in mask_names(sample.mask_path)], None
     if dataset.task == TaskType.SEGMENTATION:
         marked = torch.from_numpy(read_masks(files)) if files else torch.zeros(image.shape[-2:])

@@ -67,6 +67,13 @@ def test_unreadable_images(root: Path, form: type[MultiClass], name: str, conten
 
 
 @FORMS
+def test_files_that_pillow_refuses_by_a_value_error(root: Path, form: type[MultiClass]) -> None:
+    trees.write_refused_image(root / "tile/train/good/001.png")
+    with pytest.raises(ValueError, match=r"Class 'tile': 1 image files cannot be read: .*001.png \(Truncated tRNS"):
+        form(root).setup()
+
+
+@FORMS
 def test_grey_values_that_would_be_cut_off_are_refused(root: Path, form: type[MultiClass]) -> None:
     """Pillow would make nearly all of them white."""
     Image.fromarray(np.full((32, 32), 40000, dtype=np.uint16)).save(root / "tile/train/good/001.png")
