@@ -244,6 +244,40 @@ def test_good_in_any_case_is_good(root: Path, folder: str) -> None:
         assert {Path(path).parent.name for path in paths} == {folder}
 
 
+def test_folders_of_the_layout_in_any_case(root: Path) -> None:
+    for place, name in (("train", "Train"), ("test", "TEST"), ("ground_truth", "Ground_Truth")):
+        (root / "tile" / place).rename(root / "tile" / name)
+    datamodule = folder_form(root)
+    datamodule.setup()
+    rows = datamodule.test_data.samples.query("class_name == 'tile'")
+    assert sorted(rows["label_index"]) == [0] * 2 + [1] * 7
+    assert rows["has_masks"].all()
+    trees.write_image(root / "tile/test/dent/000.png")
+    with pytest.raises(ValueError, match=r"'tile': expected one folder 'test', got .*tile/TEST, .*tile/test\. Merge"):
+        folder_form(root)
+
+
+@pytest.mark.parametrize("name", ["masks", "groundtruth", "Ground Truth", "gt"])
+def test_folder_that_may_be_one_of_masks_is_named(root: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Without it the class would have no masks."""
+    (root / "tile/ground_truth").rename(root / "tile" / name)
+    message = rf"'tile': .*tile/{name} seems to hold masks .* Rename it to 'ground_truth'"
+    with pytest.raises(ValueError, match=message):
+        folder_form(root)
+    trees.write_mask(root / "tile/ground_truth/crack/000_mask.png")
+    folder_form(root)
+    assert f"tile/{name} are ignored" in caplog.text
+
+
+def test_images_of_a_class_that_nothing_reads_are_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trees.write_image(root / "tile/validation/good/000.png")
+    trees.write_image(root / "tile/007.png")
+    (root / "tile/notes").mkdir()
+    folder_form(root)
+    (message,) = caplog.messages
+    assert re.search(r"'tile': \S*tile/007\.png, \S*tile/validation are ignored: only images in train, test", message)
+
+
 @pytest.mark.parametrize("name", ["OK", "normal", "Defect-free", "good_2", "goods", "no defect"])
 @pytest.mark.parametrize("beside", [False, True])
 def test_folder_that_may_be_one_of_normal_images_is_named(root: Path, name: str, beside: bool) -> None:
