@@ -10,11 +10,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from anomalib.data import Folder, MVTecAD
+from anomalib.data import Folder, MVTecAD, Tabular
 from PIL import Image
 
-from anomalib_hgad.data.checks import check_class
+from anomalib_hgad.data.checks import check_class, clashing_pictures
 from anomalib_hgad.data.folders import mask_files, pair_masks
 from anomalib_hgad.data.multi_class import MultiClass
 from tests.helpers import trees
@@ -359,8 +360,39 @@ def test_pictures_that_would_overwrite_each_other(tmp_path: Path) -> None:
         trees.mvtec_class(tmp_path / name)
     datamodule = MultiClass([MVTecAD(tmp_path, "one"), MVTecAD(tmp_path, "two")])
     datamodule._name = None  # as with commonpath("/disk1", "/disk2"), which a test cannot make
-    with pytest.raises(ValueError, match=r"pictures of 8 images would overwrite each other: .* below one folder"):
+    with pytest.raises(ValueError, match=r"pictures of 8 images would overwrite each other: .* and give its name to"):
         datamodule.setup()
+
+
+def test_pictures_of_links_keep_the_paths_of_the_links(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Of files of equal names in folders of equal names elsewhere."""
+    for name in ("bottle", "tile"):
+        good = root / name / "test/good"
+        elsewhere = tmp_path_factory.mktemp("elsewhere") / "good"
+        good.rename(elsewhere)
+        good.mkdir()
+        for file in elsewhere.iterdir():
+            (good / file.name).symlink_to(file)
+    datamodule = folder_form(root)
+    datamodule.setup()
+    assert {Path(item.image_path).parents[2] for item in datamodule.test_data} == {root / "bottle", root / "tile"}
+
+
+def test_pictures_of_relative_paths(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are not told apart by the folder that is left out of the paths."""
+    monkeypatch.chdir(root)
+
+    def table(name: str) -> Tabular:
+        kinds = {"train/good": (0, "train"), "test/good": (0, "test"), "test/crack": (1, "test")}
+        rows = [(f"{name}/{kind}/00{number}.png", *of) for kind, of in kinds.items() for number in range(2)]
+        return Tabular(name, pd.DataFrame(rows, columns=["image_path", "label_index", "split"]), val_split_mode="none")
+
+    datamodule = MultiClass([table("bottle"), table("tile")])
+    datamodule.setup()
+    paths = [item.image_path for item in datamodule.test_data]
+    assert paths == datamodule.test_data.samples["image_path"].to_list()
+    assert all(Path(path).is_absolute() for path in paths)
+    assert clashing_pictures(paths, datamodule.name) == []
 
 
 def test_data_that_cannot_be_got(tmp_path: Path) -> None:
