@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from anomalib_hgad.data.class_folder import ClassFolder
-from anomalib_hgad.data.folders import check_permission, image_files, listed, subfolders
+from anomalib_hgad.data.folders import check_permission, image_files, linked_folders, listed, subfolders
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +147,7 @@ def class_folder(folder: Path, names: FolderNames, **kwargs: Any) -> ClassFolder
         PermissionError: If a folder cannot be read.
     """
     check_permission(folder)
+    warn_of_linked_folders(folder.name, _places(folder, names))
     found = _mvtec_layout(folder) if names.normal_dir is None else _named_layout(folder, names)
     if not any(place.is_dir() for place in found.normal):
         msg = (
@@ -178,6 +179,24 @@ def normal_folders(folder: Path, normal_dir: list[str] | str | None) -> list[Pat
         return [place for train in _called(TRAIN, folder) for place in subfolders(train) if is_good(place)]
     names = [normal_dir] if isinstance(normal_dir, str) else normal_dir
     return [folder / name for name in names if (folder / name).is_dir()]
+
+
+def warn_of_linked_folders(class_name: str, places: Iterable[Path]) -> None:
+    """Warn of linked folders with images within folders of a class; the latter may be links."""
+    if linked := [link for place in places for link in linked_folders(place)]:
+        logger.warning(
+            "Class %r: images in the linked folders %s are ignored. Link their files instead, or name these folders as "
+            "normal_dir and so on.",
+            class_name,
+            listed(linked),
+        )
+
+
+def _places(folder: Path, names: FolderNames) -> list[Path]:
+    """Folders of a class that may hold images."""
+    if names.normal_dir is None:
+        return [kind for place in subfolders(folder) for kind in subfolders(place)]
+    return [folder / name for field in fields(names) for name in names.of(field.name)]
 
 
 def _named_layout(folder: Path, names: FolderNames) -> ClassFolders:

@@ -17,12 +17,13 @@ from anomalib_hgad.data.folders import (
     category_folder,
     image_files,
     is_hidden,
+    linked_folders,
     listed,
     named_folders,
     pair_masks,
     subfolders,
 )
-from anomalib_hgad.data.layouts import GOOD, is_good, is_like_good
+from anomalib_hgad.data.layouts import GOOD, is_good, is_like_good, warn_of_linked_folders
 from anomalib_hgad.data.letters import has_control_characters
 from anomalib_hgad.data.reading import IMAGE_SUFFIXES
 
@@ -50,7 +51,7 @@ def explain_setup_error(class_name: str, datamodule: AnomalibDataModule, error: 
         return f"{start}: {words}. Correct its folders, or leave the class out."
     folder = category_folder(Path(root), datamodule.category)
     fault = _fault_of_folder(folder) or _unread(folder, datamodule) or _fault_of_class(folder, datamodule)
-    if fault := fault or _stray(folder) or _hidden(folder):
+    if fault := fault or _stray(folder) or _hidden(folder) or _too_deep(folder) or _linked(folder):
         return f"{start}: {fault} ({words})"
     return f"{start} from {folder}: {words}. Correct what anomalib does not expect, or leave the class out."
 
@@ -72,18 +73,25 @@ def _fault_of_folder(folder: Path) -> str | None:
 
 
 def warn_of_unread_images(class_name: str, datamodule: AnomalibDataModule, read: Iterable[str]) -> None:
-    """Warn of images that anomalib's dataset ignores because of their file extension or their folder.
+    """Warn of images that anomalib's dataset ignores because of their file extension, their folder, or a link.
 
     Args:
         class_name: Name of the class.
         datamodule: Its datamodule.
-        read: Images that are in it.
+        read: Images and masks that are in it.
     """
     root = getattr(datamodule, "root", None)
     if root is None or not datamodule.category:
+        if not isinstance(datamodule, ClassFolder):
+            places = named_folders(datamodule, "normal_dir", "normal_test_dir", "abnormal_dir", "mask_dir")
+            warn_of_linked_folders(class_name, places)
         return
     folder = category_folder(Path(root), datamodule.category)
-    for fault in (_unread(folder, datamodule), _stray(folder, {Path(path).resolve() for path in read})):
+    files = {Path(path).resolve() for path in read}
+    faults = [_unread(folder, datamodule), _stray(folder, files), _too_deep(folder, files)]
+    if any(file.is_relative_to(folder.resolve()) for file in files):  # else they were converted into another folder
+        faults.append(_linked(folder, files))
+    for fault in faults:
         if fault:
             logger.warning("Class %r: %s", class_name, fault)
 
@@ -95,6 +103,28 @@ def _stray(folder: Path, read: Collection[Path] = ()) -> str | None:
     if not (stray := [file for file in images if file.resolve() not in read]):
         return None
     return f"{len(stray)} images are outside the folders of their kinds: {listed(stray)}. Move them into one of these."
+
+
+def _too_deep(folder: Path, read: Collection[Path] = ()) -> str | None:
+    """Which images are in folders within those of the kinds, and are not read; in some datasets all images are."""
+    images = [file for place in ("train", "test") for file in image_files(folder / place)]
+    depths = [len(file.relative_to(folder).parts) for file in images]
+    deep = [file for file, depth in zip(images, depths, strict=True) if depth > 3 and file.resolve() not in read]
+    if not deep or 3 not in depths:
+        return None
+    return f"{len(deep)} images are in folders within those of the kinds: {listed(deep)}. Move them into the latter."
+
+
+def _linked(folder: Path, read: Collection[Path] = ()) -> str | None:
+    """Which linked images, and folders of such, are not read: anomalib leaves out what is outside of the class."""
+    files = [file for file in image_files(folder) if file.is_symlink() and file.resolve() not in read]
+    folders = [link for link in linked_folders(folder) if not all(file.resolve() in read for file in image_files(link))]
+    if not (linked := [*files, *folders]):
+        return None
+    return (
+        f"links that lead out of the folder of the class are ignored: {listed(linked)}. Replace them by what they link "
+        "to, or give MultiClass the parent folder as root, without dataset."
+    )
 
 
 def _unread(folder: Path, datamodule: AnomalibDataModule) -> str | None:

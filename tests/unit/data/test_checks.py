@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -336,6 +337,51 @@ def test_images_beside_the_folders_of_a_dataset_are_named(root: Path, caplog: py
     trees.write_image(root / "btech/02/test/007.png")
     MultiClass(dataset="BTech", root=root / "btech").setup()
     assert re.search(rf"Class '02': {message}".replace("tile", "02"), caplog.text)
+
+
+def test_linked_images_that_a_dataset_leaves_out_are_named(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (root / "tile/train/good/004.png").symlink_to(trees.write_image(elsewhere / "1.png"))
+    (root / "tile/train/good/005.png").symlink_to(root / "tile/train/good/000.png")
+    (root / "tile/test/hole").symlink_to(trees.write_image(elsewhere / "hole/000.png").parent)
+    dataset_form(root).setup()
+    (message,) = caplog.messages
+    assert re.search(r"'tile': links that .* ignored: \S*tile/test/hole, \S*tile/train/good/004\.png\. Repl", message)
+    (root / "tile/test/hole").unlink()
+    shutil.move(root / "tile/ground_truth/crack", elsewhere)
+    (root / "tile/ground_truth/crack").symlink_to(elsewhere / "crack")
+    with pytest.raises(ValueError, match=r"Class 'tile' cannot be set up by MVTecAD: links .*tile/ground_truth/crack,"):
+        dataset_form(root).setup()
+
+
+def test_images_in_deeper_folders_of_a_dataset_are_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where it cannot do with them, and where it leaves them out."""
+    trees.write_image(root / "tile/train/good/good/004.png")
+    message = r"1 images are in folders within those of the kinds: .*tile/train/good/good/004\.png\. Move them"
+    dataset_form(root).setup()
+    assert re.search(f"Class 'tile': {message}", caplog.text)
+    trees.write_image(root / "tile/test/crack/cam/004.png")
+    with pytest.raises(ValueError, match=r"'tile' cannot be set up by MVTecAD: 2 images are in folders within those"):
+        dataset_form(root).setup()
+
+
+@pytest.mark.parametrize("place", ["train/good", "test/good", "test/crack", "test/hole", "ground_truth/crack"])
+@pytest.mark.parametrize("form", [folder_form, datamodules_form])
+def test_linked_folders_within_folders_of_images_are_named(
+    root: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    caplog: pytest.LogCaptureFixture,
+    place: str,
+    form: Callable[[Path], MultiClass],
+) -> None:
+    link = root / "bottle" / place / "more"
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(trees.write_image(tmp_path_factory.mktemp("elsewhere") / "1.png").parent)
+    form(root).setup()
+    expected = [str(link)] if form == folder_form or place in {"train/good", "test/crack", "ground_truth/crack"} else []
+    assert re.findall(r"Class 'bottle': images in the linked folders (\S*) are ignored", caplog.text) == expected
 
 
 def test_training_images_beside_the_good_ones_are_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
