@@ -10,7 +10,9 @@ from collections.abc import Collection, Iterable
 from importlib import import_module
 from pathlib import Path
 
-from anomalib.data import AnomalibDataModule, BTech
+import pandas as pd
+from anomalib.data import AnomalibDataModule, BTech, Tabular
+from anomalib.data.utils import Split
 
 from anomalib_hgad.data.class_folder import ClassFolder
 from anomalib_hgad.data.folders import (
@@ -73,13 +75,15 @@ def _fault_of_folder(folder: Path) -> str | None:
 
 
 def warn_of_unread_images(class_name: str, datamodule: AnomalibDataModule, read: Iterable[str]) -> None:
-    """Warn of images that anomalib's dataset ignores because of their file extension, their folder, or a link.
+    """Warn of images that anomalib's dataset ignores: because of a file extension, a folder, a link or a split.
 
     Args:
         class_name: Name of the class.
         datamodule: Its datamodule.
         read: Images and masks that are in it.
     """
+    if fault := _unused_rows(datamodule):
+        logger.warning("Class %r: %s", class_name, fault)
     root = getattr(datamodule, "root", None)
     if root is None or not datamodule.category:
         if not isinstance(datamodule, ClassFolder):
@@ -103,6 +107,22 @@ def _stray(folder: Path, read: Collection[Path] = ()) -> str | None:
     if not (stray := [file for file in images if file.resolve() not in read]):
         return None
     return f"{len(stray)} images are outside the folders of their kinds: {listed(stray)}. Move them into one of these."
+
+
+def _unused_rows(datamodule: AnomalibDataModule) -> str | None:
+    """Which rows of a table of images are in none of the splits that anomalib knows."""
+    table = pd.DataFrame(datamodule._unprocessed_samples) if isinstance(datamodule, Tabular) else pd.DataFrame()
+    if "split" not in table:
+        return None
+    splits = table["split"].map(lambda split: split.value if isinstance(split, Split) else split)
+    counts = splits[~splits.isin([Split.TRAIN.value, Split.TEST.value])].value_counts(dropna=False)
+    if not len(counts):
+        return None
+    others = [f"{split!r} ({count})" for split, count in counts.items()]
+    return (
+        f"{counts.sum()} rows of the table are ignored, because split is neither 'train' nor 'test' in them: "
+        f"{listed(others)}. Correct it, or remove the rows."
+    )
 
 
 def _too_deep(folder: Path, read: Collection[Path] = ()) -> str | None:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anomalib.data import Folder, MVTecAD, Tabular
+from anomalib.data.utils import Split
 from PIL import Image
 
 from anomalib_hgad.data.checks import check_class, clashing_pictures
@@ -422,6 +423,21 @@ def test_pictures_of_links_keep_the_paths_of_the_links(root: Path, tmp_path_fact
     datamodule = folder_form(root)
     datamodule.setup()
     assert {Path(item.image_path).parents[2] for item in datamodule.test_data} == {root / "bottle", root / "tile"}
+
+
+@pytest.mark.parametrize("form", [list, pd.DataFrame])
+def test_rows_of_other_splits_are_named(
+    root: Path, caplog: pytest.LogCaptureFixture, form: Callable[[list[dict[str, object]]], object]
+) -> None:
+    splits = ["train", Split.TRAIN, "val", "val", "test ", "test"]
+    folders = ["train/good"] * 4 + ["test/crack"] * 2
+    rows = [
+        {"image_path": f"{folder}/00{number}.png", "label_index": int(folder != "train/good"), "split": split}
+        for number, (folder, split) in enumerate(zip(folders, splits, strict=True))
+    ]
+    message = r"Class 'tile'.*: 3 rows of the table are ignored, .* in them: 'test ' \(1\), 'val' \(2\)\. Correct it"
+    MultiClass([Tabular("tile", form(rows), root / "tile", val_split_mode="none")]).setup()
+    assert re.search(message, caplog.text)
 
 
 def test_pictures_of_relative_paths(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
