@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ class ClassFolders:
 
 
 def check_named_folders(root: Path, places: Sequence[Path], folders: FolderNames) -> None:
-    """Check that folder names are consistent, and that each folder exists in at least one class.
+    """Check that folder names are consistent, and that each folder exists in at least one class and none in another.
 
     Args:
         root: Folder of the classes.
@@ -111,7 +112,8 @@ def check_named_folders(root: Path, places: Sequence[Path], folders: FolderNames
         folders: The given names.
 
     Raises:
-        ValueError: If names are given without ``normal_dir``, or another number of ``mask_dir`` than ``abnormal_dir``.
+        ValueError: If names are given without ``normal_dir``, if two folders of images of a kind are equal or one is in
+            the other, or if there is another number of ``mask_dir`` than ``abnormal_dir``.
         FileNotFoundError: If no class has one of the folders.
     """
     for argument in (field.name for field in fields(folders)):
@@ -123,11 +125,21 @@ def check_named_folders(root: Path, places: Sequence[Path], folders: FolderNames
             if not any((place / folder).is_dir() for place in places):
                 msg = f"Expected a folder {folder!r} in the classes of {root}, but none has it. Correct {argument}."
                 raise FileNotFoundError(msg)
+        if argument != "mask_dir":  # images of several folders may have their masks in one
+            _check_apart(argument, folders.of(argument), places)
     masks, abnormal = folders.of("mask_dir"), folders.of("abnormal_dir")
     if masks and len(masks) != len(abnormal):
         msg = f"Expected a mask_dir for each abnormal_dir, in the same order, got mask_dir={folders.mask_dir!r} and "
         msg += f"abnormal_dir={folders.abnormal_dir!r}. Give the same number of both, or no mask_dir."
         raise ValueError(msg)
+
+
+def _check_apart(argument: str, names: Sequence[str], places: Sequence[Path]) -> None:
+    """Raise if two folders are equal or one is in the other: images would count twice."""
+    for first, second in permutations(names, 2):
+        if any((place / second).resolve().is_relative_to((place / first).resolve()) for place in places):
+            msg = f"{argument} names images twice: {second!r} is {first!r}, or in it. Remove one of them."
+            raise ValueError(msg)
 
 
 def class_folder(folder: Path, names: FolderNames, **kwargs: Any) -> ClassFolder:  # noqa: ANN401

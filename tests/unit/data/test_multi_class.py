@@ -141,6 +141,26 @@ def test_several_folders_of_a_kind(tmp_path: Path) -> None:
         MultiClass(root=tmp_path, **folders | {"normal_dir": ["good", "good 3"]})
 
 
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        ({"normal_dir": ["good", "good/extra"]}, "normal_dir names images twice: 'good/extra' is 'good', or in it"),
+        ({"normal_dir": ["good/extra", "good"]}, "normal_dir names images twice: 'good/extra' is 'good', or in it"),
+        ({"abnormal_dir": ["bad", "bad/"]}, "abnormal_dir names images twice: 'bad/' is 'bad', or in it"),
+        ({"abnormal_dir": ["bad", "link"], "mask_dir": ["masks", "masks"]}, "abnormal_dir names .*: 'link' is 'bad'"),
+        ({"normal_test_dir": ["bad", "bad"]}, r"normal_test_dir names .* Remove one of them\."),
+    ],
+)
+def test_folders_of_a_kind_that_hold_the_same_images(
+    tmp_path: Path, folders: dict[str, list[str]], message: str
+) -> None:
+    trees.folder_class(tmp_path / "bolt")
+    trees.write_image(tmp_path / "bolt/good/extra/0.png")
+    (tmp_path / "bolt/link").symlink_to("bad")
+    with pytest.raises(ValueError, match=message):
+        MultiClass(root=tmp_path, **{"normal_dir": "good"} | folders)
+
+
 @pytest.mark.parametrize("val_split_mode", ["same_as_test", "from_test", "from_train", "synthetic"])
 def test_datamodules_keep_their_own_splitting(tmp_path: Path, val_split_mode: str) -> None:
     """A class is split just as its datamodule alone splits it; classes come in the given order."""
