@@ -189,7 +189,7 @@ class MultiClass(AnomalibDataModule):
             )
             raise ValueError(msg)
         self.pseudo_labels = PseudoLabels(labels, num_clusters, references, label_backbone, label_weights)
-        self._pseudo_names: list[str] = self.pseudo_labels.reference_names if labels == "references" else []
+        self._pseudo_names: list[str] = list(self.pseudo_labels.reference_images()) if labels == "references" else []
         self._given_name = name
         self._name = name or picture_folder_name([source.datamodule for source in self.sources])
 
