@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -244,6 +245,24 @@ def test_category_of_ones_own_in_the_layout_of_a_dataset(tmp_path: Path) -> None
     assert MultiClass(dataset="MVTecAD", root=tmp_path).class_names == ["bottle"]
     with pytest.raises(ValueError, match="got yours"):
         MultiClass(dataset="MVTecAD", root=tmp_path, categories=["yours"])
+
+
+def test_folders_that_are_no_categories_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Another case makes another name."""
+    for name in ("bottle", "Cable", "my_part"):
+        trees.mvtec_class(tmp_path / name)
+    (tmp_path / "notes").mkdir()
+    assert MultiClass(dataset="MVTecAD", root=tmp_path).class_names == ["bottle"]
+    (message,) = caplog.messages
+    assert message.startswith(f"{tmp_path / 'Cable'}, {tmp_path / 'my_part'} have training images, but are left out")
+    MultiClass(dataset="MVTecAD", root=tmp_path, categories=["bottle"])
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("name", ["/data/products", "data/products", "products/", "..", ""])
+def test_name_that_is_none_of_a_folder(plant: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"The name of MultiClass .* got '{re.escape(name)}'\. Rename it"):
+        MultiClass(root=plant, name=name)
 
 
 def test_dataset_not_downloaded_yet(tmp_path: Path) -> None:
