@@ -22,7 +22,7 @@ from PIL import Image
 
 from anomalib_hgad.data.folders import category_folder, check_permission, listed, mask_files, mask_names, named_folders
 from anomalib_hgad.data.masks import read_masks
-from anomalib_hgad.data.reading import UNREADABLE, check_depth
+from anomalib_hgad.data.reading import UNREADABLE, check_depth, decoding
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def image_sizes(class_name: str, paths: Iterable[str], shown: bool = True) -> di
     broken: list[str] = []
     for path in dict.fromkeys(paths):
         try:
-            with Image.open(path) as image:
+            with decoding(), Image.open(path) as image:
                 if shown:
                     check_depth(image)
                 sizes[path] = image.size
@@ -189,24 +189,23 @@ def clashing_pictures(paths: Iterable[str], folder_name: str) -> list[str]:
     """Images whose pictures anomalib would save to the same file as those of other images.
 
     Args:
-        paths: The images.
+        paths: The images, as anomalib's items name them.
         folder_name: What anomalib uses as the name of the datamodule.
 
     Returns:
-        The files of these images.
+        These images.
     """
-    # anomalib's items follow links, so the resolved paths count.
-    files = {str(Path(path).resolve()) for path in paths}
-    pictures = {file: generate_output_filename(file, "", folder_name, mkdir=False) for file in files}
+    # Links count by their own paths, which anomalib's items have.
+    pictures = {path: generate_output_filename(path, "", folder_name, mkdir=False) for path in set(paths)}
     counts = Counter(pictures.values())
-    return sorted(file for file, picture in pictures.items() if counts[picture] > 1)
+    return sorted(path for path, picture in pictures.items() if counts[picture] > 1)
 
 
 def check_pictures(paths: Iterable[str], folder_name: str) -> None:
     """Check that anomalib saves the pictures of all images to different files.
 
     Args:
-        paths: The images.
+        paths: The images, as anomalib's items name them.
         folder_name: Name of the datamodule.
 
     Raises:
@@ -214,8 +213,9 @@ def check_pictures(paths: Iterable[str], folder_name: str) -> None:
     """
     if clashing := clashing_pictures(paths, folder_name):
         msg = (
-            f"The saved pictures of {len(clashing)} images would overwrite each other: {listed(clashing)}. Put the "
-            "images of all classes, not links to them, below one folder."
+            f"The saved pictures of {len(clashing)} images would overwrite each other: {listed(clashing)}. They keep "
+            f"the part of the path below the folder {folder_name!r}: put the images of all classes below one folder, "
+            "and give its name to MultiClass as name."
         )
         raise ValueError(msg)
 

@@ -26,6 +26,7 @@ from torchvision.transforms.v2 import Transform
 from anomalib_hgad.common.files import atomic_folder
 from anomalib_hgad.common.progress import track
 from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch, ClassImageItem
+from anomalib_hgad.data.random_numbers import own_random_numbers
 from anomalib_hgad.data.reading import naming_errors
 from anomalib_hgad.data.splits import check_splits
 from anomalib_hgad.data.workers import usual_workers
@@ -77,8 +78,8 @@ class Cifar10(AnomalibDataModule):
             Defaults to ``"same_as_test"``.
         val_split_ratio: Fraction of the images to split off.
             Defaults to ``0.5``.
-        seed: Seed of the random split.
-            Defaults to ``None``.
+        seed: Seed of the random split: the same files are always split in the same way.
+            Defaults to ``None``, for ``0``.
 
     Raises:
         ValueError: If a normal class is unknown or named twice, if none or all classes are normal, or if
@@ -167,7 +168,8 @@ class Cifar10(AnomalibDataModule):
         """
         if not self._is_setup:
             self._setup(stage)
-            self._create_val_split()
+            with own_random_numbers(self.seed or 0):
+                self._create_val_split()
             self._is_setup = True
         self._update_augmentations()
 

@@ -27,7 +27,7 @@ from torchvision.tv_tensors import Mask
 from anomalib_hgad.data.batch import ClassImageBatch, ClassImageItem
 from anomalib_hgad.data.folders import listed, mask_names
 from anomalib_hgad.data.masks import joined, read_masks
-from anomalib_hgad.data.reading import UNREADABLE
+from anomalib_hgad.data.reading import UNREADABLE, decoding
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class ClassPart:
 class MultiClassDataset(AnomalibDataset):
     """Concatenates the datasets of several classes.
 
-    ``samples`` has a row for each image: the children's ``image_path``, ``split``, ``label_index`` and ``mask_path``,
-    then ``class_index``, ``class_name`` and ``has_masks``, then ``part`` and ``row``, which say where to read it. Rows
-    can be reordered, removed, as anomalib's ``subsample`` does, and given another class.
+    ``samples`` has a row for each image: the children's ``image_path``, made absolute, ``split``, ``label_index`` and
+    ``mask_path``, then ``class_index``, ``class_name`` and ``has_masks``, then ``part`` and ``row``, which say where to
+    read it. Rows can be reordered, removed, as anomalib's ``subsample`` does, and given another class.
 
     ``augmentations``, which anomalib's tiled ensemble sets, are applied in addition to those of the classes.
 
@@ -124,6 +124,7 @@ class MultiClassDataset(AnomalibDataset):
         values = {field.name: getattr(item, field.name) for field in fields(ImageItem)}
         if not part.has_masks:  # some datasets make up zero masks
             values["gt_mask"] = None
+        values["image_path"] = sample.image_path
         values["mask_path"] = joined(mask_names(sample.mask_path)) or None
         if self.augmentations is not None:
             kinds = [kind for kind in ("image", "gt_mask") if values[kind] is not None]
@@ -172,7 +173,8 @@ def read_item(dataset: AnomalibDataset, row: int) -> ImageItem:
         The item, with the dataset's augmentations. ``gt_mask`` is zero for a normal image.
     """
     sample = dataset.samples.iloc[row]
-    image = read_image(sample.image_path, as_tensor=True)
+    with decoding():
+        image = read_image(sample.image_path, as_tensor=True)
     files, mask = [Path(name) for name in mask_names(sample.mask_path)], None
     if dataset.task == TaskType.SEGMENTATION:
         marked = torch.from_numpy(read_masks(files)) if files else torch.zeros(image.shape[-2:])
@@ -193,7 +195,8 @@ def _rows(number: int, part: ClassPart) -> pd.DataFrame:
     samples = part.dataset.samples
     return pd.DataFrame(
         {
-            "image_path": samples["image_path"].astype(str).to_list(),
+            # A relative path lacks the folder above all classes, by which saved pictures are told apart.
+            "image_path": [str(Path(path).absolute()) for path in samples["image_path"]],
             "split": samples["split"].to_list(),
             "label_index": samples["label_index"].astype("int64").to_list(),
             "mask_path": samples["mask_path"].to_list(),

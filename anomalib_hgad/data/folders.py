@@ -38,8 +38,23 @@ def mask_files(mask_path: object) -> list[Path]:
 
 def image_files(folder: Path) -> list[Path]:
     """Get all image files below a folder that are not hidden, sorted; none if it is missing."""
-    files = (Path(parent, name) for parent, names in _visible(folder) for name in names)
+    files = (Path(parent, name) for parent, _, names in _visible(folder) for name in names)
     return sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+
+
+def linked_folders(folder: Path) -> list[Path]:
+    """Get the linked folders with images below a folder: neither anomalib nor :func:`image_files` enters them.
+
+    Links into the folder, to itself or to a folder above it are left out.
+    """
+    here = folder.resolve()
+    links = [Path(parent, name) for parent, folders, _ in _visible(folder) for name in folders]
+    outside = [
+        link
+        for link in links
+        if link.is_symlink() and not link.resolve().is_relative_to(here) and not here.is_relative_to(link.resolve())
+    ]
+    return sorted(link for link in outside if image_files(link))
 
 
 def is_hidden(file: Path, folders: Sequence[Path]) -> bool:
@@ -71,11 +86,13 @@ def leave_out_hidden(data: AnomalibDataset, folders: Sequence[Path]) -> None:
         data.samples = data.samples[[not of_path for of_path in hidden]]
 
 
-def _visible(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, list[str]]]:
-    """Walk through a folder; yield the path of each folder and the names of its files that are not hidden."""
+def _visible(
+    folder: Path, onerror: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Walk through a folder; yield the path of each folder and the names of its folders and files not hidden."""
     for parent, folders, names in os.walk(folder, onerror=onerror):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield parent, [name for name in names if not name.startswith(".")]
+        yield parent, folders, [name for name in names if not name.startswith(".")]
 
 
 def common_folder(files: Sequence[Path]) -> Path:

@@ -80,10 +80,8 @@ class NamingPredictDataset(PredictDataset):
             The item.
 
         Raises:
-            OSError: If the image cannot be read.
+            OSError: If the image cannot be read, or has grey values of more than 8 bits.
         """
         path = self.image_filenames[index]
-        with naming_errors(path):
-            with Image.open(path) as image:
-                check_depth(image)
-            return super().__getitem__(index)
+        image = read_checked(path)
+        return ImageItem(image=self.transform(image) if self.transform else image, image_path=str(path))

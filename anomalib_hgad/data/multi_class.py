@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.types import EVAL_DATALOADERS
 from torch.utils.data import DataLoader, SequentialSampler
 from torchvision.transforms.v2 import Transform
 
+from anomalib_hgad.common.checks import check_folder_names
 from anomalib_hgad.data.batch import batching_with_classes, cuts_tiles
 from anomalib_hgad.data.checks import check_one_class, check_pictures, clashing_pictures, picture_folder_name
 from anomalib_hgad.data.dataset import ClassPart, MaskBatchSampler, MultiClassDataset
@@ -89,8 +90,8 @@ class MultiClass(AnomalibDataModule):
             Defaults to ``None``, likewise.
         val_split_ratio: Fraction of the images to use for validation.
             Defaults to ``None``, likewise.
-        seed: Seed of the random splits.
-            Defaults to ``None``.
+        seed: Seed of the random splits and synthetic anomalies: the same files are always split in the same way.
+            Defaults to ``None``, for that of the class's datamodule or else ``0``.
         labels: ``"given"`` uses the class names above; ``"cluster"`` finds classes by clustering the training images,
             regardless of their folders; ``"references"`` assigns the class whose reference images an image resembles
             most.
@@ -108,8 +109,8 @@ class MultiClass(AnomalibDataModule):
             Defaults to ``None``, for the deepest folder that contains all classes.
 
     Raises:
-        ValueError: If not exactly one form is chosen, if an argument cannot be combined with it, or if a class is named
-            twice.
+        ValueError: If not exactly one form is chosen, if an argument cannot be combined with it, if a class is named
+            twice, or if ``name`` is not that of a folder.
         FileNotFoundError: If a folder is missing.
         TypeError: If a datamodule is not for images.
 
@@ -189,7 +190,9 @@ class MultiClass(AnomalibDataModule):
             )
             raise ValueError(msg)
         self.pseudo_labels = PseudoLabels(labels, num_clusters, references, label_backbone, label_weights)
-        self._pseudo_names: list[str] = self.pseudo_labels.reference_names if labels == "references" else []
+        self._pseudo_names: list[str] = list(self.pseudo_labels.reference_images()) if labels == "references" else []
+        if name is not None:
+            check_folder_names("MultiClass", [name])
         self._given_name = name
         self._name = name or picture_folder_name([source.datamodule for source in self.sources])
 

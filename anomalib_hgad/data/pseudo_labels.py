@@ -17,19 +17,21 @@ from typing import Literal, Protocol
 import numpy as np
 import pandas as pd
 import torch
-from anomalib.data.utils import read_image
 from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import NearestCentroid
+from timm.layers.patch_embed import PatchEmbed
 from torch.nn import functional as F
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from anomalib_hgad.common.backbones import available_layers, image_statistics
+from anomalib_hgad.common.backbones import available_layers, check_backbone, image_statistics
 from anomalib_hgad.common.checks import check_choice
 from anomalib_hgad.common.encoder import PyramidEncoder
 from anomalib_hgad.common.progress import track
-from anomalib_hgad.data.folders import image_files
-from anomalib_hgad.data.reading import naming_errors
+from anomalib_hgad.data.folders import image_files, listed, subfolders
+from anomalib_hgad.data.images import read_checked
+from anomalib_hgad.data.letters import composed
+from anomalib_hgad.data.sources import check_names
 
 Labels = Literal["given", "cluster", "references"]
 """Source of the classes: names in the data, clusters of its images, or reference images."""
@@ -60,8 +62,7 @@ class PseudoLabels:
         backbone_weights: Local file with its weights, instead of a download.
 
     Raises:
-        ValueError: If a setting is out of range, or cannot be combined with the kind.
-        FileNotFoundError: If the folder of references does not exist.
+        ValueError: If a setting is out of range or cannot be combined with the kind, or if there is no such backbone.
     """
 
     kind: Labels
@@ -80,27 +81,31 @@ class PseudoLabels:
             msg = "labels='references' and a folder of references belong together: expected both or neither, got "
             msg += f"labels={self.kind!r} and references={self.references}."
             raise ValueError(msg)
+        if self.kind != "given":
+            check_backbone(self.backbone)
 
-    @property
-    def reference_names(self) -> list[str]:
-        """Names of the classes of the reference images: the subfolders."""
+    def reference_images(self) -> dict[str, list[Path]]:
+        """Find the reference images of each class, which is named after its subfolder.
+
+        Raises:
+            FileNotFoundError: If the folder of references does not exist.
+            ValueError: If it has fewer than two subfolders, one without images, or one whose name no class may have.
+        """
         folder = Path(str(self.references))
         if not folder.is_dir():
             msg = f"references: no folder at {folder}. Expected one with a subfolder of images for each class."
             raise FileNotFoundError(msg)
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-        if not names:
-            msg = f"references: {folder} has no subfolder. Expected one with a few images for each class."
+        places = subfolders(folder)
+        if len(places) < 2:
+            msg = f"references: {folder} has {len(places) or 'no'} subfolder. Expected one with a few images for each "
+            msg += "class, and two classes at least: an image is of the one that it resembles most."
             raise ValueError(msg)
-        return names
-
-    def _references_of(self, name: str) -> list[Path]:
-        """Reference images of a class."""
-        folder = Path(str(self.references)) / name
-        if not (files := image_files(folder)):
-            msg = f"references: {folder} has no images. Expected a few of the class."
+        check_names([composed(place.name) for place in places])
+        images = {composed(place.name): image_files(place) for place in places}
+        if empty := [name for name, files in images.items() if not files]:
+            msg = f"references: {folder} has no images of {listed(empty)}. Expected a few of each class."
             raise ValueError(msg)
-        return files
+        return dict(sorted(images.items()))
 
     def label(self, subsets: Sequence[pd.DataFrame]) -> list[str]:
         """Set the classes in the samples of datasets, the first of which has the training images.
@@ -112,26 +117,31 @@ class PseudoLabels:
 
         Returns:
             Names of the classes.
+
+        Raises:
+            ValueError: If the backbone does not accept the size of the images, if there are too few images to cluster,
+                or as in :meth:`reference_images`.
+            OSError: If an image cannot be read.
         """
         layer = available_layers(self.backbone)[-2]
         encoder = PyramidEncoder(self.backbone, {layer: [1.0]}, backbone_weights=self.backbone_weights)
-        transform = Compose(
-            [Resize((IMAGE_SIZE, IMAGE_SIZE), antialias=True), Normalize(*image_statistics(self.backbone))]
-        )
+        size = accepted_size(encoder)
+        transform = Compose([Resize(size, antialias=True), Normalize(*image_statistics(self.backbone))])
         described = [describe(encoder, transform, samples["image_path"].to_list()) for samples in subsets]
         if self.kind == "references":
-            names = self.reference_names
-            files = [self._references_of(name) for name in names]
-            rows = describe(encoder, transform, [str(path) for of_class in files for path in of_class])
+            images = self.reference_images()
+            names = list(images)
+            rows = describe(encoder, transform, [str(path) for files in images.values() for path in files])
+            numbers = np.arange(len(names))
             classifier: Classifier = NearestCentroid().fit(
-                rows, np.repeat(np.arange(len(names)), list(map(len, files)))
+                rows, np.repeat(numbers, [len(files) for files in images.values()])
             )
         else:
             clustering = cluster(described[0], self.num_clusters)
             names = [f"cluster_{index:02}" for index in range(clustering.n_clusters)]
-            classifier = clustering
+            classifier, numbers = clustering, ranks_of_first(clustering.labels_)
         for samples, rows in zip(subsets, described, strict=True):
-            samples["class_index"] = classifier.predict(rows)
+            samples["class_index"] = numbers[classifier.predict(rows)]
             samples["class_name"] = [names[index] for index in samples["class_index"]]
         return names
 
@@ -149,15 +159,39 @@ def describe(encoder: PyramidEncoder, transform: Compose, paths: Sequence[str]) 
         A row for each, shape (number, D).
 
     Raises:
-        OSError: If an image cannot be read.
+        OSError: If an image cannot be read, or has grey values of more than 8 bits.
     """
     rows = []
     for path in track(paths, "Labelling the images"):
-        with naming_errors(path):
-            image = read_image(path, as_tensor=True)
-        (features,) = encoder(transform(image).unsqueeze(0))
+        (features,) = encoder(transform(read_checked(path)).unsqueeze(0))
         rows.append(F.normalize(features.mean(dim=(2, 3)), dim=1))
     return torch.cat(rows).double().numpy()
+
+
+def accepted_size(encoder: PyramidEncoder) -> tuple[int, int]:
+    """Height and width to resize images to: :data:`IMAGE_SIZE`, rounded down to whole patches of a transformer.
+
+    Raises:
+        ValueError: If the backbone does not accept it.
+    """
+    patches = getattr(encoder.extractor.feature_extractor, "patch_embed", None)
+    side = patches.patch_size[0] if isinstance(patches, PatchEmbed) else 1
+    size = (IMAGE_SIZE // side * side, IMAGE_SIZE // side * side)
+    encoder.check_image_size(size)
+    return size
+
+
+def ranks_of_first(clusters: np.ndarray) -> np.ndarray:
+    """Number clusters by the first image of each; k-means numbers them arbitrarily.
+
+    Args:
+        clusters: Cluster of each image, shape (number,), every one from 0 on at least once.
+
+    Returns:
+        For each cluster, its place in the order of the first images, shape (number of clusters,).
+    """
+    _, first = np.unique(clusters, return_index=True)
+    return first.argsort().argsort()
 
 
 def cluster(descriptions: np.ndarray, number: int | None) -> KMeans:

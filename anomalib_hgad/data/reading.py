@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,10 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tif
 """Suffixes of image files, in lower case: those of torchvision, which anomalib uses."""
 
 UNREADABLE = (OSError, SyntaxError, Image.DecompressionBombError)
-"""Exceptions of Pillow for files that are not images, broken or far too large; SyntaxError for a broken PNG file."""
+"""Exceptions of Pillow for files that are not images, broken or far too large; SyntaxError for a broken PNG file.
+
+For other faults of a file Pillow raises what also has other causes: see :func:`decoding`.
+"""
 
 
 def check_depth(image: Image.Image) -> None:
@@ -34,8 +38,23 @@ def check_depth(image: Image.Image) -> None:
 
 
 @contextmanager
+def decoding() -> Iterator[None]:
+    """Turn the exceptions of Pillow that also have other causes into OSError; nothing but decoding belongs in it.
+
+    Pillow raises ValueError for a PGM file cut within its header, or a PNG file with a chunk too short or too long.
+
+    Raises:
+        OSError: If a file cannot be decoded.
+    """
+    try:
+        yield
+    except (ValueError, EOFError, struct.error) as error:
+        raise OSError(str(error) or type(error).__name__) from error
+
+
+@contextmanager
 def naming_errors(path: str | Path) -> Iterator[None]:
-    """Make errors of reading a file name it.
+    """Make errors of decoding a file name it; nothing else belongs in it.
 
     Args:
         path: The file.
@@ -44,7 +63,8 @@ def naming_errors(path: str | Path) -> Iterator[None]:
         OSError: If it cannot be read.
     """
     try:
-        yield
+        with decoding():
+            yield
     except UNREADABLE as error:
         msg = f"Image {path} cannot be read: {error}. Replace the file or leave it out."
         raise (FileNotFoundError if isinstance(error, FileNotFoundError) else OSError)(msg) from error

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
 
 from anomalib_hgad.data.checks import check_class, check_permissions
 from anomalib_hgad.data.dataset import name_synthetic_images
-from anomalib_hgad.data.folders import leave_out_hidden, mask_files, named_folders
+from anomalib_hgad.data.folders import leave_out_hidden, mask_files, mask_names, named_folders
+from anomalib_hgad.data.random_numbers import own_random_numbers
 from anomalib_hgad.data.setup_errors import explain_setup_error, warn_of_unread_images
 from anomalib_hgad.data.sources import ClassSource
 from anomalib_hgad.data.splits import check_validation
@@ -45,14 +46,14 @@ def set_up_class(source: ClassSource, stage: str | None, picture_folder: str) ->
     datamodule = source.datamodule
     check_permissions(datamodule)
     try:
-        with _strings_as_objects():
+        # Without a seed anomalib would draw other splits in every process: a test would have training images.
+        with _strings_as_objects(), own_random_numbers(datamodule.seed or 0):
             datamodule.setup(stage)
     except Exception as error:
         raise ValueError(explain_setup_error(source.name, datamodule, error)) from error
     subsets = {subset: getattr(datamodule, subset, None) for subset in SUBSETS}
     check_validation(source.name, datamodule, subsets["val_data"])
-    found = [path for data in subsets.values() if data is not None for path in data.samples["image_path"]]
-    warn_of_unread_images(source.name, datamodule, found)
+    warn_of_unread_images(source.name, datamodule, _files(subsets.values()))
     named = named_folders(datamodule, "normal_dir", "normal_test_dir", "abnormal_dir")
     for data in subsets.values():
         if isinstance(data, SyntheticAnomalyDataset):
@@ -60,6 +61,13 @@ def set_up_class(source: ClassSource, stage: str | None, picture_folder: str) ->
         if data is not None:
             leave_out_hidden(data, [*named, Path(getattr(datamodule, "root", None) or ".")])
     return {subset: data for subset, data in subsets.items() if data is not None and len(data)}
+
+
+def _files(subsets: Iterable[AnomalibDataset | None]) -> list[str]:
+    """Images, masks and depth maps of datasets."""
+    tables = [data.samples.filter(like="_path") for data in subsets if data is not None]
+    values = [value for table in tables for value in table.to_numpy().ravel()]
+    return [name for value in values for name in mask_names(value)]
 
 
 @contextmanager

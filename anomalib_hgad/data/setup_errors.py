@@ -10,19 +10,22 @@ from collections.abc import Collection, Iterable
 from importlib import import_module
 from pathlib import Path
 
-from anomalib.data import AnomalibDataModule, BTech
+import pandas as pd
+from anomalib.data import AnomalibDataModule, BTech, Tabular
+from anomalib.data.utils import Split
 
 from anomalib_hgad.data.class_folder import ClassFolder
 from anomalib_hgad.data.folders import (
     category_folder,
     image_files,
     is_hidden,
+    linked_folders,
     listed,
     named_folders,
     pair_masks,
     subfolders,
 )
-from anomalib_hgad.data.layouts import GOOD, is_good, is_like_good
+from anomalib_hgad.data.layouts import GOOD, is_good, is_like_good, warn_of_linked_folders
 from anomalib_hgad.data.letters import has_control_characters
 from anomalib_hgad.data.reading import IMAGE_SUFFIXES
 
@@ -50,7 +53,7 @@ def explain_setup_error(class_name: str, datamodule: AnomalibDataModule, error: 
         return f"{start}: {words}. Correct its folders, or leave the class out."
     folder = category_folder(Path(root), datamodule.category)
     fault = _fault_of_folder(folder) or _unread(folder, datamodule) or _fault_of_class(folder, datamodule)
-    if fault := fault or _stray(folder) or _hidden(folder):
+    if fault := fault or _stray(folder) or _hidden(folder) or _too_deep(folder) or _linked(folder):
         return f"{start}: {fault} ({words})"
     return f"{start} from {folder}: {words}. Correct what anomalib does not expect, or leave the class out."
 
@@ -72,18 +75,27 @@ def _fault_of_folder(folder: Path) -> str | None:
 
 
 def warn_of_unread_images(class_name: str, datamodule: AnomalibDataModule, read: Iterable[str]) -> None:
-    """Warn of images that anomalib's dataset ignores because of their file extension or their folder.
+    """Warn of images that anomalib's dataset ignores: because of a file extension, a folder, a link or a split.
 
     Args:
         class_name: Name of the class.
         datamodule: Its datamodule.
-        read: Images that are in it.
+        read: Images and masks that are in it.
     """
+    if fault := _unused_rows(datamodule):
+        logger.warning("Class %r: %s", class_name, fault)
     root = getattr(datamodule, "root", None)
     if root is None or not datamodule.category:
+        if not isinstance(datamodule, ClassFolder):
+            places = named_folders(datamodule, "normal_dir", "normal_test_dir", "abnormal_dir", "mask_dir")
+            warn_of_linked_folders(class_name, places)
         return
     folder = category_folder(Path(root), datamodule.category)
-    for fault in (_unread(folder, datamodule), _stray(folder, {Path(path).resolve() for path in read})):
+    files = {Path(path).resolve() for path in read}
+    faults = [_unread(folder, datamodule), _stray(folder, files), _too_deep(folder, files)]
+    if any(file.is_relative_to(folder.resolve()) for file in files):  # else they were converted into another folder
+        faults.append(_linked(folder, files))
+    for fault in faults:
         if fault:
             logger.warning("Class %r: %s", class_name, fault)
 
@@ -95,6 +107,44 @@ def _stray(folder: Path, read: Collection[Path] = ()) -> str | None:
     if not (stray := [file for file in images if file.resolve() not in read]):
         return None
     return f"{len(stray)} images are outside the folders of their kinds: {listed(stray)}. Move them into one of these."
+
+
+def _unused_rows(datamodule: AnomalibDataModule) -> str | None:
+    """Which rows of a table of images are in none of the splits that anomalib knows."""
+    table = pd.DataFrame(datamodule._unprocessed_samples) if isinstance(datamodule, Tabular) else pd.DataFrame()
+    if "split" not in table:
+        return None
+    splits = table["split"].map(lambda split: split.value if isinstance(split, Split) else split)
+    counts = splits[~splits.isin([Split.TRAIN.value, Split.TEST.value])].value_counts(dropna=False)
+    if not len(counts):
+        return None
+    others = [f"{split!r} ({count})" for split, count in counts.items()]
+    return (
+        f"{counts.sum()} rows of the table are ignored, because split is neither 'train' nor 'test' in them: "
+        f"{listed(others)}. Correct it, or remove the rows."
+    )
+
+
+def _too_deep(folder: Path, read: Collection[Path] = ()) -> str | None:
+    """Which images are in folders within those of the kinds, and are not read; in some datasets all images are."""
+    images = [file for place in ("train", "test") for file in image_files(folder / place)]
+    depths = [len(file.relative_to(folder).parts) for file in images]
+    deep = [file for file, depth in zip(images, depths, strict=True) if depth > 3 and file.resolve() not in read]
+    if not deep or 3 not in depths:
+        return None
+    return f"{len(deep)} images are in folders within those of the kinds: {listed(deep)}. Move them into the latter."
+
+
+def _linked(folder: Path, read: Collection[Path] = ()) -> str | None:
+    """Which linked images, and folders of such, are not read: anomalib leaves out what is outside of the class."""
+    files = [file for file in image_files(folder) if file.is_symlink() and file.resolve() not in read]
+    folders = [link for link in linked_folders(folder) if not all(file.resolve() in read for file in image_files(link))]
+    if not (linked := [*files, *folders]):
+        return None
+    return (
+        f"links that lead out of the folder of the class are ignored: {listed(linked)}. Replace them by what they link "
+        "to, or give MultiClass the parent folder as root, without dataset."
+    )
 
 
 def _unread(folder: Path, datamodule: AnomalibDataModule) -> str | None:

@@ -10,6 +10,7 @@ categories of a dataset that anomalib knows, and the subfolders of a folder.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,10 +24,12 @@ from anomalib.data.datamodules.base import AnomalibVideoDataModule
 from anomalib.data.utils import TestSplitMode, ValSplitMode
 
 from anomalib_hgad.common.checks import check_folder_names
-from anomalib_hgad.data.folders import listed, subfolders
+from anomalib_hgad.data.folders import image_files, listed, subfolders
 from anomalib_hgad.data.layouts import FolderNames, check_named_folders, class_folder
 from anomalib_hgad.data.letters import composed
 from anomalib_hgad.data.reserved_names import MEAN, POOLED, UNKNOWN
+
+logger = logging.getLogger(__name__)
 
 # Where a dataset has its categories, if not in its root.
 DEEPER_FOLDERS = {"Visa": ["visa_pytorch"], "RealIAD": ["realiad_256", "realiad_512", "realiad_1024"]}
@@ -166,6 +169,14 @@ def _categories_there(dataset: str, root: Path, all_categories: Sequence[str]) -
     if not folders and all_categories:
         return list(all_categories)
     there = [category for category in all_categories or sorted(folders) if category in folders]
+    others = [folder for name, folder in folders.items() if name not in there and image_files(folder / "train")]
+    if there and others:
+        logger.warning(
+            "%s have training images, but are left out: anomalib lists no such categories of %s. Give categories to "
+            "use them, or rename them.",
+            listed(others),
+            dataset,
+        )
     if not there:
         msg = (
             f"Expected a folder for a category of {dataset} ({', '.join(all_categories)}) in {root}, found none. "
@@ -175,10 +186,10 @@ def _categories_there(dataset: str, root: Path, all_categories: Sequence[str]) -
     return there
 
 
-def _category_folders(dataset: str, root: Path) -> set[str]:
-    """Names of the folders in the places where a dataset has its categories."""
+def _category_folders(dataset: str, root: Path) -> dict[str, Path]:
+    """Folders by name in the places where a dataset has its categories."""
     places = [root, *(root / folder for folder in DEEPER_FOLDERS.get(dataset, []))]
-    return {folder.name for place in places for folder in subfolders(place)}
+    return {folder.name: folder for place in places for folder in subfolders(place)}
 
 
 def _chosen(wanted: Sequence[str], there: Sequence[str], where: str) -> list[str]:

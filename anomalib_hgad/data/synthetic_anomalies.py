@@ -5,17 +5,16 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from anomalib.data import AnomalibDataset, ImageItem
 from anomalib.data.utils.generators.perlin import PerlinAnomalyGenerator
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import Dataset
 from torchvision.tv_tensors import Image, Mask
+
+from anomalib_hgad.data.random_numbers import own_random_numbers
 
 
 class SyntheticAnomalies(Dataset[ImageItem]):
@@ -34,8 +33,7 @@ class SyntheticAnomalies(Dataset[ImageItem]):
         self.images = images
         self.rows = rows
         self.copies = copies
-        with isolate_rng(include_cuda=False):
-            _seed(0)
+        with own_random_numbers(0):
             self._add_anomaly = PerlinAnomalyGenerator(probability=1)
 
     def __len__(self) -> int:
@@ -56,8 +54,7 @@ class SyntheticAnomalies(Dataset[ImageItem]):
         item = self.images[row]
         image, mask = item.image, torch.zeros(item.image.shape[-2:])
         if copy:
-            with isolate_rng(include_cuda=False):  # worker processes must not touch an accelerator
-                _seed(row + (copy - 1) * len(self.images))
+            with own_random_numbers(row + (copy - 1) * len(self.images)):
                 while not mask.any():  # some noise stays below its threshold everywhere
                     image, mask = self._add_anomaly(torch.as_tensor(item.image).as_subclass(torch.Tensor))
         label = torch.tensor(copy > 0)
@@ -67,10 +64,3 @@ class SyntheticAnomalies(Dataset[ImageItem]):
     def collate_fn(self) -> Callable[[list[Any]], Any]:
         """Batches items."""
         return self.images.collate_fn
-
-
-def _seed(number: int) -> None:
-    """Seed the random generators of the anomalies, on the CPU only."""
-    torch.default_generator.manual_seed(number)
-    np.random.seed(number)
-    random.seed(number)

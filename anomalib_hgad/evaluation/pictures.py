@@ -90,7 +90,7 @@ class SeparatePictures(ImageVisualizer):
     def _place(self, item: ImageItem, trainer: Trainer) -> Path:
         """Where a picture belongs."""
         folder = self.folder(trainer)
-        path = Path(item.image_path or "")
+        path = Path(item.image_path or "").absolute()
         if self._root is not None and path.is_relative_to(self._root):
             return folder / path.relative_to(self._root)
         datamodule = getattr(trainer, "datamodule", None)
@@ -148,5 +148,4 @@ def _predicted_folder(trainer: Trainer, loader_number: int) -> Path | None:
         loaders = list(loaders.values())
     loader = loaders[loader_number] if isinstance(loaders, Sequence) else loaders
     paths = getattr(getattr(loader, "dataset", None), "image_filenames", None)
-    # anomalib's items follow links.
-    return common_folder([Path(path).resolve() for path in paths]) if paths else None
+    return common_folder([Path(path) for path in paths]) if paths else None

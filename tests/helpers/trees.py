@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import struct
 import zlib
 from pathlib import Path
 
@@ -28,6 +29,17 @@ def write_image(path: Path, size: tuple[int, int] = SIZE, mode: str = "RGB", def
         pixels[2:10, 2:10] = 255
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert(mode).save(path)
+    return path
+
+
+def write_refused_image(path: Path) -> Path:
+    """Write a PNG or PGM file that Pillow refuses by a ValueError: cut in its header, or with a chunk too short."""
+    if path.suffix == ".pgm":
+        path.write_bytes(b"P5\n12")
+        return path
+    write_image(path)
+    content, chunk = path.read_bytes(), b"tRNS\0"
+    path.write_bytes(content[:33] + struct.pack(">I", 1) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[33:])
     return path
 
 

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from anomalib.data import Folder, MVTecAD
+from anomalib.data import Folder, MVTecAD, Tabular
+from anomalib.data.utils import Split
 from PIL import Image
 
-from anomalib_hgad.data.checks import check_class
+from anomalib_hgad.data.checks import check_class, clashing_pictures
 from anomalib_hgad.data.folders import mask_files, pair_masks
 from anomalib_hgad.data.multi_class import MultiClass
 from tests.helpers import trees
@@ -63,6 +66,13 @@ def test_unreadable_images(root: Path, form: type[MultiClass], name: str, conten
     what = r"\(zero bytes\)" if not content else r"\(cannot identify image file"
     message = f"Class '{name}': 2 image files cannot be read: .*001.png {what}.*003.png.* Replace them"
     with pytest.raises(ValueError, match=message):
+        form(root).setup()
+
+
+@FORMS
+def test_files_that_pillow_refuses_by_a_value_error(root: Path, form: type[MultiClass]) -> None:
+    trees.write_refused_image(root / "tile/train/good/001.png")
+    with pytest.raises(ValueError, match=r"Class 'tile': 1 image files cannot be read: .*001.png \(Truncated tRNS"):
         form(root).setup()
 
 
@@ -237,6 +247,40 @@ def test_good_in_any_case_is_good(root: Path, folder: str) -> None:
         assert {Path(path).parent.name for path in paths} == {folder}
 
 
+def test_folders_of_the_layout_in_any_case(root: Path) -> None:
+    for place, name in (("train", "Train"), ("test", "TEST"), ("ground_truth", "Ground_Truth")):
+        (root / "tile" / place).rename(root / "tile" / name)
+    datamodule = folder_form(root)
+    datamodule.setup()
+    rows = datamodule.test_data.samples.query("class_name == 'tile'")
+    assert sorted(rows["label_index"]) == [0] * 2 + [1] * 7
+    assert rows["has_masks"].all()
+    trees.write_image(root / "tile/test/dent/000.png")
+    with pytest.raises(ValueError, match=r"'tile': expected one folder 'test', got .*tile/TEST, .*tile/test\. Merge"):
+        folder_form(root)
+
+
+@pytest.mark.parametrize("name", ["masks", "groundtruth", "Ground Truth", "gt"])
+def test_folder_that_may_be_one_of_masks_is_named(root: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Without it the class would have no masks."""
+    (root / "tile/ground_truth").rename(root / "tile" / name)
+    message = rf"'tile': .*tile/{name} seems to hold masks .* Rename it to 'ground_truth'"
+    with pytest.raises(ValueError, match=message):
+        folder_form(root)
+    trees.write_mask(root / "tile/ground_truth/crack/000_mask.png")
+    folder_form(root)
+    assert f"tile/{name} are ignored" in caplog.text
+
+
+def test_images_of_a_class_that_nothing_reads_are_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trees.write_image(root / "tile/validation/good/000.png")
+    trees.write_image(root / "tile/007.png")
+    (root / "tile/notes").mkdir()
+    folder_form(root)
+    (message,) = caplog.messages
+    assert re.search(r"'tile': \S*tile/007\.png, \S*tile/validation are ignored: only images in train, test", message)
+
+
 @pytest.mark.parametrize("name", ["OK", "normal", "Defect-free", "good_2", "goods", "no defect"])
 @pytest.mark.parametrize("beside", [False, True])
 def test_folder_that_may_be_one_of_normal_images_is_named(root: Path, name: str, beside: bool) -> None:
@@ -296,6 +340,51 @@ def test_images_beside_the_folders_of_a_dataset_are_named(root: Path, caplog: py
     assert re.search(rf"Class '02': {message}".replace("tile", "02"), caplog.text)
 
 
+def test_linked_images_that_a_dataset_leaves_out_are_named(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (root / "tile/train/good/004.png").symlink_to(trees.write_image(elsewhere / "1.png"))
+    (root / "tile/train/good/005.png").symlink_to(root / "tile/train/good/000.png")
+    (root / "tile/test/hole").symlink_to(trees.write_image(elsewhere / "hole/000.png").parent)
+    dataset_form(root).setup()
+    (message,) = caplog.messages
+    assert re.search(r"'tile': links that .* ignored: \S*tile/test/hole, \S*tile/train/good/004\.png\. Repl", message)
+    (root / "tile/test/hole").unlink()
+    shutil.move(root / "tile/ground_truth/crack", elsewhere)
+    (root / "tile/ground_truth/crack").symlink_to(elsewhere / "crack")
+    with pytest.raises(ValueError, match=r"Class 'tile' cannot be set up by MVTecAD: links .*tile/ground_truth/crack,"):
+        dataset_form(root).setup()
+
+
+def test_images_in_deeper_folders_of_a_dataset_are_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where it cannot do with them, and where it leaves them out."""
+    trees.write_image(root / "tile/train/good/good/004.png")
+    message = r"1 images are in folders within those of the kinds: .*tile/train/good/good/004\.png\. Move them"
+    dataset_form(root).setup()
+    assert re.search(f"Class 'tile': {message}", caplog.text)
+    trees.write_image(root / "tile/test/crack/cam/004.png")
+    with pytest.raises(ValueError, match=r"'tile' cannot be set up by MVTecAD: 2 images are in folders within those"):
+        dataset_form(root).setup()
+
+
+@pytest.mark.parametrize("place", ["train/good", "test/good", "test/crack", "test/hole", "ground_truth/crack"])
+@pytest.mark.parametrize("form", [folder_form, datamodules_form])
+def test_linked_folders_within_folders_of_images_are_named(
+    root: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    caplog: pytest.LogCaptureFixture,
+    place: str,
+    form: Callable[[Path], MultiClass],
+) -> None:
+    link = root / "bottle" / place / "more"
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(trees.write_image(tmp_path_factory.mktemp("elsewhere") / "1.png").parent)
+    form(root).setup()
+    expected = [str(link)] if form == folder_form or place in {"train/good", "test/crack", "ground_truth/crack"} else []
+    assert re.findall(r"Class 'bottle': images in the linked folders (\S*) are ignored", caplog.text) == expected
+
+
 def test_training_images_beside_the_good_ones_are_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     trees.write_image(root / "tile/train/more/007.png")
     folder_form(root)
@@ -318,8 +407,54 @@ def test_pictures_that_would_overwrite_each_other(tmp_path: Path) -> None:
         trees.mvtec_class(tmp_path / name)
     datamodule = MultiClass([MVTecAD(tmp_path, "one"), MVTecAD(tmp_path, "two")])
     datamodule._name = None  # as with commonpath("/disk1", "/disk2"), which a test cannot make
-    with pytest.raises(ValueError, match=r"pictures of 8 images would overwrite each other: .* below one folder"):
+    with pytest.raises(ValueError, match=r"pictures of 8 images would overwrite each other: .* and give its name to"):
         datamodule.setup()
+
+
+def test_pictures_of_links_keep_the_paths_of_the_links(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Of files of equal names in folders of equal names elsewhere."""
+    for name in ("bottle", "tile"):
+        good = root / name / "test/good"
+        elsewhere = tmp_path_factory.mktemp("elsewhere") / "good"
+        good.rename(elsewhere)
+        good.mkdir()
+        for file in elsewhere.iterdir():
+            (good / file.name).symlink_to(file)
+    datamodule = folder_form(root)
+    datamodule.setup()
+    assert {Path(item.image_path).parents[2] for item in datamodule.test_data} == {root / "bottle", root / "tile"}
+
+
+@pytest.mark.parametrize("form", [list, pd.DataFrame])
+def test_rows_of_other_splits_are_named(
+    root: Path, caplog: pytest.LogCaptureFixture, form: Callable[[list[dict[str, object]]], object]
+) -> None:
+    splits = ["train", Split.TRAIN, "val", "val", "test ", "test"]
+    folders = ["train/good"] * 4 + ["test/crack"] * 2
+    rows = [
+        {"image_path": f"{folder}/00{number}.png", "label_index": int(folder != "train/good"), "split": split}
+        for number, (folder, split) in enumerate(zip(folders, splits, strict=True))
+    ]
+    message = r"Class 'tile'.*: 3 rows of the table are ignored, .* in them: 'test ' \(1\), 'val' \(2\)\. Correct it"
+    MultiClass([Tabular("tile", form(rows), root / "tile", val_split_mode="none")]).setup()
+    assert re.search(message, caplog.text)
+
+
+def test_pictures_of_relative_paths(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are not told apart by the folder that is left out of the paths."""
+    monkeypatch.chdir(root)
+
+    def table(name: str) -> Tabular:
+        kinds = {"train/good": (0, "train"), "test/good": (0, "test"), "test/crack": (1, "test")}
+        rows = [(f"{name}/{kind}/00{number}.png", *of) for kind, of in kinds.items() for number in range(2)]
+        return Tabular(name, pd.DataFrame(rows, columns=["image_path", "label_index", "split"]), val_split_mode="none")
+
+    datamodule = MultiClass([table("bottle"), table("tile")])
+    datamodule.setup()
+    paths = [item.image_path for item in datamodule.test_data]
+    assert paths == datamodule.test_data.samples["image_path"].to_list()
+    assert all(Path(path).is_absolute() for path in paths)
+    assert clashing_pictures(paths, datamodule.name) == []
 
 
 def test_data_that_cannot_be_got(tmp_path: Path) -> None:

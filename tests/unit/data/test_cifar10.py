@@ -128,6 +128,14 @@ def test_validation_images(tmp_path: Path, tree: Tree, mode: str, counts: tuple[
         assert len({path for paths in seen for path in paths}) == sum(counts)
 
 
+def test_every_process_splits_alike(tmp_path: Path, tree: Tree) -> None:
+    splits = []
+    for random_state in (1, 2):
+        torch.manual_seed(random_state)
+        splits.append(ready(tmp_path, val_split_mode="from_test").test_data.samples["image_path"].to_list())
+    assert splits[0] == splits[1]
+
+
 def test_download_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
         raise URLError("no internet")

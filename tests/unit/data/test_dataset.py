@@ -117,6 +117,12 @@ def test_file_that_broke_since(dataset: MultiClassDataset, content: bytes) -> No
         dataset[0]
 
 
+def test_file_that_pillow_refuses_by_a_value_error_since(dataset: MultiClassDataset) -> None:
+    path = trees.write_refused_image(Path(dataset.samples["image_path"][6]))
+    with pytest.raises(OSError, match=f"Image .*{path.name} of class 'nut' cannot be read: Truncated tRNS"):
+        dataset[6]
+
+
 def test_truncated_file(dataset: MultiClassDataset) -> None:
     """A header alone is no image."""
     path = Path(dataset.samples["image_path"][6])

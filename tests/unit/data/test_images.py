@@ -14,6 +14,8 @@ from anomalib.data import PredictDataset
 from PIL import Image
 
 from anomalib_hgad import Hgad
+from anomalib_hgad.data.images import NamingPredictDataset
+from tests.helpers import trees
 from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT
 from tests.helpers.trees import write_image
@@ -55,9 +57,10 @@ def sixteen_bits(path: Path) -> None:
         (lambda path: path.write_bytes(b""), "cannot identify"),
         (lambda path: path.write_text("this is text"), "cannot identify"),
         (truncated, "truncated|broken"),
+        (trees.write_refused_image, "Truncated tRNS"),
         (sixteen_bits, "more than 8 bits .* convert it"),
     ],
-    ids=["empty", "text", "truncated", "16 bits"],
+    ids=["empty", "text", "truncated", "short chunk", "16 bits"],
 )
 @pytest.mark.parametrize("dataset", [False, True])
 def test_what_cannot_be_read_is_named(model: Hgad, tmp_path: Path, write: Any, reason: str, dataset: bool) -> None:
@@ -70,6 +73,16 @@ def test_what_cannot_be_read_is_named(model: Hgad, tmp_path: Path, write: Any, r
         OSError, match=rf"image 7\.png cannot be read: .*({reason}).*\. Replace the file or leave it out"
     ):
         predict(model, folder, **data)
+
+
+def test_errors_of_a_transform_are_not_those_of_the_image(tmp_path: Path) -> None:
+    def refuse(image: object) -> object:
+        raise ValueError("of the transform")
+
+    dataset = PredictDataset(write_image(tmp_path / "image.png"), transform=refuse)
+    NamingPredictDataset.take_over(dataset)
+    with pytest.raises(ValueError, match=r"^of the transform$"):
+        dataset[0]
 
 
 def test_image_of_too_many_pixels_is_named(model: Hgad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

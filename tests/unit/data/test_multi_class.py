@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -141,6 +142,26 @@ def test_several_folders_of_a_kind(tmp_path: Path) -> None:
         MultiClass(root=tmp_path, **folders | {"normal_dir": ["good", "good 3"]})
 
 
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        ({"normal_dir": ["good", "good/extra"]}, "normal_dir names images twice: 'good/extra' is 'good', or in it"),
+        ({"normal_dir": ["good/extra", "good"]}, "normal_dir names images twice: 'good/extra' is 'good', or in it"),
+        ({"abnormal_dir": ["bad", "bad/"]}, "abnormal_dir names images twice: 'bad/' is 'bad', or in it"),
+        ({"abnormal_dir": ["bad", "link"], "mask_dir": ["masks", "masks"]}, "abnormal_dir names .*: 'link' is 'bad'"),
+        ({"normal_test_dir": ["bad", "bad"]}, r"normal_test_dir names .* Remove one of them\."),
+    ],
+)
+def test_folders_of_a_kind_that_hold_the_same_images(
+    tmp_path: Path, folders: dict[str, list[str]], message: str
+) -> None:
+    trees.folder_class(tmp_path / "bolt")
+    trees.write_image(tmp_path / "bolt/good/extra/0.png")
+    (tmp_path / "bolt/link").symlink_to("bad")
+    with pytest.raises(ValueError, match=message):
+        MultiClass(root=tmp_path, **{"normal_dir": "good"} | folders)
+
+
 @pytest.mark.parametrize("val_split_mode", ["same_as_test", "from_test", "from_train", "synthetic"])
 def test_datamodules_keep_their_own_splitting(tmp_path: Path, val_split_mode: str) -> None:
     """A class is split just as its datamodule alone splits it; classes come in the given order."""
@@ -182,7 +203,7 @@ def test_datamodules_keep_their_own_augmentations(tmp_path: Path) -> None:
 
 
 def test_setup_again_keeps_the_splits(plant: Path) -> None:
-    """Unseeded random splits are drawn once, also when the user sets up before the trainer does."""
+    """Random splits are drawn once, also when the user sets up before the trainer does."""
     datamodule = MultiClass(root=plant, num_workers=0)
     datamodule.setup()
     first = datamodule.test_data
@@ -224,6 +245,24 @@ def test_category_of_ones_own_in_the_layout_of_a_dataset(tmp_path: Path) -> None
     assert MultiClass(dataset="MVTecAD", root=tmp_path).class_names == ["bottle"]
     with pytest.raises(ValueError, match="got yours"):
         MultiClass(dataset="MVTecAD", root=tmp_path, categories=["yours"])
+
+
+def test_folders_that_are_no_categories_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Another case makes another name."""
+    for name in ("bottle", "Cable", "my_part"):
+        trees.mvtec_class(tmp_path / name)
+    (tmp_path / "notes").mkdir()
+    assert MultiClass(dataset="MVTecAD", root=tmp_path).class_names == ["bottle"]
+    (message,) = caplog.messages
+    assert message.startswith(f"{tmp_path / 'Cable'}, {tmp_path / 'my_part'} have training images, but are left out")
+    MultiClass(dataset="MVTecAD", root=tmp_path, categories=["bottle"])
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("name", ["/data/products", "data/products", "products/", "..", ""])
+def test_name_that_is_none_of_a_folder(plant: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"The name of MultiClass .* got '{re.escape(name)}'\. Rename it"):
+        MultiClass(root=plant, name=name)
 
 
 def test_dataset_not_downloaded_yet(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.metrics import adjusted_rand_score
+from torchvision.transforms.v2 import Compose, Identity
 
 from anomalib_hgad import Hgad, MultiClass
+from anomalib_hgad.common.encoder import PyramidEncoder
 from anomalib_hgad.data.hold_out import hold_out
-from anomalib_hgad.data.pseudo_labels import cluster
+from anomalib_hgad.data.pseudo_labels import accepted_size, cluster, describe, ranks_of_first
 from tests.helpers import trees
 from tests.helpers.engines import engine
 from tests.helpers.light import LIGHT
@@ -75,6 +78,8 @@ def test_clusters_are_the_products(folder: Path, number: int | None) -> None:
     train = dict(zip(truth(datamodule.train_data.samples), datamodule.train_data.samples["class_name"], strict=True))
     test = dict(zip(truth(datamodule.test_data.samples), datamodule.test_data.samples["class_name"], strict=True))
     assert train == test
+    first = datamodule.train_data.samples.drop_duplicates("class_name")
+    assert first["class_name"].to_list() == datamodule.class_names
 
 
 @pytest.mark.slow
@@ -139,6 +144,7 @@ def test_too_few_images() -> None:
         ({"labels": "cluster", "num_clusters": 0}, "num_clusters >= 1"),
         ({"labels": "references"}, "expected both or neither"),
         ({"references": "somewhere"}, "expected both or neither"),
+        ({"labels": "cluster", "label_backbone": "resnet19"}, "timm has no model 'resnet19'. Similar names: resnet18"),
     ],
 )
 def test_settings_that_do_not_go_together(folder: Path, settings: dict[str, Any], message: str) -> None:
@@ -151,3 +157,40 @@ def test_no_references(folder: Path, tmp_path: Path) -> None:
         mixed(folder, labels="references", references=tmp_path / "nowhere")
     with pytest.raises(ValueError, match="has no subfolder"):
         mixed(folder, labels="references", references=tmp_path)
+    trees.write_image(tmp_path / "apple/0.png")
+    with pytest.raises(ValueError, match=r"has 1 subfolder\. Expected .* two classes at least"):
+        mixed(folder, labels="references", references=tmp_path)
+    (tmp_path / "leaf").mkdir()
+    with pytest.raises(ValueError, match=r"has no images of leaf\. Expected a few"):
+        mixed(folder, labels="references", references=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["unknown", "mean", "pooled"])
+def test_names_of_references_are_those_of_classes(folder: Path, tmp_path: Path, name: str) -> None:
+    for written in ("apple", unicodedata.normalize("NFD", "Schräubchen")):
+        trees.write_image(tmp_path / written / "0.png")
+    assert mixed(folder, labels="references", references=tmp_path).class_names == ["Schräubchen", "apple"]
+    trees.write_image(tmp_path / name / "0.png")
+    with pytest.raises(ValueError, match=f"{name} cannot be the name of a class"):
+        mixed(folder, labels="references", references=tmp_path)
+
+
+def test_references_of_16_bits_are_refused(tmp_path: Path) -> None:
+    """They would be white."""
+    Image.new("I;16", (5, 5), 40000).save(tmp_path / "deep.png")
+    encoder = PyramidEncoder("resnet18", {"layer1": [1.0]}, pre_trained=False)
+    with pytest.raises(OSError, match=r"deep\.png cannot be read: its grey values have more than 8 bits"):
+        describe(encoder, Compose([Identity()]), [str(tmp_path / "deep.png")])
+
+
+def test_images_are_whole_patches_of_a_transformer() -> None:
+    encoder = PyramidEncoder("vit_small_patch14_dinov2", {"blocks.0": [1.0]}, pre_trained=False)
+    assert accepted_size(encoder) == (252, 252)
+    assert accepted_size(PyramidEncoder("resnet18", {"layer1": [1.0]}, pre_trained=False)) == (256, 256)
+
+
+def test_clusters_are_numbered_by_their_first_images() -> None:
+    """However k-means numbers them."""
+    clusters = np.array([2, 2, 0, 2, 1, 0])
+    numbers = ranks_of_first(clusters)
+    assert numbers[clusters].tolist() == [0, 0, 1, 0, 2, 1]

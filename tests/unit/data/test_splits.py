@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from anomalib.data import Folder
 from anomalib.data.utils import ValSplitMode
 
 from anomalib_hgad import Cifar10, MultiClass
@@ -71,3 +73,32 @@ def test_validation_images_of_a_dataset_that_has_none(root: Path, form: dict[str
 def test_ratio_of_cifar10(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"val_split_ratio to be a number greater than 0 and less than 1; got 0\.0"):
         Cifar10(root=tmp_path, val_split_mode="from_test", val_split_ratio=0.0)
+
+
+def split(datamodule: MultiClass, random_state: int) -> list[list[object]]:
+    """Images of each subset in a process with a random state: paths, or the contents of synthetic ones."""
+    torch.manual_seed(random_state)
+    state = torch.get_rng_state()
+    datamodule.setup()
+    assert torch.equal(torch.get_rng_state(), state)
+    subsets = [getattr(datamodule, f"{name}_data", None) for name in ("train", "val", "test")]
+    paths = [map(Path, subset.samples["image_path"]) for subset in subsets if subset is not None]
+    return [[path.read_bytes() if "synthetic_anomaly" in path.parts else path for path in of_set] for of_set in paths]
+
+
+@pytest.mark.parametrize("mode", ["from_train", "from_test", "synthetic"])
+def test_every_process_splits_alike(root: Path, mode: str) -> None:
+    """Else a test in another process would have images that were trained on."""
+    first = split(MultiClass(root=root, val_split_mode=mode), random_state=1)
+    assert split(MultiClass(root=root, val_split_mode=mode), random_state=2) == first
+    assert split(MultiClass(root=root, val_split_mode=mode, seed=5), random_state=1) != first
+
+
+def test_every_process_splits_the_same_test_images_off(root: Path) -> None:
+    """Also of a datamodule of the user without a seed."""
+
+    def datamodule() -> MultiClass:
+        folders = {"normal_dir": "train/good", "abnormal_dir": "test/crack"}
+        return MultiClass([Folder("tile", root=root / "tile", **folders, val_split_mode="none")])
+
+    assert split(datamodule(), random_state=1) == split(datamodule(), random_state=2)

@@ -46,6 +46,16 @@ def test_prediction_keeps_the_folders_below_the_predicted_one(tmp_path: Path) ->
     assert found == ["bolt/cam1/0.png", "nut/cam1/0.png", "볼트/x.bmp"]
 
 
+def test_prediction_keeps_the_folders_of_links(tmp_path: Path) -> None:
+    """However their files are called, and where they are."""
+    files = [tmp_path / "a" / name for name in ("bolt/0.png", "nut/0.png")]
+    for number, file in enumerate(files):
+        target = trees.write_image(tmp_path / f"raw {number}/0.png")
+        file.parent.mkdir(parents=True)
+        file.symlink_to(target)
+    assert pictures_after(tmp_path / "run", TrainerFn.PREDICTING, files) == ["bolt/0.png", "nut/0.png"]
+
+
 def test_predictions_one_after_another_keep_all_pictures(tmp_path: Path) -> None:
     """Also where a picture has the name that another one would get."""
     run = tmp_path / "run"

@@ -1,0 +1,28 @@
+# Copyright (C) 2026 The anomalib-hgad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Random numbers that depend on nothing else that a process has done."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+
+
+@contextmanager
+def own_random_numbers(seed: int) -> Iterator[None]:
+    """Draw all random numbers on the CPU from a seed, then go on with those from before.
+
+    Args:
+        seed: The seed.
+    """
+    with isolate_rng(include_cuda=False):  # worker processes must not touch an accelerator
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        yield
