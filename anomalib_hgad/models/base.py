@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TRAINED_KEY = "hgad_is_trained"
-"""Checkpoint key: whether the model has been trained for at least one step."""
+"""Checkpoint key: whether the model has been trained for at least one step, or fitted."""
 
 
 COMPONENTS = ("pre_processor", "post_processor", "evaluator", "visualizer")
@@ -85,7 +85,7 @@ class PluginModel(DescribedExport):
     """Whether the user has set the pre-processor."""
 
     is_trained = False
-    """Whether the model has been trained for at least one step, here or before the checkpoint."""
+    """Whether the model has been trained for a step, or fitted, here or before the checkpoint."""
 
     _resumed_step: int | None = None
 
@@ -247,7 +247,7 @@ class PluginModel(DescribedExport):
         Raises:
             ArithmeticError: If a weight is NaN or infinite, as after such a loss.
         """
-        self.is_trained = True
+        self.is_trained |= not self.fits_in_one_pass
         if not self.trainer.is_last_batch:
             return
         module = cast("AnomalibModule", self)
@@ -280,6 +280,10 @@ class PluginModel(DescribedExport):
         super().on_save_checkpoint(checkpoint)
         describe(checkpoint, self.settings)
         checkpoint[TRAINED_KEY] = self.is_trained
+        if self.stage == TrainerFn.FITTING:
+            for callback in cast("Any", self.trainer).callbacks:
+                if isinstance(callback, LastValidation):
+                    callback.record(self.trainer, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint fits; a test after a resumed training uses the model as trained now.

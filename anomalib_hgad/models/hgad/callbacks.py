@@ -9,6 +9,7 @@ from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from anomalib_hgad.models.callbacks import is_validated, validates_fit
 from anomalib_hgad.models.hgad.normal_pass import fit_mixtures, fit_whitening, inference, set_constants
 
 
@@ -63,7 +64,7 @@ class ClosedForm(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Fit the mixture within a fit."""
-        if trainer.state.fn == TrainerFn.FITTING:
+        if validates_fit(trainer):
             self._fit(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
@@ -76,6 +77,7 @@ class ClosedForm(Callback):
         self._fitted_step = trainer.global_step
         if not pl_module.model.trained:
             pl_module.model.fit()
+            pl_module.is_trained = True
         elif pl_module.model.refitted:
             fit_mixtures(trainer, pl_module)
 
@@ -83,8 +85,8 @@ class ClosedForm(Callback):
 class NormalConstants(Callback):
     """Sets the constants of the scores from normal images.
 
-    They are set before every validation, whose scores need them, and without a validation before the checkpoint of an
-    epoch. Location and spread of the scores come from normal images held out of the training, if there are any.
+    They are set before every validation, whose scores need them, and in a training without any before the checkpoint of
+    an epoch. Location and spread of the scores come from normal images held out of the training, if there are any.
     """
 
     def __init__(self) -> None:
@@ -92,12 +94,12 @@ class NormalConstants(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Set the constants of the scores within a fit."""
-        if trainer.state.fn == TrainerFn.FITTING:
+        if validates_fit(trainer):
             self._calibrate(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Set the constants of the scores in epochs without a validation."""
-        if not trainer.enable_validation:
+        """Set the constants of the scores in a training without validations."""
+        if not is_validated(trainer):
             self._calibrate(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
