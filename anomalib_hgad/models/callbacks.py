@@ -55,7 +55,7 @@ class QuietRun(Callback):
     """Silences warnings of Lightning about what these models do by design."""
 
     BY_DESIGN = (
-        ".*returned `None`, this fit will run with no optimizer",  # a closed form has no steps
+        ".*returned `None`, this fit will run with no optimizer",  # added classes are fitted without steps
         r"Found \d+ module\(s\) in eval mode at the start of training",  # the backbone is frozen
         "You have overridden `on_before_batch_transfer` in `LightningModule`",  # it checks the images
     )

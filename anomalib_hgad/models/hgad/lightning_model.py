@@ -26,6 +26,7 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from anomalib_hgad.common.backbones import image_statistics
@@ -339,8 +340,9 @@ class Hgad(PluginModel, AnomalibModule):
         """
         self.labels.names = list(names)
         self.is_trained |= bool(names) and self.stage != TrainerFn.FITTING
-        if names and self.model.num_classes != len(names):  # there are none before the first training
-            self.model.set_num_classes(len(names))
+        of_mixture = 1 if self.model.prior_kind == "single_gaussian" else len(names)
+        if names and self.model.num_classes != of_mixture:  # there are none before the first training
+            self.model.set_num_classes(of_mixture)
 
     def add_classes(self, datamodule: AnomalibDataModule, accelerator: str = "auto") -> list[AddedClass]:
         """Add classes to the model, from their normal images only, in seconds.
@@ -450,7 +452,7 @@ class Hgad(PluginModel, AnomalibModule):
         self.training_data.start(datamodule, self.calibration_share or 0.0)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam, with warm-up and cosine by step; ``None`` for a model without training steps.
+        """Adam, with warm-up and cosine by step; a model without training steps has one that changes nothing.
 
         Before that, cached features replace the training images; this is the last moment for it. Extraction needs the
         weights of a resumed checkpoint and the model on its device, which Lightning ensures right before it asks for
@@ -461,7 +463,8 @@ class Hgad(PluginModel, AnomalibModule):
             return None
         self.classes_joined |= join_classes(self.model)
         if not self.model.trained:
-            return None
+            # In the place of none Lightning puts one without gradients, at which the scaler of 16-mixed fails.
+            return SGD([parameter for parameter in self.parameters() if parameter.requires_grad], lr=0)
         optimizer = make_optimizer(
             self.model.flows.parameters(),
             self.model.priors.parameters(),
@@ -640,6 +643,7 @@ class Hgad(PluginModel, AnomalibModule):
             set_shape(self.model, checkpoint, len(names))
         if self.stage == TrainerFn.FITTING and self.fits_in_one_pass:
             checkpoint.pop("loops", None)
+            checkpoint["optimizer_states"] = []
         super().on_load_checkpoint(checkpoint)
         self.training_course = [StateFigures(**figures) for figures in checkpoint.get(COURSE_KEY, [])]
         # A training resumed from a checkpoint changes the latents, and its test reads that checkpoint again.
