@@ -46,6 +46,7 @@ from anomalib_hgad.models.checkpoint import (
     with_metrics_of,
 )
 from anomalib_hgad.models.checkpoint_io import WholeCheckpoints, explain_checkpoint_errors
+from anomalib_hgad.models.finite_weights import FiniteWeights, check_finite_weights
 from anomalib_hgad.models.progress import LoggedProgress
 from anomalib_hgad.models.run_folder import prepare_run_folder
 from anomalib_hgad.models.trainer_checks import check_trainer
@@ -154,6 +155,7 @@ class PluginModel(DescribedExport):
         place = 1 + max((at for at, one in enumerate(components) if isinstance(one, PostProcessor)), default=-1)
         components.insert(place, MeaningfulLabels())
         own = [
+            FiniteWeights(),  # before all that is fitted to weights
             WholeCheckpoints(),
             QuietRun(),
             LoggedProgress(),
@@ -242,20 +244,8 @@ class PluginModel(DescribedExport):
         return batch
 
     def on_train_batch_end(self, *_: Any) -> None:  # noqa: ANN401
-        """Stop before the checkpoint of this epoch replaces the last good one.
-
-        Raises:
-            ArithmeticError: If a weight is NaN or infinite, as after such a loss.
-        """
+        """Remember the step."""
         self.is_trained |= not self.fits_in_one_pass
-        if not self.trainer.is_last_batch:
-            return
-        module = cast("AnomalibModule", self)
-        sums = torch.stack([parameter.detach().sum() for parameter in module.parameters() if parameter.requires_grad])
-        if not sums.isfinite().all():
-            msg = f"Weights are NaN or infinite after epoch {self.trainer.current_epoch}: the loss was, too. Train "
-            msg += "with a smaller lr, or in float32 if it was half precision. The last checkpoint is unchanged."
-            raise ArithmeticError(msg)
 
     @property
     def stage(self) -> TrainerFn | None:
@@ -276,7 +266,13 @@ class PluginModel(DescribedExport):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the versions and settings that the checkpoint was made with."""
+        """Save the versions and settings that the checkpoint was made with.
+
+        Raises:
+            ArithmeticError: If a weight is NaN or infinite: the last good checkpoint stays.
+        """
+        if self.stage == TrainerFn.FITTING:
+            check_finite_weights(self.trainer, cast("AnomalibModule", self))
         super().on_save_checkpoint(checkpoint)
         describe(checkpoint, self.settings)
         checkpoint[TRAINED_KEY] = self.is_trained
