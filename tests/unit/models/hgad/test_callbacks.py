@@ -73,3 +73,36 @@ def test_sanity_check_of_a_plain_trainer_fits_nothing(settings: dict[str, object
     without, with_check = (model.model.state_dict() for model in models)
     for name, tensor in without.items():
         torch.testing.assert_close(with_check[name], tensor, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"limit_train_batches": 1}, "trainer.limit_train_batches=1"),
+        ({"overfit_batches": 1}, "trainer.overfit_batches=1"),
+        ({"max_epochs": -1, "max_steps": 1}, "trainer.max_steps=1"),
+        ({}, None),
+    ],
+    ids=["batches", "overfit", "steps", "all"],
+)
+def test_part_of_the_images_is_named(
+    settings: dict[str, object], said: str | None, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Hgad(**CLOSED_FORM, visualizer=False)
+    engine(tmp_path, **settings).fit(model, datamodule=data(root, train_batch_size=1))
+    warnings = [record.getMessage() for record in caplog.records if "fitted to" in record.getMessage()]
+    if said is None:
+        assert warnings == []
+        return
+    (warning,) = warnings
+    assert f"fitted to 1 of {len(model.training_data.images)} batches" in warning
+    assert said in warning
+    assert ("No image of: bolt." in warning) != ("No image of: nut." in warning)
+
+
+@pytest.mark.slow
+def test_memory_of_the_fit_is_freed(root: Path, tmp_path: Path) -> None:
+    model = Hgad(**CLOSED_FORM, visualizer=False)
+    engine(tmp_path).fit(model, datamodule=data(root))
+    assert not model.model._moments
