@@ -107,6 +107,8 @@ class LastValidation(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Load the validation images, as Lightning does later where the first epoch is not validated."""
         del pl_module
+        if not trainer.enable_validation:
+            return
         trainer.validating = True
         trainer.fit_loop.epoch_loop.val_loop.setup_data()
         trainer.training = True

@@ -118,9 +118,11 @@ def limits_within_a_pass(trainer: Trainer) -> list[str]:
     Args:
         trainer: The trainer.
     """
-    if trainer.fast_dev_run:  # it sets the others
+    settings = vars(trainer)
+    if settings["fast_dev_run"]:  # it sets the others
         return ["trainer.fast_dev_run"]
-    limits = [f"trainer.overfit_batches={trainer.overfit_batches}"] if trainer.overfit_batches else []
+    overfit = settings["overfit_batches"]
+    limits = [f"trainer.overfit_batches={overfit}"] if overfit else []
     limited = isinstance(trainer.limit_train_batches, int) or trainer.limit_train_batches < 1
     if limited and not limits:  # overfit_batches sets both
         limits.append(f"trainer.limit_train_batches={trainer.limit_train_batches}")
