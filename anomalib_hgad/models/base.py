@@ -46,6 +46,7 @@ from anomalib_hgad.models.checkpoint import (
     with_metrics_of,
 )
 from anomalib_hgad.models.checkpoint_io import WholeCheckpoints, explain_checkpoint_errors
+from anomalib_hgad.models.finite_weights import FiniteWeights, check_finite_weights
 from anomalib_hgad.models.progress import LoggedProgress
 from anomalib_hgad.models.run_folder import prepare_run_folder
 from anomalib_hgad.models.trainer_checks import check_trainer
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TRAINED_KEY = "hgad_is_trained"
-"""Checkpoint key: whether the model has been trained for at least one step."""
+"""Checkpoint key: whether the model has been trained for at least one step, or fitted."""
 
 
 COMPONENTS = ("pre_processor", "post_processor", "evaluator", "visualizer")
@@ -85,7 +86,7 @@ class PluginModel(DescribedExport):
     """Whether the user has set the pre-processor."""
 
     is_trained = False
-    """Whether the model has been trained for at least one step, here or before the checkpoint."""
+    """Whether the model has been trained for a step, or fitted, here or before the checkpoint."""
 
     _resumed_step: int | None = None
 
@@ -154,6 +155,7 @@ class PluginModel(DescribedExport):
         place = 1 + max((at for at, one in enumerate(components) if isinstance(one, PostProcessor)), default=-1)
         components.insert(place, MeaningfulLabels())
         own = [
+            FiniteWeights(),  # before all that is fitted to weights
             WholeCheckpoints(),
             QuietRun(),
             LoggedProgress(),
@@ -242,20 +244,8 @@ class PluginModel(DescribedExport):
         return batch
 
     def on_train_batch_end(self, *_: Any) -> None:  # noqa: ANN401
-        """Stop before the checkpoint of this epoch replaces the last good one.
-
-        Raises:
-            ArithmeticError: If a weight is NaN or infinite, as after such a loss.
-        """
-        self.is_trained = True
-        if not self.trainer.is_last_batch:
-            return
-        module = cast("AnomalibModule", self)
-        sums = torch.stack([parameter.detach().sum() for parameter in module.parameters() if parameter.requires_grad])
-        if not sums.isfinite().all():
-            msg = f"Weights are NaN or infinite after epoch {self.trainer.current_epoch}: the loss was, too. Train "
-            msg += "with a smaller lr, or in float32 if it was half precision. The last checkpoint is unchanged."
-            raise ArithmeticError(msg)
+        """Remember the step."""
+        self.is_trained |= not self.fits_in_one_pass
 
     @property
     def stage(self) -> TrainerFn | None:
@@ -276,10 +266,20 @@ class PluginModel(DescribedExport):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the versions and settings that the checkpoint was made with."""
+        """Save the versions and settings that the checkpoint was made with.
+
+        Raises:
+            ArithmeticError: If a weight is NaN or infinite: the last good checkpoint stays.
+        """
+        if self.stage == TrainerFn.FITTING:
+            check_finite_weights(self.trainer, cast("AnomalibModule", self))
         super().on_save_checkpoint(checkpoint)
         describe(checkpoint, self.settings)
         checkpoint[TRAINED_KEY] = self.is_trained
+        if self.stage == TrainerFn.FITTING:
+            for callback in cast("Any", self.trainer).callbacks:
+                if isinstance(callback, LastValidation):
+                    callback.record(self.trainer, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint fits; a test after a resumed training uses the model as trained now.

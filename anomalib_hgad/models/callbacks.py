@@ -55,7 +55,7 @@ class QuietRun(Callback):
     """Silences warnings of Lightning about what these models do by design."""
 
     BY_DESIGN = (
-        ".*returned `None`, this fit will run with no optimizer",  # a closed form has no steps
+        ".*returned `None`, this fit will run with no optimizer",  # added classes are fitted without steps
         r"Found \d+ module\(s\) in eval mode at the start of training",  # the backbone is frozen
         "You have overridden `on_before_batch_transfer` in `LightningModule`",  # it checks the images
     )
@@ -75,6 +75,24 @@ class QuietRun(Callback):
     on_exception = teardown
 
 
+def is_validated(trainer: Trainer) -> bool:
+    """Whether a training has images to validate on: a datamodule may have none, whatever the trainer's settings.
+
+    Args:
+        trainer: The trainer, from the start of the training on.
+    """
+    return sum(trainer.num_val_batches) > 0
+
+
+def validates_fit(trainer: Trainer) -> bool:
+    """Whether a validation is one of a training, and not Lightning's check of two batches before its start.
+
+    Args:
+        trainer: The trainer, within a validation.
+    """
+    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+
+
 class LastValidation(Callback):
     """Validates the final model of a training, if the trainer has not.
 
@@ -86,10 +104,19 @@ class LastValidation(Callback):
     def __init__(self) -> None:
         self._validated_step = 0
 
+    def on_train_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Load the validation images, as Lightning does later where the first epoch is not validated."""
+        del pl_module
+        if not trainer.enable_validation:
+            return
+        trainer.validating = True
+        trainer.fit_loop.epoch_loop.val_loop.setup_data()
+        trainer.training = True
+
     def on_validation_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Remember the validated step."""
         del pl_module
-        if trainer.state.fn == TrainerFn.FITTING:
+        if validates_fit(trainer):
             self._validated_step = trainer.global_step
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
@@ -108,10 +135,16 @@ class LastValidation(Callback):
         del pl_module
         self._validate(trainer)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: AnomalibModule, checkpoint: dict[str, Any]) -> None:
-        """Save the number of steps since scales and thresholds were set."""
-        del pl_module
-        if trainer.enable_validation:
+    def record(self, trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+        """Save the number of steps since scales and thresholds were set.
+
+        The model calls it: Lightning asks no callback what to save with weights alone.
+
+        Args:
+            trainer: Trainer of the running fit.
+            checkpoint: The checkpoint.
+        """
+        if is_validated(trainer):
             checkpoint[UNVALIDATED_KEY] = trainer.global_step - self._validated_step
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: AnomalibModule, checkpoint: dict[str, Any]) -> None:
@@ -121,7 +154,7 @@ class LastValidation(Callback):
             self._validated_step = checkpoint["global_step"] - checkpoint.get(UNVALIDATED_KEY, 0)
 
     def _validate(self, trainer: Trainer) -> None:
-        if self._validated_step == trainer.global_step or not trainer.enable_validation:
+        if self._validated_step == trainer.global_step or not is_validated(trainer):
             return
         # As Lightning does within an epoch. It has no public way to validate a training.
         trainer.validating = True

@@ -9,8 +9,10 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
 from torch import nn
 from torch.optim import Adam
 
@@ -108,6 +110,27 @@ def train_for_one_pass(trainer: Trainer) -> None:
     trainer.fit_loop.max_epochs = 1
     if trainer.check_val_every_n_epoch is not None:
         trainer.check_val_every_n_epoch = 1
+
+
+def limits_within_a_pass(trainer: Trainer) -> list[str]:
+    """Settings of a trainer that may end a training before it has seen all images, as the user writes them.
+
+    Args:
+        trainer: The trainer.
+    """
+    settings = vars(trainer)
+    if settings["fast_dev_run"]:  # it sets the others
+        return ["trainer.fast_dev_run"]
+    overfit = settings["overfit_batches"]
+    limits = [f"trainer.overfit_batches={overfit}"] if overfit else []
+    limited = isinstance(trainer.limit_train_batches, int) or trainer.limit_train_batches < 1
+    if limited and not limits:  # overfit_batches sets both
+        limits.append(f"trainer.limit_train_batches={trainer.limit_train_batches}")
+    if trainer.max_steps != -1:
+        limits.append(f"trainer.max_steps={trainer.max_steps}")
+    if any(isinstance(callback, Timer) for callback in cast("Any", trainer).callbacks):
+        limits.append("trainer.max_time")
+    return limits
 
 
 def total_steps(trainer: Trainer) -> int:

@@ -125,9 +125,9 @@ def common(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         return trained_and_tested(data, tmp_path_factory.mktemp("common"), NormalPostProcessor(RATE))
 
 
-def misjudged(scores: Sequence[torch.Tensor], ratio: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+def misjudged(scores: Sequence[torch.Tensor], common: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Location and spread of the classes, of the second one too low and too small, as a few images may have them."""
-    location, spread = location_and_spread(scores, ratio)
+    location, spread = location_and_spread(scores, common)
     return location - spread * torch.tensor([0.0, 2.0]), spread * torch.tensor([1.0, 0.3])
 
 

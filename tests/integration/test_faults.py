@@ -152,12 +152,41 @@ def test_weights_that_are_lost_end_the_training_and_leave_the_last_checkpoint(
         return loss * torch.nan if self.current_epoch == 2 else loss
 
     monkeypatch.setattr(kind, "training_step", lost)
-    with pytest.raises(ArithmeticError, match=r"NaN or infinite after epoch 2.*smaller lr"):
+    with pytest.raises(ArithmeticError, match=r"NaN or infinite in epoch 2.*smaller lr"):
         fit(kind(**settings, visualizer=False), data, epochs=4)
     (checkpoint,) = (data.parent / "results").rglob("*.ckpt")
     kept = torch.load(checkpoint, weights_only=True)
     assert kept["epoch"] == 1
     parameters = dict(kind.load_from_checkpoint(checkpoint).named_parameters())
+    assert all(parameter.isfinite().all() for parameter in parameters.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_epochs": -1, "max_steps": 5},
+        {"max_epochs": 4, "val_check_interval": 1},
+        {"max_epochs": -1, "max_steps": 5, "limit_val_batches": 0},
+    ],
+    ids=["steps", "batches", "steps without validation"],
+)
+def test_weights_that_are_lost_within_an_epoch_leave_the_last_checkpoint(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """At the first of two steps of the third epoch, after which the training ends or is validated."""
+    step = UniAd.training_step
+    monkeypatch.setattr(
+        UniAd, "training_step", lambda self, *args: step(self, *args) * (torch.nan if self.current_epoch == 2 else 1)
+    )
+    run = engine(tmp_path, **settings)
+    with pytest.raises(ArithmeticError, match=r"NaN or infinite in epoch 2.*smaller lr"):
+        run.fit(
+            UniAd(**LIGHT_UNIAD, visualizer=False),
+            datamodule=MultiClass(root=data, train_batch_size=4, num_workers=0),
+        )
+    (checkpoint,) = tmp_path.rglob("*.ckpt")
+    parameters = dict(UniAd.load_from_checkpoint(checkpoint).named_parameters())
     assert all(parameter.isfinite().all() for parameter in parameters.values())
 
 

@@ -13,6 +13,7 @@ from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from anomalib_hgad.models.callbacks import validates_fit
 from anomalib_hgad.models.hgad.criterion import StateFigures, SyntheticCriterion, kept_state
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 
@@ -75,7 +76,7 @@ class BestState(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Evaluate the state within a fit, so that the best one is validated."""
-        if trainer.state.fn == TrainerFn.FITTING:
+        if validates_fit(trainer):
             self._judge_epoch(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:

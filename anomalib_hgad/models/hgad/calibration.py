@@ -11,7 +11,9 @@ Dimensions: B images, K classes, L levels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -32,12 +34,41 @@ LEAST_CLASS = 3
 LEAST_SPREAD = 0.05
 """Smallest spread relative to the location, for images that are all alike."""
 
+LARGEST_RATIO = 1.0
+"""Variance, relative to the square of the location, above which scores lie around 0."""
+
 DEVIATIONS_TO_LIMIT = 3.0
 """Distance from the mean of a class's normal pixels to its limit where nothing else tells it, in their standard
 deviations; it is at least one of them in any case."""
 
 PIXEL_LIMIT = 1.0
 """Calibrated pixels above it are marked: a limit for each class, since each has its own scale."""
+
+
+class CommonVariance(NamedTuple):
+    """What classes tell of the variance of another one's scores.
+
+    Most scores are far above 0, and a class whose scores are twice as large also spreads twice as wide. Those around 0,
+    as of maps of one value or of means over a whole map, have locations that tell nothing: their variance relative to
+    these is above :data:`LARGEST_RATIO`.
+
+    Attributes:
+        relative: Variance, relative to the square of the location.
+        absolute: Variance as it is.
+    """
+
+    relative: float
+    absolute: float
+
+    @property
+    def around_zero(self) -> bool:
+        """Whether the locations tell nothing."""
+        return self.relative > LARGEST_RATIO
+
+    def squares(self, location: torch.Tensor) -> torch.Tensor:
+        """Sums of squared deviations of :data:`PRIOR_IMAGES` images of classes of these locations, same shape."""
+        units = torch.ones_like(location) if self.around_zero else location.square()
+        return PRIOR_IMAGES * (self.absolute if self.around_zero else self.relative) * units
 
 
 class ScoreCalibration(nn.Module):
@@ -148,8 +179,7 @@ class ScoreCalibration(nn.Module):
             limits: Values above which pixels are marked, likewise, shape (K,); NaN for a class where nothing tells it.
             others: Scales of other classes, which the spreads are drawn towards, in place of each other's.
         """
-        ratio = None if others is None else others.relative_variance()
-        location, spread = location_and_spread(images, ratio)
+        location, spread = location_and_spread(images, None if others is None else others.common_variance())
         self.location.copy_(location)
         self.spread.copy_(spread)
         self.pixel_location.copy_(pixels.means)
@@ -162,9 +192,11 @@ class ScoreCalibration(nn.Module):
         for name in ("maximum", "mean", "deviation"):
             getattr(self, name)[first:] = getattr(others, name).repeat_interleave(times, dim=0)
 
-    def relative_variance(self) -> float:
-        """Mean over the classes of the squared spread, relative to the location."""
-        return float((self.spread.double() / self.location.double()).square().nan_to_num(1, 1, 1).mean())
+    def common_variance(self) -> CommonVariance:
+        """Means over the classes of the squared spread."""
+        spread = self.spread.double()
+        relative = (spread / self.location.double()).square().nan_to_num(1, 1, 1)
+        return CommonVariance(float(relative.mean()), float(spread.square().mean()))
 
     def clear_scale(self) -> None:
         """Leave every class the scale of its own maps."""
@@ -173,7 +205,7 @@ class ScoreCalibration(nn.Module):
             spread.fill_(1)
 
 
-def without_odd_ones(scores: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def without_odd_ones(scores: Sequence[torch.Tensor], relative: bool = True) -> list[torch.Tensor]:
     """Scores of every class, none of them far above the others.
 
     The typical deviation is 1.48 times the median, over the images of all classes of three and more, of how far a score
@@ -181,12 +213,13 @@ def without_odd_ones(scores: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
     Args:
         scores: Scores of every class, shapes (images of the class,).
+        relative: Whether deviations are relative to the medians; else they count as they are.
 
     Returns:
         The same, at most :data:`ODD_DEVIATIONS` above the median of their class.
     """
     medians = [of_class.quantile(0.5) if len(of_class) else of_class.new_zeros(()) for of_class in scores]
-    units = [median.abs().clamp(min=1e-3) for median in medians]
+    units = [median.abs().clamp(min=1e-3) if relative else torch.ones_like(median) for median in medians]
     measured = [(s, m, unit) for s, m, unit in zip(scores, medians, units, strict=True) if len(s) >= LEAST_CLASS]
     if not measured:
         return list(scores)
@@ -197,28 +230,42 @@ def without_odd_ones(scores: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def location_and_spread(
-    scores: Sequence[torch.Tensor], ratio: float | None = None
+    scores: Sequence[torch.Tensor], common: CommonVariance | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of the scores of every class's normal images, :func:`without_odd_ones`.
 
     A few images say little of a standard deviation. It is therefore drawn towards the one that the class would have if
     its ratio to the mean were that of all classes, which counts as much as :data:`PRIOR_IMAGES` images. Where no class
-    has two images that ratio is 1.
+    has two images that ratio is 1. Scores around 0 are drawn towards the deviation of all classes itself.
 
     Args:
         scores: Scores of every class, shapes (images of the class,). A class without any gets 0 and 1.
-        ratio: That of the variance to the square of the mean in other classes. ``None`` takes it from these.
+        common: What other classes tell. ``None`` takes it from these.
 
     Returns:
         Location, shape (K,), and spread, shape (K,), at least :data:`LEAST_SPREAD` of the location.
     """
-    values = without_odd_ones(scores)
-    counts = torch.tensor([len(of_class) for of_class in values], dtype=torch.float64)
-    location = torch.stack([of_class.sum() for of_class in values]) / counts.clamp(min=1)
-    squares = torch.stack([(s - mean).square().sum() for s, mean in zip(values, location, strict=True)])
-    if ratio is None:
-        freedom = (counts - 1).clamp(min=0).sum()
-        ratio = float(squares.div(location.square()).nan_to_num(0, 0, 0).sum() / freedom) if freedom else 1.0
-    variance = (squares + PRIOR_IMAGES * ratio * location.square()) / (counts + PRIOR_IMAGES)
+    counts = torch.tensor([len(of_class) for of_class in scores], dtype=torch.float64)
+    location, squares = _sums(without_odd_ones(scores), counts)
+    found = common or _common_variance(location, squares, counts)
+    if found.around_zero:
+        location, squares = _sums(without_odd_ones(scores, relative=False), counts)
+        found = common or found._replace(absolute=_common_variance(location, squares, counts).absolute)
+    variance = (squares + found.squares(location)) / (counts + PRIOR_IMAGES)
     spread = variance.sqrt().clamp(min=LEAST_SPREAD * location.abs().clamp(min=1e-3))
     return location, torch.where(counts > 0, spread, torch.ones_like(spread))
+
+
+def _sums(scores: Sequence[torch.Tensor], counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means of the classes, and sums of the squared deviations from them, shapes (K,)."""
+    location = torch.stack([of_class.sum() for of_class in scores]) / counts.clamp(min=1)
+    return location, torch.stack([(s - mean).square().sum() for s, mean in zip(scores, location, strict=True)])
+
+
+def _common_variance(location: torch.Tensor, squares: torch.Tensor, counts: torch.Tensor) -> CommonVariance:
+    """What classes of these means and sums of squares tell of each other."""
+    freedom = (counts - 1).clamp(min=0).sum()
+    if not freedom:
+        return CommonVariance(1.0, 1.0)
+    relative = squares.div(location.square()).nan_to_num(0, math.inf).sum() / freedom
+    return CommonVariance(float(relative), float(squares.sum() / freedom))

@@ -5,11 +5,18 @@
 
 from __future__ import annotations
 
+import logging
+
 from anomalib.models import AnomalibModule
+from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from anomalib_hgad.models.callbacks import is_validated, validates_fit
 from anomalib_hgad.models.hgad.normal_pass import fit_mixtures, fit_whitening, inference, set_constants
+from anomalib_hgad.models.schedule import limits_within_a_pass
+
+logger = logging.getLogger(__name__)
 
 
 class ClassCheck(Callback):
@@ -48,6 +55,8 @@ class ClosedForm(Callback):
 
     def __init__(self) -> None:
         self._fitted_step = -1
+        self._seen: list[bool] = []
+        """Whether the closed form had images of each class."""
 
     def on_train_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Fit the initial state; a resumed training has it, unless classes were added."""
@@ -63,19 +72,49 @@ class ClosedForm(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Fit the mixture within a fit."""
-        if trainer.state.fn == TrainerFn.FITTING:
+        if validates_fit(trainer):
             self._fit(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Fit the mixture before the next epoch."""
+        """Fit the mixture before the next epoch, or in the end, which is then said if images were left out."""
         self._fit(trainer, pl_module)
+        if not pl_module.model.trained:
+            self._warn_of_part(trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:
+        """Free the memory."""
+        del trainer, stage
+        pl_module.model.forget_moments()
+
+    def on_exception(self, trainer: Trainer, pl_module: AnomalibModule, exception: BaseException) -> None:
+        """Free the memory."""
+        del trainer, exception
+        pl_module.model.forget_moments()
+
+    def _warn_of_part(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
+        """Warn if the pass over the images has left some out."""
+        taken = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        batches = sized_len(trainer.train_dataloader)
+        if batches is None or taken >= batches or not trainer.is_global_zero:
+            return
+        names = pl_module.threshold_names
+        without = [name for name, seen in zip(names, self._seen, strict=True) if not seen]
+        logger.warning(
+            "The model was fitted to %d of %d batches of the training images, as %s ended the pass over them.%s "
+            "Leave the setting out to fit the model to all.",
+            taken,
+            batches,
+            ", ".join(limits_within_a_pass(trainer)) or "a callback",
+            f" No image of: {', '.join(without)}. Scores of these classes mean nothing." if without else "",
+        )
 
     def _fit(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         if self._fitted_step == trainer.global_step:
             return
         self._fitted_step = trainer.global_step
         if not pl_module.model.trained:
-            pl_module.model.fit()
+            self._seen = pl_module.model.fit().tolist()
+            pl_module.is_trained = True
         elif pl_module.model.refitted:
             fit_mixtures(trainer, pl_module)
 
@@ -83,8 +122,8 @@ class ClosedForm(Callback):
 class NormalConstants(Callback):
     """Sets the constants of the scores from normal images.
 
-    They are set before every validation, whose scores need them, and without a validation before the checkpoint of an
-    epoch. Location and spread of the scores come from normal images held out of the training, if there are any.
+    They are set before every validation, whose scores need them, and in a training without any before the checkpoint of
+    an epoch. Location and spread of the scores come from normal images held out of the training, if there are any.
     """
 
     def __init__(self) -> None:
@@ -92,12 +131,12 @@ class NormalConstants(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Set the constants of the scores within a fit."""
-        if trainer.state.fn == TrainerFn.FITTING:
+        if validates_fit(trainer):
             self._calibrate(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Set the constants of the scores in epochs without a validation."""
-        if not trainer.enable_validation:
+        """Set the constants of the scores in a training without validations."""
+        if not is_validated(trainer):
             self._calibrate(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:

@@ -26,10 +26,13 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
 
 from anomalib_hgad.common.backbones import image_statistics
 from anomalib_hgad.common.checks import check_choice, check_range, check_types
+from anomalib_hgad.common.processes import are_repeated
 from anomalib_hgad.data.batch import ClassImageBatch, FeatureBatch
 from anomalib_hgad.data.letters import accept_all_letters
 from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR
@@ -339,8 +342,9 @@ class Hgad(PluginModel, AnomalibModule):
         """
         self.labels.names = list(names)
         self.is_trained |= bool(names) and self.stage != TrainerFn.FITTING
-        if names and self.model.num_classes != len(names):  # there are none before the first training
-            self.model.set_num_classes(len(names))
+        of_mixture = 1 if self.model.prior_kind == "single_gaussian" else len(names)
+        if names and self.model.num_classes != of_mixture:  # there are none before the first training
+            self.model.set_num_classes(of_mixture)
 
     def add_classes(self, datamodule: AnomalibDataModule, accelerator: str = "auto") -> list[AddedClass]:
         """Add classes to the model, from their normal images only, in seconds.
@@ -450,7 +454,7 @@ class Hgad(PluginModel, AnomalibModule):
         self.training_data.start(datamodule, self.calibration_share or 0.0)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam, with warm-up and cosine by step; ``None`` for a model without training steps.
+        """Adam, with warm-up and cosine by step; a model without training steps has one that changes nothing.
 
         Before that, cached features replace the training images; this is the last moment for it. Extraction needs the
         weights of a resumed checkpoint and the model on its device, which Lightning ensures right before it asks for
@@ -461,7 +465,8 @@ class Hgad(PluginModel, AnomalibModule):
             return None
         self.classes_joined |= join_classes(self.model)
         if not self.model.trained:
-            return None
+            # In the place of none Lightning puts one without gradients, at which the scaler of 16-mixed fails.
+            return SGD([parameter for parameter in self.parameters() if parameter.requires_grad], lr=0)
         optimizer = make_optimizer(
             self.model.flows.parameters(),
             self.model.priors.parameters(),
@@ -477,7 +482,8 @@ class Hgad(PluginModel, AnomalibModule):
             return
         features = self.feature_cache.features(self.trainer, self, self.training_data.held_out)
         if features is not None:
-            if self.calibration_share is not None:
+            # A fit in one pass needs them once. In a training they are up to 20 images of each class, in float32.
+            if self.calibration_share is not None and not self.fits_in_one_pass:
                 batches = patched_batches(self.trainer, self)
                 self.training_data.patched = [
                     PatchedBatch([level.cpu() for level in levels], masks.cpu(), class_index.cpu())
@@ -533,21 +539,23 @@ class Hgad(PluginModel, AnomalibModule):
             raise ValueError(msg)
         return torch.zeros(batch.batch_size, dtype=torch.int64, device=self.device)
 
-    def training_step(self, batch: ClassImageBatch | FeatureBatch, *args: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ANN401
+    def training_step(self, batch: ClassImageBatch | FeatureBatch, batch_idx: int) -> torch.Tensor:
         """Loss of a batch, Eq. 11 summed over the levels; a closed form only adds the batch to its moments.
 
         Args:
             batch: Batch of normal images with their classes.
-            *args: Unused.
-            **kwargs: Unused.
+            batch_idx: Number of batches before it.
 
         Returns:
             The loss.
         """
-        del args, kwargs
         class_index = self.class_index(batch)
         if not self.model.trained:
-            self.model.add_moments(self.features(batch), class_index)
+            loader = cast("DataLoader[Any]", self.trainer.train_dataloader)
+            # Images that a DistributedSampler repeats, until all processes have as many, count once.
+            repeated = are_repeated(loader, batch_idx * (loader.batch_size or 1), batch.batch_size)
+            once = batch.batch_size - sum(repeated)
+            self.model.add_moments([level[:once] for level in self.features(batch)], class_index[:once])
             # Lightning counts steps by losses, and DDP waits for a gradient of every parameter.
             return (
                 0 * torch.stack([parameter.sum() for parameter in self.parameters() if parameter.requires_grad]).sum()
@@ -640,6 +648,7 @@ class Hgad(PluginModel, AnomalibModule):
             set_shape(self.model, checkpoint, len(names))
         if self.stage == TrainerFn.FITTING and self.fits_in_one_pass:
             checkpoint.pop("loops", None)
+            checkpoint["optimizer_states"] = []
         super().on_load_checkpoint(checkpoint)
         self.training_course = [StateFigures(**figures) for figures in checkpoint.get(COURSE_KEY, [])]
         # A training resumed from a checkpoint changes the latents, and its test reads that checkpoint again.

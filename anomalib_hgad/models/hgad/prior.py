@@ -117,9 +117,10 @@ class HierarchicalGaussianMixture(nn.Module):
         self.num_classes = num_classes
         rows = num_classes + num_later
         self.class_centers = nn.Parameter(initial_class_centers(rows, dim))
-        self.center_offsets = nn.Parameter(torch.randn(rows, num_centers - 1, dim))
+        several = num_centers > 1  # else no loss depends on the two, and DDP would wait for their gradients
+        self.center_offsets = nn.Parameter(torch.randn(rows, num_centers - 1, dim), requires_grad=several)
         self.class_logits = nn.Parameter(torch.zeros(rows))
-        self.center_logits = nn.Parameter(torch.zeros(rows, num_centers))
+        self.center_logits = nn.Parameter(torch.zeros(rows, num_centers), requires_grad=several)
         self._told_of_few_vectors = False
         full = covariance == "full"
         self.register_buffer("class_whitening", torch.eye(dim).repeat(rows, 1, 1) if full else None)

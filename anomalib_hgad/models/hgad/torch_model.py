@@ -190,6 +190,7 @@ class HgadModel(nn.Module):
         self.novelty: NoveltyScale
         self.anomaly_map_generator: AnomalyMapGenerator
         self.set_num_classes(num_classes)
+        self._moments: list[ClassMoments] = []
 
     @property
     def num_classes(self) -> int:
@@ -248,7 +249,7 @@ class HgadModel(nn.Module):
         return self.trained and self.covariance == "full"
 
     def start_moments(self) -> None:
-        """Forget the features that were added."""
+        """Begin to add features, from none."""
         device = self.calibration.location.device
         self._moments = [ClassMoments(self.num_classes, flow.feature_dim, device) for flow in self.feature_flows]
 
@@ -263,8 +264,15 @@ class HgadModel(nn.Module):
         for moments, flow, level in zip(self._moments, self.feature_flows, features, strict=True):
             moments.add(flow.vectors(level), class_index)
 
-    def fit(self) -> None:
+    def forget_moments(self) -> None:
+        """Free the memory of the features that were added: K (D + 1)^2 numbers of 8 bytes for a level."""
+        self._moments = []
+
+    def fit(self) -> torch.Tensor:
         """Whitening and mixtures in closed form: every class is a Gaussian of its whitened features.
+
+        Returns:
+            Whether each class had any features, shape (K,).
 
         Raises:
             ValueError: If no features were added, or if some have NaN or infinite values.
@@ -275,6 +283,7 @@ class HgadModel(nn.Module):
             flow.set_whitening(*gaussians.pooled())
             latents.append(gaussians.mapped(flow.whitening.double(), flow.whitening_bias.double()))
         self.fit_latents(latents)
+        return latents[0].counts > 0
 
     def fit_latents(self, latents: Sequence[Gaussians]) -> None:
         """Mixtures in closed form: every class is a Gaussian of its latents, and knows the classes most like it.

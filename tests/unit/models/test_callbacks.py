@@ -80,15 +80,30 @@ def test_last_weights_are_validated_and_saved(
     assert again == pytest.approx(figures, nan_ok=True)
 
 
+@pytest.mark.parametrize(
+    ("weights_only", "interval", "expected"), [(False, 2, {1: 1, 2: 2, 3: 3}), (True, 1, {1: 1, 2: 2, 3: 1})]
+)
 def test_checkpoint_between_two_validations_says_so(
-    data: MultiClass, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    weights_only: bool,
+    interval: int,
+    expected: dict[int, int],
+    data: MultiClass,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    every = ModelCheckpoint(dirpath=tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
-    engine(tmp_path, every).fit(UniAd(**LIGHT_UNIAD, visualizer=False), datamodule=data)
-    for step, warned in ((1, True), (2, False)):
+    """Of the first epochs too, before any validation. For weights alone, Lightning asks no callback what to save."""
+    often = {"every_n_train_steps": 1, "save_top_k": -1, "save_weights_only": weights_only}
+    every = ModelCheckpoint(dirpath=tmp_path, filename="{step}", **often)
+    run = engine(tmp_path, every, max_epochs=2, check_val_every_n_epoch=interval)
+    run.fit(UniAd(**LIGHT_UNIAD, visualizer=False), datamodule=data)
+    for step, steps in expected.items():
         caplog.clear()
         UniAd.load_from_checkpoint(tmp_path / f"step={step}.ckpt")
-        assert ("saved 1 steps after the last validation" in caplog.text) is warned
+        assert f"saved {steps} steps after the last validation" in caplog.text
+    run.trainer.save_checkpoint(tmp_path / "end.ckpt")
+    caplog.clear()
+    UniAd.load_from_checkpoint(tmp_path / "end.ckpt")
+    assert "after the last validation" not in caplog.text
 
 
 class Terminator(Callback):

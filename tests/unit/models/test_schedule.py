@@ -6,13 +6,20 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from anomalib_hgad.models.schedule import TrainingCourse, checked_training_arguments, make_optimizer
+from anomalib_hgad.models.schedule import (
+    TrainingCourse,
+    checked_training_arguments,
+    limits_within_a_pass,
+    make_optimizer,
+)
 
 
 @pytest.mark.parametrize(
@@ -130,3 +137,21 @@ def test_settings_that_are_not_given_are_the_papers(given: dict[str, float] | No
 def test_settings_of_a_training_that_make_no_sense(given: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         checked_training_arguments(given)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({}, []),
+        ({"limit_train_batches": 1.0, "max_epochs": 3}, []),
+        ({"limit_train_batches": 1}, ["trainer.limit_train_batches=1"]),
+        ({"limit_train_batches": 0.5, "max_steps": 7}, ["trainer.limit_train_batches=0.5", "trainer.max_steps=7"]),
+        ({"overfit_batches": 2}, ["trainer.overfit_batches=2"]),
+        ({"max_time": "00:00:01:00"}, ["trainer.max_time"]),
+        ({"fast_dev_run": True}, ["trainer.fast_dev_run"]),
+    ],
+    ids=["none", "all", "one batch", "two", "overfit", "time", "dev"],
+)
+def test_settings_that_end_a_training_within_a_pass(settings: dict[str, Any], named: list[str]) -> None:
+    trainer = Trainer(**{"accelerator": "cpu", "logger": False, "enable_checkpointing": False} | settings)
+    assert limits_within_a_pass(trainer) == named

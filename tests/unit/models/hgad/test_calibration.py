@@ -215,6 +215,38 @@ def test_location_and_spread_by_hand() -> None:
     torch.testing.assert_close(spread, expected)
 
 
+def centred(classes: int = 30, images: int = 6) -> list[torch.Tensor]:
+    """Scores around 0, as those of a map of one value, with the standard deviation 1."""
+    return list(torch.randn(classes, images, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+
+
+def test_scores_around_0_have_spreads_that_their_locations_do_not_decide() -> None:
+    """A location near 0 would make its class's spread tiny, and the sum of all ratios that of the others huge."""
+    scores = centred()
+    location, spread = location_and_spread(scores)
+    assert location.abs().min() < 0.02
+    pooled = torch.stack([s.var() for s in scores]).mean()
+    expected = [((s - s.mean()).square().sum() + 5 * pooled).div(11).sqrt() for s in scores]
+    # Two of the 180 scores count as odd.
+    torch.testing.assert_close(location, torch.stack([s.mean() for s in scores]), rtol=0, atol=0.05)
+    torch.testing.assert_close(spread, torch.stack(expected), rtol=0.1, atol=0)
+
+
+def test_scores_whose_mean_is_exactly_0_lie_around_it() -> None:
+    _, spread = location_and_spread(scores_of([[-1.0, 1.0], [-3.0, 3.0]]))
+    torch.testing.assert_close(spread.square(), torch.tensor([2 + 50, 18 + 50]).double() / 7)
+
+
+def test_class_of_scores_around_0_that_is_added_is_as_wide_as_the_others() -> None:
+    """Its own two images tell little."""
+    others, added = ScoreCalibration(30, 1), ScoreCalibration(1, 1)
+    pixels = class_values([[3.0]])
+    others.set_scale(centred(), class_values([[3.0]] * 30), torch.ones(30))
+    added.set_scale(scores_of([[-0.2, 0.4]]), pixels, torch.ones(1), others)
+    mean_square = others.spread.double().square().mean()
+    assert added.spread.item() == pytest.approx(float(((0.18 + 5 * mean_square) / 7).sqrt()), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("scores", "expected"),
     [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pytest
@@ -17,10 +18,11 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Mul
 
 from anomalib_hgad.models.hgad.flows.base import RELATIVE_RIDGE, Latents
 from anomalib_hgad.models.hgad.gaussians import RIDGE
-from anomalib_hgad.models.hgad.loss import HgadLosses, hgad_losses
+from anomalib_hgad.models.hgad.loss import LOSS_WEIGHTS, HgadLosses, hgad_losses, total_loss
 from anomalib_hgad.models.hgad.moments import Gaussians
 from anomalib_hgad.models.hgad.torch_model import CANDIDATE_CLASSES, HgadModel, deciding_positions
 from tests.helpers import constants
+from tests.helpers.light import LIGHT_FLOW_ARGUMENTS
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -583,3 +585,25 @@ def test_state_dict_holds_the_rivals() -> None:
 def test_settings_that_make_no_sense(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_model(**settings)
+
+
+@pytest.mark.parametrize("flow", list(LIGHT_FLOW_ARGUMENTS))
+def test_all_that_is_trained_has_a_gradient_from_every_prior_in_every_stage(flow: str) -> None:
+    """Several processes would wait for it, and stop at the second step."""
+    backbone, level = ("vit_tiny_patch16_224", "blocks.1") if flow == "semantic" else ("resnet18", "layer2")
+    options, size = LIGHT_FLOW_ARGUMENTS[flow], (32, 32)
+    model = HgadModel(backbone, {level: (1.0,)}, image_size=size, pre_trained=False, flow=flow, flow_arguments=options)
+    features = model.encoder(torch.randn(3, 3, *size))
+    for prior, (covariance, centers), stage in product(
+        ("hierarchical", "fixed_centers", "single_gaussian"),
+        (("identity", 1), ("identity", 3), ("full", 1)),
+        (1, 2),
+    ):
+        model.prior_kind, model.covariance, model.num_centers = prior, covariance, centers
+        model.set_num_classes(3)
+        model.zero_grad()
+        total_loss(model.losses(features, torch.arange(3)), LOSS_WEIGHTS, stage).backward()
+        trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        assert trained
+        without = [name for name, value in trained.items() if value.grad is None]
+        assert without == [], (prior, covariance, centers, stage)
