@@ -180,6 +180,7 @@ def test_onnx_export_is_refused(calibrated: Run, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.onnx"))
 
 
+@pytest.mark.nightly
 def test_command_line(root: Path, tmp_path: Path) -> None:
     AnomalibCLI(
         [

@@ -210,7 +210,7 @@ def test_options_of_a_flow(arguments: list[str], tmp_path: Path, monkeypatch: py
     assert {type(value) for value in hgad.hparams["flow_arguments"].values()} == {float, list}
     first, second = (hgad.model.flows[0].blocks.module_list[index].subnet[0] for index in (0, 1))
     assert (first.kernel_size, second.kernel_size) == ((5, 5), (1, 1))
-    assert first.out_channels == 16  # of the 64 that it looks at
+    assert (first.in_channels, first.out_channels) == (24, 6)
 
 
 @pytest.mark.parametrize(
@@ -243,9 +243,9 @@ def test_exported_model_gives_the_scores_of_the_checkpoint(
         with torch.no_grad():
             expected = model(PredictDataset(image)[0].image.unsqueeze(0))
         prediction = inferencer.predict(image)
-        assert float(np.asarray(prediction.pred_score).squeeze()) == pytest.approx(expected.pred_score.item(), abs=1e-4)
+        assert float(np.asarray(prediction.pred_score).squeeze()) == pytest.approx(expected.pred_score.item(), abs=1e-3)
         anomaly_map = np.asarray(prediction.anomaly_map).squeeze()
-        np.testing.assert_allclose(anomaly_map, expected.anomaly_map.squeeze().numpy(), atol=1e-4)
+        np.testing.assert_allclose(anomaly_map, expected.anomaly_map.squeeze().numpy(), atol=1e-3)
 
 
 @pytest.mark.nightly

@@ -170,6 +170,7 @@ def program(module: Hgad, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return module.to_torch_export(tmp_path_factory.mktemp("torch export 출력"))
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("shape", [(1, 3, 32, 48), (2, 3, 60, 50), (5, 3, 21, 100)])
 def test_program_of_torch_export_computes_what_a_test_computes(
     program: Path, module: Hgad, shape: tuple[int, ...]
@@ -226,16 +227,16 @@ def test_export_prints_no_traceback_and_no_warning(
     assert not [str(warning.message) for warning in recwarn if issubclass(warning.category, UserWarning)]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("names", "settings"),
     [
         pytest.param(["bolt"], {}, id="one class"),
-        pytest.param(CLASSES, {"prior": "single_gaussian"}, id="single Gaussian", marks=pytest.mark.nightly),
+        pytest.param(CLASSES, {"prior": "single_gaussian"}, id="single Gaussian"),
         pytest.param(
             ["bolt"],
             {"flow": "linear", "flow_arguments": {}, "covariance": "full", "score": "contrast"},
             id="one class, closed form",
-            marks=pytest.mark.nightly,
         ),
     ],
 )
@@ -252,6 +253,7 @@ def test_model_of_one_class_exports_without_a_class(names: list[str], settings: 
     assert_novelty(outputs[NOVELTY_TENSOR], prediction.novelty)
 
 
+@pytest.mark.nightly
 def test_graph_is_folded_for_the_size_that_the_pre_processor_ends_with(tmp_path: Path) -> None:
     """A resized image may be cropped."""
     transform = Compose([Resize((40, 40)), CenterCrop((32, 32))])
@@ -271,6 +273,12 @@ def test_without_resizing_the_size_must_be_given(tmp_path: Path) -> None:
     module.set_class_names(["bolt"])
     with pytest.raises(ValueError, match=r"accepts images of one size only.*input_size=\(height, width\), got None"):
         module.to_onnx(tmp_path)
+
+
+@pytest.mark.nightly
+def test_without_resizing_a_size_that_is_given_is_that_of_the_graph(tmp_path: Path) -> None:
+    module = Hgad(**ONE_LEVEL, pre_processor=False).eval()
+    module.set_class_names(["bolt"])
     images = torch.rand(2, 3, 64, 48)
     path = module.to_onnx(tmp_path, input_size=(64, 48))
     outputs = openvino.compile_model(openvino.Core().read_model(path), "CPU", IN_FLOAT32)(images[:1].numpy())

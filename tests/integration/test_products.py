@@ -41,7 +41,7 @@ def data(root: Path, *names: str) -> MultiClass:
 
 
 def light(**settings: Any) -> Hgad:
-    return Hgad(**LIGHT | SETTINGS | {"levels": {"layer1": [1.0]}, "seed": 0} | settings)
+    return Hgad(**LIGHT | SETTINGS | {"backbone": "resnet18", "levels": {"layer1": [1.0]}, "seed": 0} | settings)
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def test_closed_form_is_fitted_with_a_gradient_scaler(tmp_path: Path) -> None:
 
 def test_closed_form_counts_an_image_once_that_a_process_is_given_again() -> None:
     """Of five images two processes get three each: the last one of the second process is the first one again."""
-    features = torch.rand(6, 128, 4, 4)
+    features = torch.rand(6, 48, 4, 4)
     counts = []
     for rank in range(2):
         model = Hgad(**CLOSED_FORM | {"levels": {"layer2": [1.0]}})
