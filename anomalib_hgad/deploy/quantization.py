@@ -16,7 +16,8 @@ would no longer fit all classes, and images of known products would be called un
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nncf
@@ -52,6 +53,19 @@ LARGE_CONSTANT = 1024
 """Minimum number of elements for storing an added constant, such as position encodings, as 8-bit integers."""
 
 
+@contextmanager
+def _warnings_alone() -> Iterator[None]:
+    """Keep NNCF from naming each of the hundreds of operations that stay in floating point by design."""
+    of_nncf = logging.getLogger("nncf")
+    level = of_nncf.level
+    of_nncf.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        of_nncf.setLevel(level)
+
+
+@_warnings_alone()
 def compress(
     graph: Model,
     modules: Sequence[str],

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -240,7 +241,11 @@ def test_drop_that_is_none_is_refused(light: Callable[[], Hgad], max_drop: float
 
 
 @pytest.mark.parametrize("kind", [CompressionType.INT8_PTQ, CompressionType.INT8_ACQ])
-def test_calibrated_for_images_of_one_size(kind: CompressionType, tmp_path: Path) -> None:
+def test_calibrated_for_images_of_one_size(
+    kind: CompressionType, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And NNCF does not name the operations that it leaves out."""
+    monkeypatch.setattr(logging.getLogger("nncf"), "handlers", [caplog.handler])
     trees.mvtec_class(tmp_path / "data/bolt")
     single = Hgad(**LIGHT | {"levels": {"layer2": [1.0]}}).eval()
     single.set_class_names(["bolt"])
@@ -250,6 +255,7 @@ def test_calibrated_for_images_of_one_size(kind: CompressionType, tmp_path: Path
     model = openvino.compile_model(openvino.Core().read_model(path), "CPU")
     assert model.input(0).get_partial_shape()[2:].to_shape() == [48, 40]
     assert np.isfinite(model(np.zeros((1, 3, 48, 40), dtype=np.float32))["pred_score"]).all()
+    assert [record.getMessage() for record in caplog.records if record.name == "nncf"] == []
 
 
 def graph_of_two_classes(shift: float) -> openvino.Model:
