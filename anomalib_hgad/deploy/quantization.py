@@ -45,7 +45,7 @@ QUANTISED = {"Convolution", "GroupConvolution", "MatMul"}
 COMPUTED_IN_BYTES = ("model.encoder",)
 """Modules that a calibrated form computes in 8-bit integers."""
 
-FLOAT_DEPTH = 0.4
+FLOAT_DEPTH = 0.6
 """Share of the depth of these modules, from the image on, that computes in floating point, because rounding errors
 there affect everything that follows. Depth is counted in products with weights."""
 

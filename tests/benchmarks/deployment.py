@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import time
 import warnings
@@ -25,9 +24,7 @@ import numpy as np
 import openvino
 import torch
 from anomalib.deploy import CompressionType, TorchInferencer
-from sklearn.metrics import roc_auc_score
 from torch import nn
-from torchvision.transforms.v2.functional import resize
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -36,6 +33,7 @@ from anomalib_hgad.common.encoder import PyramidEncoder
 from anomalib_hgad.data.batch import ClassImageItem
 from anomalib_hgad.deploy.export import CLASS_TENSOR, OPSET
 from anomalib_hgad.deploy.graph import IN_FLOAT32
+from tests.benchmarks.accuracy import mean_aurocs
 from tests.benchmarks.measure import environment, median_seconds
 from tests.helpers.exports import Outputs, Predict, from_onnx, from_openvino
 
@@ -82,7 +80,7 @@ def exported(module: Hgad, datamodule: MultiClass, folder: Path, names: Sequence
         "torch": Format([torch_file], lambda: from_torch(TorchInferencer(torch_file, device="cpu").model)),
         "ONNX": Format([onnx_file, onnx_file.with_name(onnx_file.name + ".data")], lambda: from_onnx(onnx_file)),
     }
-    for name in COMPRESSIONS.keys() & set(names):
+    for name in (name for name in names if name in COMPRESSIONS):
         file = openvino_file(module, datamodule, folder, name)
         formats[name] = Format([file, file.with_suffix(".bin")], lambda file=file: from_openvino(file))
     module.pre_processor.export_transform = module.pre_processor.transform
@@ -120,24 +118,12 @@ def score(predict: Predict, images: list[np.ndarray]) -> Scores:
 
 def figures(of_format: Scores, reference: Scores, items: Sequence[ClassImageItem]) -> dict[str, float]:
     """Differences from PyTorch, relative to the range of its scores, and mean AUROC over the classes in percent."""
-    image_aurocs, pixel_aurocs = [], []
-    size = reference.maps.shape[1:]
-    classes = np.array([int(item.class_index) for item in items])
-    labels = np.array([bool(item.gt_label) for item in items])
-    for index in np.unique(classes):
-        rows = np.flatnonzero(classes == index)
-        image_aurocs.append(roc_auc_score(labels[rows], of_format.scores[rows]))
-        masks = [items[row].gt_mask for row in rows]
-        if all(mask is not None for mask in masks):
-            resized = np.stack([resize(mask.float().unsqueeze(0), list(size))[0].numpy() > 0.5 for mask in masks])
-            pixel_aurocs.append(roc_auc_score(resized.ravel(), of_format.maps[rows].ravel()))
     result = {
         "score difference": np.abs(of_format.scores - reference.scores).max() / np.ptp(reference.scores),
         "its median": np.median(np.abs(of_format.scores - reference.scores)) / np.ptp(reference.scores),
         "map difference": np.abs(of_format.maps - reference.maps).max() / np.ptp(reference.maps),
         "same label, %": 100 * (of_format.labels == reference.labels).mean(),
-        "image AUROC": 100 * statistics.mean(image_aurocs),
-        "pixel AUROC": 100 * statistics.mean(pixel_aurocs),
+        **mean_aurocs(of_format.scores, of_format.maps, items),
     }
     if of_format.classes is not None:
         result["same class, %"] = 100 * (of_format.classes == reference.classes).mean()
@@ -175,7 +161,7 @@ def run(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
                     reference = scores._replace(classes=_classes(module, images))
                 results[name] |= figures(scores, reference, items)
                 print(name, results[name], flush=True)
-            for form in COMPRESSIONS.keys() & set(OF_ONE_SIZE):
+            for form in (form for form in OF_ONE_SIZE if form in COMPRESSIONS):
                 file = openvino_file(module, datamodule, place / "one size", form, size)
                 of_one_size[f"{prefix}, {form}, images of one size"] = size, from_openvino(file)
             name = f"{prefix}, backbone alone, OpenVINO FP32"

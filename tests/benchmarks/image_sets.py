@@ -12,12 +12,12 @@ from typing import Protocol
 import numpy as np
 import torch
 from anomalib.data import AnomalibDataset, ImageItem
-from sklearn.metrics import roc_auc_score
 from torchvision.transforms.v2 import Transform
 
 from anomalib_hgad import Hgad, MultiClass
 from anomalib_hgad.data.hold_out import hold_out
 from anomalib_hgad.models.hgad.torch_model import HgadModel
+from tests.benchmarks.accuracy import aurocs_of_classes
 from tests.helpers.constants import set_positions
 
 BATCH = 8
@@ -92,14 +92,4 @@ def aurocs(model: HgadModel, train: Images, test: Images, size: tuple[int, int])
         scores.append(image_scores)
         maps.append(anomaly_maps.squeeze(1))
     scores_of_all, maps_of_all = torch.cat(scores).numpy(), torch.cat(maps).numpy()
-    of_classes = []
-    for index in range(model.num_classes):
-        rows = np.flatnonzero(test.class_index.numpy() == index)
-        image = 100 * float(roc_auc_score(test.anomalous[rows], scores_of_all[rows]))
-        masks = [test.masks[row] for row in rows]
-        pixel = None
-        if all(mask is not None for mask in masks):
-            truth = np.concatenate([mask.ravel() for mask in masks])
-            pixel = 100 * float(roc_auc_score(truth, maps_of_all[rows].ravel()))
-        of_classes.append((image, pixel))
-    return of_classes
+    return aurocs_of_classes(scores_of_all, maps_of_all, test.anomalous, test.class_index.numpy(), test.masks)

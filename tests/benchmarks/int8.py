@@ -20,8 +20,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from anomalib.deploy import CompressionType
-from sklearn.metrics import roc_auc_score
-from torchvision.transforms.v2.functional import resize
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -30,6 +28,7 @@ from anomalib_hgad.data.batch import ClassImageItem
 from anomalib_hgad.report.parity.exports import load_export
 from anomalib_hgad.report.parity.outputs import Outputs
 from anomalib_hgad.report.parity.reference import Reference
+from tests.benchmarks.accuracy import mean_aurocs
 from tests.benchmarks.measure import environment, mean_and_deviation
 
 REFERENCE = "PyTorch"
@@ -40,20 +39,9 @@ Figures = dict[str, float]
 
 
 def aurocs(outputs: Sequence[Outputs], items: Sequence[ClassImageItem]) -> Figures:
-    """Mean AUROC over the classes, in percent; of pixels over the classes with masks, in the size of the maps."""
-    images, pixels = [], []
-    classes = np.array([int(item.class_index) for item in items])
-    for index in np.unique(classes):
-        rows = np.flatnonzero(classes == index)
-        images.append(
-            roc_auc_score([bool(items[row].gt_label) for row in rows], [outputs[row].pred_score for row in rows])
-        )
-        masks = [items[row].gt_mask for row in rows]
-        if all(mask is not None for mask in masks):
-            maps = np.stack([outputs[row].anomaly_map for row in rows])
-            resized = [resize(mask.float().unsqueeze(0), list(maps.shape[1:]))[0].numpy() > 0.5 for mask in masks]
-            pixels.append(roc_auc_score(np.stack(resized).ravel(), maps.ravel()))
-    return {"image AUROC": 100 * statistics.mean(images), "pixel AUROC": 100 * statistics.mean(pixels)}
+    """Mean AUROC over the classes, in percent."""
+    scores, maps = np.array([one.pred_score for one in outputs]), np.stack([one.anomaly_map for one in outputs])
+    return mean_aurocs(scores, maps, items)
 
 
 def figures(outputs: Sequence[Outputs], expected: Sequence[Outputs], items: Sequence[ClassImageItem]) -> Figures:
@@ -76,7 +64,7 @@ def run(checkpoint: Path, datamodule: MultiClass, items: Sequence[ClassImageItem
     results = {REFERENCE: aurocs(expected, items)}
     for form, of_one_size in FORMS.items():
         with TemporaryDirectory() as folder:
-            size = reference.model.pre_processor.transform.transforms[0].size if of_one_size else None
+            size = reference.model.model.image_size if of_one_size else None
             file = reference.model.to_openvino(
                 folder, compression_type=CompressionType.INT8_PTQ, datamodule=datamodule, input_size=size
             )

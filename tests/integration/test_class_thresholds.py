@@ -255,7 +255,8 @@ def test_test_of_a_checkpoint_decides_the_same(run: Run, data: Path, tmp_path: P
     ]
 
 
-@pytest.mark.parametrize("form", [pytest.param("onnx", marks=pytest.mark.nightly), "openvino"])
+@pytest.mark.nightly
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
 def test_exported_graphs_decide_the_same(run: Run, form: str, tmp_path: Path) -> None:
     """But for images within rounding of the threshold, which is at 0.5."""
     path = run.model.to_onnx(tmp_path) if form == "onnx" else run.model.to_openvino(tmp_path)

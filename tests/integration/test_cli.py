@@ -215,7 +215,13 @@ def test_options_of_a_flow(arguments: list[str], tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize(
     ("kind", "file"),
-    [("torch", "model.pt"), pytest.param("onnx", "model.onnx", marks=pytest.mark.nightly), ("openvino", "model.xml")],
+    [
+        ("torch", "model.pt"),
+        *(
+            pytest.param(*of_graph, marks=pytest.mark.nightly)
+            for of_graph in (("onnx", "model.onnx"), ("openvino", "model.xml"))
+        ),
+    ],
 )
 def test_exported_model_gives_the_scores_of_the_checkpoint(
     trained: Path,

@@ -77,7 +77,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 FOR_THE_NIGHT = {
     *("cait_xxs24_224", "deit3_small_patch16_224", "poolformer_s12", "swinv2_tiny_window8_256"),
-    *("vit_small_patch14_dinov2", "vit_small_patch16_dinov3"),
+    *("vit_small_patch14_dinov2", "vit_small_patch16_dinov3", "xception41", "densenet121", "dla34", "hgnetv2_b0"),
+    *("ese_vovnet19b_dw", "seresnet18", "resnetv2_18", "rexnet_100", "ghostnet_050", "regnetx_002"),
 }
 """The slowest of those that are built like others."""
 
