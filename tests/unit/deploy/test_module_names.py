@@ -33,7 +33,7 @@ def test_products_are_of_the_module_of_their_weights(tmp_path: Path) -> None:
         part = next((part for part in PARTS if f"_{part.replace('.', '_')}_" in note), None)
         expected.append(part)
         assert next((part for part in PARTS if node.name.startswith(f"{part}.")), None) == part, node.name
-    assert expected.count("model.encoder") == 20
+    assert expected.count("model.encoder") == 16
     assert expected.count("model.flows") == 2 * (1 + 3 * LIGHT["flow_arguments"]["coupling_blocks"])
     graph = openvino.convert_model(path)  # which gives names of its own
     modules = modules_of(graph)
