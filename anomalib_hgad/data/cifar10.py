@@ -168,7 +168,7 @@ class Cifar10(AnomalibDataModule):
         """
         if not self._is_setup:
             self._setup(stage)
-            with own_random_numbers(self.seed or 0):
+            with own_random_numbers(self.seed):
                 self._create_val_split()
             self._is_setup = True
         self._update_augmentations()

@@ -15,12 +15,13 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 
 @contextmanager
-def own_random_numbers(seed: int) -> Iterator[None]:
+def own_random_numbers(seed: int | None) -> Iterator[None]:
     """Draw all random numbers on the CPU from a seed, then go on with those from before.
 
     Args:
-        seed: The seed.
+        seed: The seed; ``None`` for 0.
     """
+    seed = seed or 0
     with isolate_rng(include_cuda=False):  # worker processes must not touch an accelerator
         torch.default_generator.manual_seed(seed)
         np.random.seed(seed)

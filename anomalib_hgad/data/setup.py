@@ -47,7 +47,7 @@ def set_up_class(source: ClassSource, stage: str | None, picture_folder: str) ->
     check_permissions(datamodule)
     try:
         # Without a seed anomalib would draw other splits in every process: a test would have training images.
-        with _strings_as_objects(), own_random_numbers(datamodule.seed or 0):
+        with _strings_as_objects(), own_random_numbers(datamodule.seed):
             datamodule.setup(stage)
     except Exception as error:
         raise ValueError(explain_setup_error(source.name, datamodule, error)) from error

@@ -3,8 +3,8 @@
 
 """INT8 forms of an exported graph, made with NNCF.
 
-Weights are most of a file, and those of backbone and flows are stored as 8-bit integers. Only the backbone's
-convolutions and matrix products, which are nearly all the work, compute in 8-bit integers, except the first of them.
+Weights are most of a file, and those of backbone and flows are stored as 8-bit integers. Only the later convolutions
+and matrix products of the backbone compute in 8-bit integers: rounding in the first ones spreads to all later ones.
 Flows, mixture and smoothing measure small differences of the features: in 8-bit integers they could hardly distinguish
 images.
 
@@ -81,9 +81,9 @@ def compress(
         graph: Graph in floating point, whose operations are named by
             :func:`~anomalib_hgad.deploy.module_names.name_modules`.
         modules: Modules whose weights are stored as 8-bit integers.
-        compression_type: ``INT8`` for the weights only; ``INT8_PTQ`` for a backbone that computes in 8-bit integers,
-            with ranges from training images; ``INT8_ACQ`` for as much of that as the metric on the validation images
-            allows.
+        compression_type: ``INT8`` for the weights only; ``INT8_PTQ`` for a backbone that computes in part in 8-bit
+            integers, with ranges from training images; ``INT8_ACQ`` for as much of that as the metric on the
+            validation images allows.
         datamodule: Data for the calibrated forms, or ``None``.
         metric: Metric for ``INT8_ACQ``, or ``None`` for the F1 score of the image labels.
         max_drop: Maximum drop of the metric.

@@ -221,7 +221,7 @@ def test_scores_that_are_cut_off_are_counted(padim: Run, tmp_path: Path, capsys:
 
 def test_tolerances_let_it_pass(hgad: Run, tmp_path: Path) -> None:
     low, high = (getattr(hgad.model.post_processor, f"image_{end}").item() for end in ("min", "max"))
-    path = with_other_thresholds(hgad, tmp_path, image_max=high + 0.05 * (high - low))
+    path = with_other_thresholds(hgad, tmp_path, image_max=high + 0.01 * (high - low))
     assert check(path, *of(hgad)) == 1
     assert check(path, *of(hgad), "--score_tolerance", "0.1", "--label_tolerance", "1") == 0
 

@@ -67,7 +67,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "Hgad",
         *LIGHT_FLAGS,
         # Scores are divided by the range of the raw ones, and with them an export's rounding: not by that of chance.
-        "--model.seed=0",
+        "--model.seed=1",
         *data_flags(folder / "data"),
         f"--default_root_dir={folder / 'results'}",
         *FAST_FLAGS,
@@ -249,9 +249,9 @@ def test_exported_model_gives_the_scores_of_the_checkpoint(
         with torch.no_grad():
             expected = model(PredictDataset(image)[0].image.unsqueeze(0))
         prediction = inferencer.predict(image)
-        assert float(np.asarray(prediction.pred_score).squeeze()) == pytest.approx(expected.pred_score.item(), abs=1e-3)
+        assert float(np.asarray(prediction.pred_score).squeeze()) == pytest.approx(expected.pred_score.item(), abs=1e-4)
         anomaly_map = np.asarray(prediction.anomaly_map).squeeze()
-        np.testing.assert_allclose(anomaly_map, expected.anomaly_map.squeeze().numpy(), atol=1e-3)
+        np.testing.assert_allclose(anomaly_map, expected.anomaly_map.squeeze().numpy(), atol=1e-4)
 
 
 @pytest.mark.nightly

@@ -229,26 +229,16 @@ def test_model_without_a_threshold_gives_no_verdict(
     runtime: str, model: Model, programs: dict[str, Path], tmp_path: Path
 ) -> None:
     """And one without a threshold of pixels no mask."""
-    drawn().save(tmp_path / "image.png")
-    done = run(
-        programs,
-        runtime,
-        without_threshold(model, runtime, "image", tmp_path),
-        tmp_path / "image.png",
-        tmp_path / "mask",
+    drawn().save(image := tmp_path / "image.png")
+    of_images, of_pixels = (
+        run(programs, runtime, without_threshold(model, runtime, kind, tmp_path), image, tmp_path / "mask")
+        for kind in ("image", "pixel")
     )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "the model has no threshold between good and bad" in done.stderr
-    done = run(
-        programs,
-        runtime,
-        without_threshold(model, runtime, "pixel", tmp_path),
-        tmp_path / "image.png",
-        tmp_path / "mask",
-    )
-    assert done.returncode == 0
-    assert done.stdout.split()[0] in {"good", "bad"}
-    assert "no mask is written" in done.stderr
+    assert (of_images.returncode, of_images.stdout) == (2, "")
+    assert "the model has no threshold between good and bad" in of_images.stderr
+    assert of_pixels.returncode == 0
+    assert of_pixels.stdout.split()[0] in {"good", "bad"}
+    assert "no mask is written" in of_pixels.stderr
     assert not (tmp_path / "mask").exists()
 
 
