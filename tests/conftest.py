@@ -6,14 +6,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from tests.helpers import trees
 from tests.helpers.signal_stack import take_own_signal_stack
+
+if TYPE_CHECKING:
+    from tests.helpers.light_run import LightRun
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Several processes on all cores each would wait for one another; what the tests start inherits it.
@@ -63,3 +69,21 @@ def seeded() -> None:
     """Fixed random numbers; the permutations of the flow come from NumPy's."""
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(scope="session")
+def light_run(tmp_path_factory: pytest.TempPathFactory) -> LightRun:
+    """A light model, trained and exported: by one process, for all; each has files of its own."""
+    from tests.helpers import light_run as made  # noqa: PLC0415 - takes anomalib, which many tests do without
+
+    of_all = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        of_all = of_all.parent
+    whole = of_all / "light_run"
+    with FileLock(of_all / "light_run.lock"):
+        if not whole.exists():
+            made.write(unfinished := tmp_path_factory.mktemp("unfinished"))
+            unfinished.rename(whole)
+    own = tmp_path_factory.mktemp("light run") / "출력"
+    shutil.copytree(whole, own, symlinks=True)  # a run has a link to itself
+    return made.read(own)

@@ -226,7 +226,7 @@ def test_int8_keeps_classes_and_scores(
     assert_unknown_products_are_told(path, few_shared, datamodule)
 
 
-@pytest.mark.parametrize("kind", [None, "FP16"])
+@pytest.mark.parametrize("kind", [None, pytest.param("FP16", marks=pytest.mark.nightly)])
 def test_unknown_products_are_told(
     kind: str | None,
     modules: dict[float, Hgad],

@@ -16,7 +16,13 @@ from tests.helpers.light import LIGHT, LIGHT_UNIAD
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("seeded")]
 
-CLOSED_FORM = {"flow": "linear", "flow_arguments": {}, "covariance": "full", "score": "contrast"}
+CLOSED_FORM = {
+    "levels": {"layer2": [1.0]},
+    "flow": "linear",
+    "flow_arguments": {},
+    "covariance": "full",
+    "score": "contrast",
+}
 MODELS = {
     "conditional": lambda: Hgad(**LIGHT),
     "linear": lambda: Hgad(**LIGHT | CLOSED_FORM),

@@ -256,6 +256,7 @@ def test_default_number_of_epochs_yields_to_the_users(given: dict[str, int], epo
     assert run.trainer.max_epochs == epochs
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",

@@ -26,33 +26,23 @@ from anomalib_hgad import Hgad, UniAd
 from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR
 from anomalib_hgad.deploy.graph import IN_FLOAT32
 from anomalib_hgad.models.hgad.flows.conditional import ConditionalFlow, FoldedFlow
-from tests.helpers.exports import Outputs, from_onnx, from_openvino, to_openvino
+from tests.helpers.exports import Outputs, from_onnx, from_openvino
 from tests.helpers.light import LIGHT, LIGHT_UNIAD
+from tests.helpers.light_run import CLASSES, LightRun
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("seeded")]
 
-CLASSES = ["bolt", "gear wheel", "볼트"]
 ONE_LEVEL = LIGHT | {"levels": {"layer2": [1.0]}, "flow_arguments": {"coupling_blocks": 1, "condition_dim": 16}}
 
 
-@pytest.fixture(scope="module")
-def module() -> Hgad:
-    """A model of three classes, as a checkpoint would restore it."""
-    torch.manual_seed(0)
-    np.random.seed(0)
-    module = Hgad(**LIGHT | {"image_size": (32, 48)})
-    module.set_class_names(CLASSES)
-    for name in ("image", "pixel"):
-        for constant, value in (("min", -3.0), ("max", 9.0), ("threshold", 2.0)):
-            setattr(module.post_processor, f"_{name}_{constant}", torch.tensor(value))
-    return module.eval()
+@pytest.fixture
+def module(light_run: LightRun) -> Hgad:
+    return light_run.model
 
 
-@pytest.fixture(scope="module")
-def exported(module: Hgad, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("exported 출력")
-    graph = module.to_onnx(folder)
-    return {"onnx": graph, "openvino": to_openvino(module, graph, folder)}
+@pytest.fixture
+def exported(light_run: LightRun) -> dict[str, Path]:
+    return {"onnx": light_run.run.exports[".onnx"], "openvino": light_run.run.exports[".xml"]}
 
 
 def as_in_a_test(module: Hgad, images: torch.Tensor) -> InferenceBatch:
@@ -165,9 +155,9 @@ def test_torch_export_is_folded(module: Hgad, tmp_path: Path) -> None:
         torch.testing.assert_close(restored(images).pred_score, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def program(module: Hgad, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return module.to_torch_export(tmp_path_factory.mktemp("torch export 출력"))
+@pytest.fixture
+def program(light_run: LightRun) -> Path:
+    return light_run.run.exports[".pt2"]
 
 
 @pytest.mark.nightly

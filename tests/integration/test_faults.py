@@ -132,7 +132,7 @@ def test_other_errors_of_the_features_are_not_taken_for_a_lack_of_memory(
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="Linux tells it")
-@pytest.mark.parametrize("in_files", [True, False])
+@pytest.mark.parametrize("in_files", [True, pytest.param(False, marks=pytest.mark.nightly)])
 def test_epochs_on_cached_features_open_no_more_files_and_start_no_more_threads(in_files: bool) -> None:
     """A cut of ``python -m tests.stress.cached_epochs``."""
     uses = cached_epochs.train(6, in_files)

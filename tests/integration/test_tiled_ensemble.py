@@ -71,7 +71,7 @@ def ensemble(data: dict[str, Any], model: str, folder: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["Padim", "Hgad"])
+@pytest.mark.parametrize("model", [pytest.param("Padim", marks=pytest.mark.nightly), "Hgad"])
 def test_figures_are_those_of_whole_images_and_every_image_has_a_picture(
     classes: Path, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -54,7 +54,7 @@ from tests.helpers.paths import ROOT
 
 FOR_THE_NIGHT = {
     *("data", "defects", "demo", "deployment", "flows", "leaderboard", "own_products", "performance", "products"),
-    *("results", "uniad", "watch"),
+    *("report", "results", "threshold", "uniad", "watch"),
 }
 """Pages whose commands are benchmarks, many trainings or many exports."""
 

@@ -161,7 +161,13 @@ def test_one_model_for_each_class(products: Path, tmp_path: Path, in_this_proces
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(path, id=path.stem, marks=[] if path.stem == "ablation_closed_form" else [pytest.mark.nightly])
+        for path in CONFIGS
+    ],
+)
 def test_shipped_configs(
     config: Path, products: Path, weights: Path, tmp_path: Path, in_this_process: list[str]
 ) -> None:

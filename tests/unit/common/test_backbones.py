@@ -79,6 +79,7 @@ FOR_THE_NIGHT = {
     *("cait_xxs24_224", "deit3_small_patch16_224", "poolformer_s12", "swinv2_tiny_window8_256"),
     *("vit_small_patch14_dinov2", "vit_small_patch16_dinov3", "xception41", "densenet121", "dla34", "hgnetv2_b0"),
     *("ese_vovnet19b_dw", "seresnet18", "resnetv2_18", "rexnet_100", "ghostnet_050", "regnetx_002"),
+    *("deit_tiny_patch16_224", "fastvit_t8", "hrnet_w18_small", "repvit_m0_9"),
 }
 """The slowest of those that are built like others."""
 

@@ -66,7 +66,7 @@ def truth(samples: Any) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [3, None])
+@pytest.mark.parametrize("number", [3, pytest.param(None, marks=pytest.mark.nightly)])
 def test_clusters_are_the_products(folder: Path, number: int | None) -> None:
     """Normal and anomalous, training and test images; the number is found where it is not given."""
     datamodule = mixed(folder, labels="cluster", num_clusters=number)

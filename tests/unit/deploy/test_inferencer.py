@@ -24,76 +24,14 @@ from anomalib_hgad.deploy.graph import IN_FLOAT32
 from anomalib_hgad.deploy.inferencer import ClassInferencer, ClassONNXInferencer, ClassOpenVINOInferencer
 from anomalib_hgad.models.hgad.novelty import WIDE_MARGIN
 from tests.helpers.drawn_models import brightness_model
-from tests.helpers.exports import to_openvino
 from tests.helpers.light import LIGHT
+from tests.helpers.light_run import CLASSES, LightRun
 from tests.helpers.paths import ROOT
-from tests.helpers.trees import write_image
-
-CLASSES = ["bolt", "gear wheel", "nut"]
 
 
 @pytest.fixture(scope="module")
-def module() -> Hgad:
-    torch.manual_seed(0)
-    np.random.seed(0)
-    module = Hgad(**LIGHT, post_processor=False)
-    module.set_class_names(CLASSES)
-    module.model.novelty.margin.fill_(WIDE_MARGIN)
-    return module.eval()
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two images of one size."""
-    folder = tmp_path_factory.mktemp("drawn")
-    flat, noisy = folder / "flat.ppm", write_image(folder / "noisy.ppm", size=(50, 40))
-    Image.new("RGB", (50, 40), (90, 90, 90)).save(flat)
-    return {"flat": flat, "noisy": noisy}
-
-
-@pytest.fixture(scope="module", params=[pytest.param("all are bad", marks=pytest.mark.nightly), "all are good"])
-def strict(
-    request: pytest.FixtureRequest, drawn: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
-    """A model, its files, and the image that it takes for a known product, beside that of an unknown one.
-
-    The limit of the novelty lies between the two, and the threshold below or above both of their scores.
-    """
-    torch.manual_seed(0)
-    np.random.seed(0)
-    module = Hgad(**LIGHT).eval()
-    module.set_class_names(CLASSES)
-    images = {
-        name: module.pre_processor.transform(read_image(path, as_tensor=True)[None]) for name, path in drawn.items()
-    }
-    before = {name: module.model.predict(image)[0] for name, image in images.items()}
-    known, unknown = sorted(before, key=lambda name: before[name].novelty.item())
-    low, high = before[known].novelty.item(), before[unknown].novelty.item()
-    module.model.novelty.margin.fill_((high - low) / 4)
-    module.model.novelty.location.fill_(-(low + high) / 2 + (high - low) / 4)
-    scores = [prediction.pred_score.item() for prediction in before.values()]
-    threshold = min(scores) - 1 if request.param == "all are bad" else max(scores) + 1
-    for kind in ("image", "pixel"):
-        setattr(module.post_processor, f"_{kind}_threshold", torch.tensor(threshold))
-        setattr(module.post_processor, f"{kind}_min", torch.tensor(min(scores) - 2))
-        setattr(module.post_processor, f"{kind}_max", torch.tensor(max(scores) + 2))
-    folder = tmp_path_factory.mktemp("strict")
-    graph = module.to_onnx(folder)
-    return {
-        "module": module,
-        "bad": request.param == "all are bad",
-        "known": drawn[known],
-        "unknown": drawn[unknown],
-        "onnx": graph,
-        "openvino": to_openvino(module, graph, folder),
-    }
-
-
-@pytest.fixture(scope="module")
-def files(module: Hgad, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("exported")
-    graph = module.to_onnx(folder)
-    return {"onnx": graph, "openvino": to_openvino(module, graph, folder)}
+def files(light_run: LightRun) -> dict[str, Path]:
+    return {"onnx": light_run.run.exports[".onnx"], "openvino": light_run.run.exports[".xml"]}
 
 
 @pytest.fixture(scope="module")
@@ -104,18 +42,20 @@ def inferencer(files: dict[str, Path]) -> ClassOpenVINOInferencer:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
 def test_scores_and_class_are_the_models(
-    kind: str, files: dict[str, Path], module: Hgad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, files: dict[str, Path], light_run: LightRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the scores are those of anomalib's inferencer on the same file."""
     monkeypatch.chdir(tmp_path)  # anomalib's leaves a cache where it is
-    path = write_image(tmp_path / "image.png", size=(50, 40))
+    path, module = light_run.images["known", "good"], light_run.model
     inferencer = ClassOpenVINOInferencer(files[kind])
     prediction = inferencer.predict(path)
     stock = OpenVINOInferencer(files[kind], "CPU", IN_FLOAT32).predict(path)
     images = read_image(path, as_tensor=True).unsqueeze(0)
     with torch.no_grad():
-        expected, _ = module.model.predict(module.pre_processor.transform(images))
-    np.testing.assert_allclose(prediction.pred_score, expected.pred_score.numpy(), rtol=1e-3, atol=1e-4)
+        prepared = module.pre_processor.transform(images)
+        expected, _ = module.model.predict(prepared)
+        score = module.post_processor(module.model(prepared)).pred_score
+    np.testing.assert_allclose(prediction.pred_score, score.numpy(), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(np.squeeze(prediction.anomaly_map), np.squeeze(stock.anomaly_map), rtol=0, atol=1e-6)
     assert prediction.pred_class_name == [CLASSES[expected.class_posterior.argmax()]]
     assert prediction.pred_class_index.tolist() == [expected.class_posterior.argmax()]
@@ -296,35 +236,31 @@ def test_threads_share_an_inferencer(inferencer: ClassOpenVINOInferencer) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("of_runtime", "kind"),
-    [
-        pytest.param(ClassOpenVINOInferencer, "onnx", marks=pytest.mark.nightly),
-        (ClassOpenVINOInferencer, "openvino"),
-        pytest.param(ClassONNXInferencer, "onnx", marks=pytest.mark.nightly),
-    ],
+    [(ClassOpenVINOInferencer, "onnx"), (ClassOpenVINOInferencer, "openvino"), (ClassONNXInferencer, "onnx")],
 )
 def test_unknown_product_is_called_so_whatever_its_label(
-    strict: dict[str, Any], of_runtime: type[ClassInferencer], kind: str
+    files: dict[str, Path], light_run: LightRun, of_runtime: type[ClassInferencer], kind: str
 ) -> None:
-    """The novelty is 3 and -1, as the limit is 1 and the margin a quarter of the difference."""
-    inferencer = of_runtime(strict[kind])
+    inferencer = of_runtime(files[kind])
     assert inferencer.description["novelty_limit"] == 1
-    for name, novelty in (("known", -1), ("unknown", 3)):
-        image = read_image(strict[name], as_tensor=True).unsqueeze(0)
-        prediction = inferencer.predict(strict[name])
+    for (known, label), path in light_run.images.items():
+        image = read_image(path, as_tensor=True).unsqueeze(0)
+        prediction = inferencer.predict(path)
         with torch.no_grad():
-            expected = strict["module"].model.predict(strict["module"].pre_processor.transform(image))[0]
+            expected = light_run.model.model.predict(light_run.model.pre_processor.transform(image))[0]
         index = int(expected.class_posterior.argmax())
-        assert prediction.novelty == pytest.approx([novelty], abs=0.1)
+        assert prediction.novelty == pytest.approx([expected.novelty.item()], rel=1e-3, abs=1e-4)
         assert prediction.pred_class_index.tolist() == [index]
-        assert prediction.pred_class_name == ["unknown" if name == "unknown" else CLASSES[index]]
-        assert bool(prediction.pred_label.item()) is strict["bad"]
+        assert prediction.pred_class_name == ["unknown" if known == "unknown" else CLASSES[index]]
+        assert bool(prediction.pred_label.item()) is (label == "bad")
 
 
 @pytest.mark.slow
-def test_unknown_product_in_a_batch(strict: dict[str, Any]) -> None:
-    images = [read_image(strict[name], as_tensor=True).numpy() for name in ("unknown", "known", "unknown")]
-    prediction = ClassOpenVINOInferencer(strict["openvino"]).predict(np.stack(images))
-    assert prediction.novelty == pytest.approx([3, -1, 3], abs=0.1)
+def test_unknown_product_in_a_batch(files: dict[str, Path], light_run: LightRun) -> None:
+    kinds = [("unknown", "bad"), ("known", "bad"), ("unknown", "good")]
+    images = [read_image(light_run.images[kind], as_tensor=True).numpy() for kind in kinds]
+    prediction = ClassOpenVINOInferencer(files["openvino"]).predict(np.stack(images))
+    assert [novelty > 1 for novelty in prediction.novelty] == [True, False, True]
     assert [name == "unknown" for name in prediction.pred_class_name] == [True, False, True]
 
 
@@ -401,16 +337,16 @@ def test_no_other_provider_computes_in_the_place_of_one_that_is_not_there(
 
 @pytest.mark.slow
 def test_program_says_unknown_in_place_of_good_or_bad(
-    strict: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    files: dict[str, Path], light_run: LightRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """That of docs/how-to/deployment.md in Python; those in C++ have tests of their own."""
     page = (ROOT / "docs/how-to/deployment.md").read_text()
     programs = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
     (program,) = (text for text in programs if "import ClassOpenVINOInferencer" in text)
-    program = program.replace("exported/weights/openvino/model.xml", str(strict["openvino"]))
-    for name in ("known", "unknown"):
-        exec(program.replace("datasets/products/bolt/test/crack/000.png", str(strict[name])), {})
-        verdict = "unknown" if name == "unknown" else "bad" if strict["bad"] else "good"
+    program = program.replace("exported/weights/openvino/model.xml", str(files["openvino"]))
+    for (known, label), path in light_run.images.items():
+        exec(program.replace("datasets/products/bolt/test/crack/000.png", str(path)), {})
+        verdict = "unknown" if known == "unknown" else label
         assert capsys.readouterr().out.split()[0] == verdict
 
 

@@ -182,7 +182,7 @@ def numpy_threshold(scores, rate=RATE):
     return np.sort(scores)[math.ceil(round((len(scores) + 1) * (1 - rate), 9)) - 1]
 
 
-@pytest.mark.parametrize("each_class", [True, False])
+@pytest.mark.parametrize("each_class", [True, pytest.param(False, marks=pytest.mark.nightly)])
 def test_rate_of_false_alarms_of_each_class_is_kept(each_class):
     """Averaged over validations; the one threshold of both classes keeps it for neither."""
     rng = np.random.default_rng(0)

@@ -56,8 +56,8 @@ class ValidatedWeights(Callback):
     ("kind", "settings"),
     [
         (Hgad, {"max_epochs": 5, "check_val_every_n_epoch": 3}),
-        (UniAd, {"max_epochs": 5, "check_val_every_n_epoch": 3}),
-        (Hgad, {"max_epochs": 1, "check_val_every_n_epoch": 3}),
+        pytest.param(UniAd, {"max_epochs": 5, "check_val_every_n_epoch": 3}, marks=pytest.mark.nightly),
+        pytest.param(Hgad, {"max_epochs": 1, "check_val_every_n_epoch": 3}, marks=pytest.mark.nightly),
         (Hgad, {"max_epochs": -1, "max_steps": 5}),  # in the midst of the third epoch
         (UniAd, {"max_epochs": 2, "check_val_every_n_epoch": None, "val_check_interval": 3}),
     ],

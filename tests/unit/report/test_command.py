@@ -179,7 +179,12 @@ def test_broken_file_of_a_run_is_named(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kept", "sentence"),
-    [(False, "the closed form was kept"), (True, "the state after epoch 1 was kept: no other one had a higher mean")],
+    [
+        (False, "the closed form was kept"),
+        pytest.param(
+            True, "the state after epoch 1 was kept: no other one had a higher mean", marks=pytest.mark.nightly
+        ),
+    ],
 )
 def test_course_of_a_training_from_the_closed_form(run: Path, kept: bool, sentence: str) -> None:
     files = read_run(run)

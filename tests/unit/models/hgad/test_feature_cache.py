@@ -121,7 +121,7 @@ def trained_weights(model: Hgad) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("validation", [0, 1.0])
+@pytest.mark.parametrize("validation", [pytest.param(0, marks=pytest.mark.nightly), 1.0])
 def test_training_on_kept_features_is_that_on_images(data: Path, tmp_path: Path, validation: float) -> None:
     runs = []
     for name, cache in (("kept", True), ("anew", False)):
@@ -234,12 +234,12 @@ def other_normalisation(data: Path, folder: Path) -> dict[str, Any]:
         other_weights,
         other_normalisation,
         lambda *_: {"levels": {"layer1": [1.0, 0.5]}},
-        lambda *_: {"levels": {"layer2": [1.0, 0.25]}},
-        lambda *_: {"image_size": 40},
-        lambda *_: {"backbone": "resnet10t"},
         lambda *_: {"calibration_share": 0.4},
+        pytest.param(lambda *_: {"levels": {"layer2": [1.0, 0.25]}}, marks=pytest.mark.nightly),
+        pytest.param(lambda *_: {"image_size": 40}, marks=pytest.mark.nightly),
+        pytest.param(lambda *_: {"backbone": "resnet10t"}, marks=pytest.mark.nightly),
     ],
-    ids=["pixel", "weights", "normalisation", "layer", "scale", "size", "backbone", "images"],
+    ids=["pixel", "weights", "normalisation", "layer", "images", "scale", "size", "backbone"],
 )
 @pytest.mark.usefixtures("in_files")
 def test_features_of_another_setting_are_not_used(data: Path, tmp_path: Path, work: Work, change: Any) -> None:
@@ -252,7 +252,10 @@ def test_features_of_another_setting_are_not_used(data: Path, tmp_path: Path, wo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", ["truncated", "empty", "other shape", "no NumPy file"])
+@pytest.mark.parametrize(
+    "damage",
+    ["truncated", *(pytest.param(how, marks=pytest.mark.nightly) for how in ("empty", "other shape", "no NumPy file"))],
+)
 @pytest.mark.usefixtures("in_files")
 def test_broken_file_is_made_anew(
     data: Path, tmp_path: Path, work: Work, damage: str, caplog: pytest.LogCaptureFixture
@@ -480,7 +483,7 @@ def test_features_are_computed_in_the_precision_of_the_training(data: Path, tmp_
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_files")
-@pytest.mark.parametrize("value", ["false", "FOLDER"])
+@pytest.mark.parametrize("value", [pytest.param("false", marks=pytest.mark.nightly), "FOLDER"])
 def test_command_line(data: Path, tmp_path: Path, work: Work, value: str) -> None:
     folder = tmp_path / "cache"
     value = value.replace("FOLDER", str(folder))

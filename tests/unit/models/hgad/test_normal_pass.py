@@ -77,7 +77,7 @@ def raw_scores(model: Hgad, images: torch.Tensor, index: int) -> tuple[np.ndarra
     return image_scores.double().numpy(), maps.flatten(1).double().numpy()
 
 
-@pytest.mark.parametrize("score", ["contrast", "sum"])
+@pytest.mark.parametrize("score", ["contrast", pytest.param("sum", marks=pytest.mark.nightly)])
 def test_constants_are_those_of_the_images_held_out(root: Path, tmp_path: Path, score: str) -> None:
     """Of the training images where a class has none, and for largest values."""
     model = fitted(root, tmp_path, score=score)
@@ -199,7 +199,9 @@ def patched(model: Hgad, images: AnomalibDataset, name: str) -> tuple[torch.Tens
     return torch.stack([image for image, _ in pairs]), torch.stack([mask for _, mask in pairs]).numpy().astype(bool)
 
 
-@pytest.mark.parametrize("score", ["contrast", "standardized", "sum"])
+@pytest.mark.parametrize(
+    "score", [*(pytest.param(score, marks=pytest.mark.nightly) for score in ("contrast", "standardized")), "sum"]
+)
 def test_limit_of_masks_finds_pasted_patches_best(root: Path, tmp_path: Path, score: str) -> None:
     """No other limit has a larger F1, by scikit-learn on all pixels."""
     model = fitted(root, tmp_path, score=score)

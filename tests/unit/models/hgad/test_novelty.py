@@ -49,7 +49,7 @@ def test_scale_by_hand() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("images_of_class", [2, 4, pytest.param(40, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("images_of_class", [2, *(pytest.param(many, marks=pytest.mark.nightly) for many in (4, 40))])
 def test_rate_of_false_unknowns_holds_for_few_images_and_many(
     monkeypatch: pytest.MonkeyPatch, images_of_class: int
 ) -> None:

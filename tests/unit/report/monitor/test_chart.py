@@ -95,7 +95,7 @@ def test_rate_of_false_alarms_is_as_stated_for_few_images_and_many(known: int) -
     rng = np.random.default_rng(5)
     counts = [30, 6, 60, 12, 25, 40]
     outside = []
-    for _ in range(1000):
+    for _ in range(400):
         scale = scale_of(rng.normal(0.4, 0.02, size=(PRODUCTS, known)))
         for index, expected in enumerate(expected_of_scale(scale)):
             values = [novelties(scale, index, rng.normal(0.4, 0.02, size=count)) for count in counts]
