@@ -82,7 +82,7 @@ class MultiClass(AnomalibDataModule):
             Defaults to ``None``.
         augmentations: Augmentations for stages without their own.
             Defaults to ``None``.
-        test_split_mode: How each class gets its test images.
+        test_split_mode: How each class gets its test images; ``"none"`` skips the test.
             Defaults to ``None``, for the default of the class's datamodule.
         test_split_ratio: Fraction of the images to use for testing.
             Defaults to ``None``, likewise.

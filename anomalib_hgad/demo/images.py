@@ -75,20 +75,20 @@ def _write_class(folder: Path, product: str, seed: int, train: int, good: int, p
 
 
 def write_demo_dataset(root: Path | str, *, train: int = 40, good: int = 12, per_kind: int = 5, seed: int = 0) -> Path:
-    """Write the dataset, or reuse it if ``root`` already holds it.
+    """Write the dataset, or reuse it if it is already in ``root``.
 
     Args:
         root: Folder of the dataset. The classes become its subfolders, each in MVTec layout.
-        train: Normal training pictures per class.
-        good: Normal test pictures per class.
-        per_kind: Anomalous test pictures per class and kind of defect.
+        train: Number of normal training images per class.
+        good: Number of normal test images per class.
+        per_kind: Number of anomalous test images per class and kind of defect.
         seed: Another seed gives another dataset.
 
     Returns:
         ``root`` as a path.
 
     Raises:
-        FileExistsError: If ``root`` exists and holds anything else.
+        FileExistsError: If ``root`` exists and contains anything else.
     """
     root = Path(root)
     made = {"version": VERSION, "train": train, "good": good, "per_kind": per_kind, "seed": seed}

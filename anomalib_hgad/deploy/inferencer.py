@@ -106,7 +106,7 @@ class ClassInferencer(ABC):
 class ClassOpenVINOInferencer(ClassInferencer, OpenVINOInferencer):
     """OpenVINO inferencer for exported files of :class:`~anomalib_hgad.Hgad`.
 
-    It computes in float32 unless ``config`` says otherwise. Threads may share an instance: they take turns.
+    It computes in float32 unless ``config`` says otherwise. Threads may share an instance; they take turns.
 
     Args:
         path: Exported .xml or .onnx file.

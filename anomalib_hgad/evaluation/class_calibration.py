@@ -35,11 +35,11 @@ ONLY_CLASS = ""
 class MultiClassCalibration(NormalPostProcessor):
     """Calibrates the scores and maps of all classes to one scale, so that one threshold fits all classes.
 
-    For every anomalib model except :class:`~anomalib_hgad.Hgad`, which does so itself. A score S of class y becomes
-    (S - location of y) / spread of y, and so does every pixel of a map, with separate constants. They come from the
-    normal validation images only: median and deviation of the image scores, mean and deviation of the pixels; spreads
-    of classes with few images are drawn towards that of the others. The order of the scores within a class does not
-    change, nor does its AUROC. The threshold is then that of :class:`~anomalib_hgad.NormalPostProcessor`.
+    It works with every anomalib model except :class:`~anomalib_hgad.Hgad`, which calibrates itself. A score S of class
+    y becomes (S - location of y) / spread of y, and so does every pixel of a map, with separate constants. They come
+    from the normal validation images only: median and deviation of the image scores, mean and deviation of the pixels;
+    spreads of classes with few images are drawn towards that of the others. The order of the scores within a class does
+    not change, nor does its AUROC. The threshold is then that of :class:`~anomalib_hgad.NormalPostProcessor`.
 
     The class of an image is read from the batch, as in batches of :class:`~anomalib_hgad.MultiClass`. With a
     ``classifier`` it is inferred in tests and predictions, as on a production line, where it is not given. Images of

@@ -48,23 +48,23 @@ from anomalib_hgad.evaluation.values import class_names_of
 class ClassEvaluator(Evaluator):
     """Evaluator of one model on many classes.
 
-    Every metric is computed for each class, and for all images pooled; AUROC, AUPRO and what else depends on the order
-    of the scores from raw ones. A test returns ``image_AUROC`` (the mean over the classes) and so on, of the default
-    metrics those that anomalib's own models return, and nan for one that is not defined. Loggers and the trainer's
-    ``callback_metrics`` get all of them, and where there are several classes ``image_AUROC_pooled`` and
-    ``image_AUROC_CLASS``. After the test a table goes to the terminal; ``results.csv`` and ``results.json`` go into the
-    results folder, and ``predictions.csv`` with the decision on every image. A class without anomalous images or
-    without masks has no value where none is defined; the means are over those that have one. An image of none of the
-    classes counts for all images pooled alone, and there not for metrics that need a class; where no class has a
-    value, a test returns that of all images pooled. Of several processes all have the same values, over all images,
+    Every metric is computed for each class, and for all images pooled. AUROC, AUPRO and all others that depend on the
+    order of the scores use raw scores. A test returns ``image_AUROC`` (the mean over the classes) and so on, of the
+    default metrics those that anomalib's own models return, and nan for one that is not defined. Loggers and the
+    trainer's ``callback_metrics`` get all of them and, with several classes, ``image_AUROC_pooled`` and
+    ``image_AUROC_CLASS``. After the test a table is printed, and ``results.csv``, ``results.json`` and
+    ``predictions.csv``, with the decision on every image, are written into the results folder. A class without
+    anomalous images or without masks has no value for metrics that need them; means are over the classes with a value.
+    An image of none of the classes counts only for all images pooled, and not for metrics that need a class. If no
+    class has a value, a test returns that of all images pooled. All processes have the same values, over all images,
     each of which counts once.
 
     Args:
         val_metrics: Metrics of the validation. Defaults to ``None``, AUROC of images and pixels.
-        test_metrics: Metrics of the test. Defaults to ``None``, AUROC and F1 of images and pixels, AUPRO, the shares of
-            normal images that raise an alarm and of classes inferred right, and the AUROCs of the raw scores with the
-            class given and with it inferred.
-        compute_on_cpu: Keep what the metrics collect in main memory. Defaults to ``True``.
+        test_metrics: Metrics of the test. Defaults to ``None``, AUROC and F1 of images and pixels, AUPRO, the rate of
+            false alarms, the accuracy of the inferred class, and the AUROCs of the raw scores with the given and with
+            the inferred class.
+        compute_on_cpu: Keep the states of the metrics in main memory. Defaults to ``True``.
 
     Raises:
         ValueError: Before a training, if a metric of its validation needs a threshold, which is chosen at the end of

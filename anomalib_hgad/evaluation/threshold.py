@@ -184,15 +184,17 @@ ScoresOfClasses = create_anomalib_metric(_ScoresOfClasses)
 class NormalPostProcessor(PostProcessor):
     """anomalib's post-processor with thresholds from the normal validation images only.
 
-    An image is predicted anomalous if its score is above the threshold, as at most the given fraction of new normal
-    images is. With ``each_class`` this holds for each class, by a threshold of its own, for models that scale their
-    scores by class, such as :class:`~anomalib_hgad.Hgad`: the model shifts the scores of each class by the difference
-    between the common threshold and that of the class, so that the common one fits all classes. The class is the one
-    that the image is scored under. Classes with too few images are named in a warning, see :func:`class_thresholds`.
+    An image is predicted anomalous if its score is above the threshold. The threshold is chosen so that at most the
+    given fraction of new normal images is above it. With ``each_class`` the fraction applies to each class, which gets
+    its own threshold. This needs a model that scales its scores by class, such as :class:`~anomalib_hgad.Hgad`: the
+    model shifts the scores of each class by the difference between the common threshold and that of the class, so that
+    the common one fits all classes. The class is the one that the image is scored under. A warning names classes with
+    too few images, see :func:`class_thresholds`.
 
-    The threshold of the maps is the model's ``pixel_limit``, if it has one, as :class:`~anomalib_hgad.Hgad` has, whose
-    maps are scaled by the limits of each class's masks; else it is that of the maps' largest values: at most the given
-    fraction of normal images has a pixel marked.
+    The threshold of the maps is the ``pixel_limit`` of the model. :class:`~anomalib_hgad.Hgad` has one: its maps are
+    scaled by the limits of each class's masks. For other models it is chosen from the largest values of the maps: at
+    most the given fraction of normal images has a pixel above it.
+
     Validate on normal images that were not trained on (``val_split_mode: from_train``). Loaded from a checkpoint it is
     anomalib's plain post-processor with the same thresholds.
 

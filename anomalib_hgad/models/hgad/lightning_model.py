@@ -90,7 +90,8 @@ class Hgad(PluginModel, AnomalibModule):
         neighborhood: Side, odd, of the square of positions that features of a level are averaged over, as in
             PatchCore; 1 does not average.
             Defaults to ``3``.
-        image_size: Size that images are resized to: the side of a square, or height and width.
+        image_size: Size that images are resized to: the side of a square, or height and width. The aspect ratio of an
+            image is not kept.
             Defaults to ``256``.
         pre_trained: Download pre-trained weights for the backbone.
             Defaults to ``True``.

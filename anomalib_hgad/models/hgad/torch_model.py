@@ -93,9 +93,9 @@ class HgadModel(nn.Module):
 
     Args:
         backbone: timm model name.
-        levels: Layers of the backbone whose features are taken, or groups of them, such as ``"blocks.2+3"``, whose mean
-            is; and for each of them the sizes of the image pyramid, relative to the input, at which it is taken.
-        neighborhood: Side of the square of positions whose mean features each position takes, odd.
+        levels: Layers of the backbone to extract, or groups such as ``"blocks.2+3"`` to extract the mean of, and for
+            each of them the image sizes of the pyramid, relative to the input, to extract it at.
+        neighborhood: Side, odd, of the square of positions that features of a level are averaged over.
         image_size: Height and width of the images.
         pre_trained: Download the weights of the backbone.
         backbone_weights: Local file with the weights of the backbone, instead of a download.
@@ -114,7 +114,8 @@ class HgadModel(nn.Module):
         score: What the map is made of, see :class:`~anomalib_hgad.models.hgad.anomaly_map.AnomalyMapGenerator`. With
             one class the entropy is identically 0, and sum and product are the log-likelihood's map; so is the
             contrast, which takes full covariances.
-        score_share: The score of an image is the mean of the largest share of its map's pixels; with 0 the largest.
+        score_share: The score of an image is the mean of this fraction of its map's pixels, the largest ones; 0 uses
+            only the maximum.
 
     Attributes:
         settings: The arguments that scores depend on, in one form for all ways of giving them, as plain data.

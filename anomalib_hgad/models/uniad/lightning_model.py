@@ -45,7 +45,8 @@ class UniAd(PluginModel, AnomalibModule):
             Defaults to ``"tf_efficientnet_b4"``.
         layers: Layers of the backbone to extract, all resized to one grid.
             Defaults to ``("blocks.0", "blocks.1", "blocks.2", "blocks.4")``, 272 channels.
-        image_size: Size that images are resized to: the side of a square, or height and width.
+        image_size: Size that images are resized to: the side of a square, or height and width. The aspect ratio of an
+            image is not kept.
             Defaults to ``224``.
         pre_trained: Download pre-trained weights for the backbone.
             Defaults to ``True``.

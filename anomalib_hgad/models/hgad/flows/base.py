@@ -41,14 +41,14 @@ class Latents(NamedTuple):
 
 
 class FeatureFlow(nn.Module):
-    """Flow of one feature level: a whitening, and then what a family makes of the whitened vectors.
+    """Flow of one feature level: a whitening, followed by the transform of a family.
 
     A family is a subclass with :meth:`transform` and :meth:`inverse_transform`; its constructor takes ``dim`` and, by
-    name, the family's options, each with a type and a default. The whitening and its log-determinant are here alone.
+    name, the family's options, each with a type and a default. This class does the whitening and its log-determinant.
     Until :meth:`set_whitening` is called, features enter the flow as they are.
 
     A flow of d < D channels models the density of the features within the subspace of the d directions in which the
-    training images vary most; what is beside it has no density. See :meth:`reduce`.
+    training images vary most; components outside of it have no density. See :meth:`reduce`.
 
     Args:
         dim: D, at least 2; d where the whitening keeps fewer directions.
@@ -264,7 +264,7 @@ class FeatureFlow(nn.Module):
 
 
 class PointwiseFlow(FeatureFlow):
-    """A flow that maps each vector by itself, so that a training step can do with some of an image's vectors."""
+    """A flow that maps each vector independently, so that a training step can use a part of an image's vectors."""
 
     def transform(
         self, x: torch.Tensor, context: torch.Tensor, positions: torch.Tensor | None = None
@@ -295,7 +295,7 @@ class PointwiseFlow(FeatureFlow):
 
 
 def zero_layer(layer: nn.Linear | nn.Conv2d) -> None:
-    """Let a layer give zeros: the last one of a coupling's network then changes nothing."""
+    """Make a layer return zeros: a coupling whose network ends with it leaves its input unchanged."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
