@@ -46,6 +46,7 @@ from anomalib_hgad.models.checkpoint import (
     with_metrics_of,
 )
 from anomalib_hgad.models.checkpoint_io import WholeCheckpoints, explain_checkpoint_errors
+from anomalib_hgad.models.component_checks import check_resized_first, check_sensitivities, warn_of_other_size
 from anomalib_hgad.models.finite_weights import FiniteWeights, check_finite_weights
 from anomalib_hgad.models.progress import LoggedProgress
 from anomalib_hgad.models.run_folder import prepare_run_folder
@@ -106,6 +107,19 @@ class PluginModel(DescribedExport):
             "post_processor": module.post_processor is not None,
         }
 
+    def check_components(self, image_size: tuple[int, int]) -> None:
+        """Check the pre- and post-processors that the user has given.
+
+        Args:
+            image_size: Height and width in the settings of the model.
+
+        Raises:
+            ValueError: If a sensitivity of the post-processor is not between 0 and 1.
+        """
+        module = cast("AnomalibModule", self)
+        check_sensitivities(module.post_processor)
+        warn_of_other_size(getattr(module.pre_processor, "transform", None), image_size)
+
     def use_one_transform(self) -> None:
         """Transform images in memory exactly as in a test: anomalib's ``export_transform`` has no antialiasing.
 
@@ -147,6 +161,8 @@ class PluginModel(DescribedExport):
         """anomalib's components and the callbacks that all models share."""
         if self.stage is not None:
             check_trainer(self.trainer)
+            transform = getattr(cast("AnomalibModule", self).pre_processor, "transform", None)
+            check_resized_first(transform, getattr(self.trainer, "datamodule", None))
             prepare_run_folder(self.trainer)
         components = super().configure_callbacks()
         for component in components:

@@ -237,6 +237,7 @@ class Hgad(PluginModel, AnomalibModule):
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         accept_all_letters()  # of folders to predict
         self.pre_processor_given = given
+        self.check_components(size)
         self.use_one_transform()
         check_range("0 < {} < inf", num_classes=1 if num_classes is None else num_classes, lr=lr)
         check_range("0 < {} <= 1", position_share=position_share)
