@@ -50,6 +50,7 @@ from anomalib_hgad.models.component_checks import check_resized_first, check_sen
 from anomalib_hgad.models.finite_weights import FiniteWeights, check_finite_weights
 from anomalib_hgad.models.progress import LoggedProgress
 from anomalib_hgad.models.run_folder import prepare_run_folder
+from anomalib_hgad.models.schedule import resume_with
 from anomalib_hgad.models.trainer_checks import check_trainer
 
 if TYPE_CHECKING:
@@ -88,6 +89,12 @@ class PluginModel(DescribedExport):
 
     is_trained = False
     """Whether the model has been trained for a step, or fitted, here or before the checkpoint."""
+
+    lr: float
+    """Full learning rate."""
+
+    weight_decay: float
+    """Weight decay of the optimiser's first parameters."""
 
     _resumed_step: int | None = None
 
@@ -318,6 +325,7 @@ class PluginModel(DescribedExport):
         self.use_one_transform()
         if self.stage == TrainerFn.FITTING:
             self._resumed_step = checkpoint["global_step"]
+            resume_with(checkpoint, self.lr, self.weight_decay)
         elif self.has_gone_on_from(checkpoint):
             # `anomalib train --ckpt_path` resumes from the checkpoint, and then tests that checkpoint, not the result.
             logger.warning("Testing the model as trained now, not the checkpoint that its training was resumed from.")
