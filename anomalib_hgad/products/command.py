@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from anomalib_hgad.evaluation.post_processing import labelled_above
 from anomalib_hgad.evaluation.threshold import images_needed
 from anomalib_hgad.models.hgad.added_classes import check_can_change, likely_to_move
 from anomalib_hgad.models.hgad.calibration import PIXEL_LIMIT
@@ -100,8 +101,7 @@ def list_products(ckpt_path: Path) -> None:
     """
     model = load(ckpt_path)
     calibration, novelty = model.model.calibration, model.model.novelty
-    common = getattr(model.post_processor, "image_threshold", None)
-    thresholds = None if common is None else common - calibration.class_thresholds.shift
+    thresholds = labelled_above(model.post_processor) - calibration.class_thresholds.shift
     table = Table(caption="Limits of scores before all products are put on one scale; typicality in nats a dimension.")
     for heading in ("product", "images", "since", "anomalous above", "pixels above", "unknown below typicality"):
         table.add_column(heading, justify="left" if heading in {"product", "since"} else "right")
@@ -109,7 +109,7 @@ def list_products(ckpt_path: Path) -> None:
         record = model.labels.records.get(name)
         cells = ["–", "–"] if record is None else [str(record.images), record.date]
         limits = [
-            None if thresholds is None else calibration.location[index] + thresholds[index] * calibration.spread[index],
+            calibration.location[index] + thresholds[index] * calibration.spread[index],
             None
             if model.pixel_limit is None
             else calibration.pixel_location[index] + PIXEL_LIMIT * calibration.pixel_spread[index],
