@@ -8,12 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from torch.nn import Sequential
+
 
 def as_text(names: object) -> object:
     """Names of folders as text: anomalib's ``Folder`` takes paths too, alone or in a list."""
     if isinstance(names, list | tuple):
         return [as_text(name) for name in names]
     return str(names) if isinstance(names, Path) else names
+
+
+def _takes_images_alone(transform: object) -> bool:
+    """Whether a transform has no place for a mask: one of torchvision's first version, or a sequence of PyTorch."""
+    return isinstance(transform, Sequential) or type(transform).__module__ == "torchvision.transforms.transforms"
 
 
 def check_arguments(
@@ -45,6 +52,7 @@ def check_arguments(
         msg = f"Expected a list of names as categories, such as ['bolt', '01'], got {categories!r}."
         raise TypeError(msg)
     for name, value in of_each_class.items():
-        if name.endswith("augmentations") and not callable(value):
-            msg = f"Expected {name} to be a transform, such as Compose([...]) of torchvision, got {value!r}."
+        if name.endswith("augmentations") and (not callable(value) or _takes_images_alone(value)):
+            msg = f"Expected {name} to be a transform of torchvision.transforms.v2, which takes images with their "
+            msg += f"masks, such as Compose([...]), got {value!r}."
             raise TypeError(msg)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from anomalib.data import Folder, MVTecAD
+from torch.nn import Sequential
+from torchvision import transforms
 from torchvision.transforms.v2 import Resize
 
 from anomalib_hgad.data.multi_class import MultiClass
@@ -27,6 +29,8 @@ from tests.helpers import trees
             {"root": ".", "train_augmentations": [Resize(8)]},
             r"Expected train_augmentations to be a transform.*\[Resize",
         ),
+        ({"root": ".", "augmentations": Sequential(Resize(8))}, "Expected augmentations to be a transform of .*v2"),
+        ({"root": ".", "test_augmentations": transforms.Grayscale()}, "Expected test_augmentations to be a transform"),
     ],
 )
 def test_arguments_of_another_type(arguments: dict[str, object], message: str) -> None:
