@@ -5,17 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch.nn import Sequential
 
 
-def as_text(names: object) -> object:
+def as_text(names: Sequence[str | Path] | str | Path | None) -> list[str] | str | None:
     """Names of folders as text: anomalib's ``Folder`` takes paths too, alone or in a list."""
-    if isinstance(names, list | tuple):
-        return [as_text(name) for name in names]
-    return str(names) if isinstance(names, Path) else names
+    if names is None or isinstance(names, str):
+        return names
+    return str(names) if isinstance(names, Path) else [str(name) for name in names]
 
 
 def _takes_images_alone(transform: object) -> bool:
