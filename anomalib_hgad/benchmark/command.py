@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from anomalib_hgad.benchmark.plan import ModelChoice, Protocol, Run, Setting, ma
 from anomalib_hgad.benchmark.summary import summarise, write_summary
 from anomalib_hgad.common.files import write_json
 from anomalib_hgad.common.versions import installed_versions
+from anomalib_hgad.data.arguments import multi_class
 
 LOG_FILE = "log.txt"
 
@@ -56,10 +58,11 @@ def benchmark(
         Number of runs that failed.
 
     Raises:
-        ValueError: If a setting is wrong, or if a run in the folder was made with other settings or versions.
+        ValueError: If a setting is wrong, or if a run in the folder was made with other settings, versions or classes.
     """
     protocol = Protocol(data, image_size, max_epochs, backbone_weights, setting)
     plan = make_plan(models, protocol, seeds, only)
+    check_classes(plan, output)
     console = Console(markup=False)  # names may have brackets
     failed = []
     missing = [run for run in plan if finished(run, output) is None]
@@ -77,6 +80,25 @@ def benchmark(
     if failed:
         console.print(f"{len(failed)} of {len(plan)} runs failed: {', '.join(run.title for run in failed)}")
     return len(failed)
+
+
+def check_classes(plan: Sequence[Run], output: Path) -> None:
+    """Check that finished runs of all classes have those of the data: means over other classes do not compare.
+
+    Args:
+        plan: The runs, at least one.
+        output: Folder of the benchmark.
+
+    Raises:
+        ValueError: If one has others, as when the folder of a class was added since.
+    """
+    names = multi_class(plan[0].protocol.data).class_names  # none where they are clusters
+    for run in plan:
+        record = finished(run, output)
+        if names and record is not None and run.only_class is None and set(record["classes"]) != set(names):
+            msg = f"{output / run.folder} was made with the classes {', '.join(record['classes'])}; the data has "
+            msg += f"{', '.join(names)}. Choose another output, or remove that folder."
+            raise ValueError(msg)
 
 
 def records(plan: list[Run], output: Path) -> list[dict[str, Any]]:

@@ -40,6 +40,9 @@ COSTS = {
 }
 """Columns of costs, their headings, units and decimals."""
 
+OF_CLASS = "class "
+"""Prefix of the columns of classes."""
+
 CALIBRATED = ", calibrated"
 """Suffix of a row whose scores MultiClassCalibration has brought to one scale."""
 
@@ -168,8 +171,10 @@ def _markdown(metrics: pd.DataFrame, costs: pd.DataFrame, records: list[dict[str
         )
     by_class = metrics[~metrics["class"].isin([MEAN, POOLED])]
     for name in ("image_AUROC", "pixel_AUROC"):
-        of_name = by_class.pivot_table(index=["model", "seed"], columns="class", values=name, sort=False).reset_index()
-        headings = {key: key for key in of_name.columns if key not in {"model", "seed"}}
+        of_name = by_class.pivot_table(index=["model", "seed"], columns="class", values=name, sort=False)
+        # A class may be called "model" or "seed".
+        headings = {f"{OF_CLASS}{key}": key for key in of_name.columns}
+        of_name = of_name.add_prefix(OF_CLASS).reset_index()
         lines += _table(of_name, f"{METRICS[name]} of each class", headings)
     lines += ["Costs", "", "| model | " + " | ".join(heading for heading, _, _ in COSTS.values()) + " |"]
     lines += ["|---|" + len(COSTS) * "---:|"]

@@ -22,7 +22,7 @@ from PIL import Image
 
 from anomalib_hgad.data.folders import category_folder, check_permission, listed, mask_files, mask_names, named_folders
 from anomalib_hgad.data.masks import read_masks
-from anomalib_hgad.data.reading import UNREADABLE, check_depth, decoding
+from anomalib_hgad.data.reading import UNREADABLE, check_depth, decoding, has_pages
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def check_all_or_none(class_name: str, masks: Mapping[str, Sequence[Path]], *, m
 
 
 def image_sizes(class_name: str, paths: Iterable[str], shown: bool = True) -> dict[str, tuple[int, int]]:
-    """Open image files and get their sizes.
+    """Open image files and get their sizes, with a warning of files with several pages.
 
     Args:
         class_name: Name of the class, for the message.
@@ -127,12 +127,15 @@ def image_sizes(class_name: str, paths: Iterable[str], shown: bool = True) -> di
     """
     sizes: dict[str, tuple[int, int]] = {}
     broken: list[str] = []
+    of_pages: list[str] = []
     for path in dict.fromkeys(paths):
         try:
             with decoding(), Image.open(path) as image:
                 if shown:
                     check_depth(image)
                 sizes[path] = image.size
+                if has_pages(image):
+                    of_pages.append(path)
         except UNREADABLE as error:
             empty = Path(path).is_file() and not Path(path).stat().st_size
             broken.append(f"{path} (zero bytes)" if empty else f"{path} ({error})")
@@ -142,6 +145,13 @@ def image_sizes(class_name: str, paths: Iterable[str], shown: bool = True) -> di
             "Replace them or remove them."
         )
         raise ValueError(msg)
+    if of_pages:
+        logger.warning(
+            "Class %r: %d image files have several pages, and only the first is read: %s. Save each page as a file.",
+            class_name,
+            len(of_pages),
+            listed(of_pages),
+        )
     return sizes
 
 

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch, FeatureBatch
+from anomalib_hgad.data.letters import composed
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 """Allowed dtypes of a class index."""
@@ -33,7 +34,8 @@ def datamodule_class_names(datamodule: LightningDataModule) -> list[str]:
     """
     if (names := getattr(datamodule, "class_names", None)) is not None:
         return list(names)
-    return [str(getattr(datamodule, "category", None) or getattr(datamodule, "name", "0"))]
+    # A checkpoint identifies its classes by name, and Unicode has two forms of some names.
+    return [composed(str(getattr(datamodule, "category", None) or getattr(datamodule, "name", "0")))]
 
 
 def claimed_class_names(datamodule: LightningDataModule | None) -> list[str]:

@@ -13,6 +13,7 @@ import torch
 from anomalib.data import ImageItem, PredictDataset
 from anomalib.data.utils import read_image
 from PIL import Image
+from torchvision.transforms.v2 import Transform
 
 from anomalib_hgad.data.folders import common_folder, is_hidden, listed
 from anomalib_hgad.data.reading import check_depth, naming_errors
@@ -59,13 +60,17 @@ class NamingPredictDataset(PredictDataset):
     """anomalib's prediction dataset with errors that name the file, and without hidden files."""
 
     @classmethod
-    def take_over(cls, dataset: PredictDataset) -> None:
+    def take_over(cls, dataset: PredictDataset, resize: Transform | None = None) -> None:
         """Convert a dataset that anomalib has created from a file or folder.
 
         Args:
             dataset: The dataset.
+            resize: What a model does to images first. Without it, images of different sizes in a batch are resized to
+                the largest before that, so that their scores depend on the others. Defaults to ``None``, nothing.
         """
         dataset.__class__ = cls
+        if dataset.transform is None:
+            dataset.transform = resize
         paths = [Path(path) for path in dataset.image_filenames]
         folder = common_folder(paths)
         dataset.image_filenames = [path for path in paths if len(paths) == 1 or not is_hidden(path, [folder])]

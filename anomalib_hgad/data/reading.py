@@ -37,6 +37,11 @@ def check_depth(image: Image.Image) -> None:
         raise OSError(msg)
 
 
+def has_pages(image: Image.Image) -> bool:
+    """Whether an opened file has further images, as a stack in a TIFF file; a phone's MPO file repeats the first."""
+    return image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+
+
 @contextmanager
 def decoding() -> Iterator[None]:
     """Turn the exceptions of Pillow that also have other causes into OSError; nothing but decoding belongs in it.

@@ -76,7 +76,10 @@ def sources_of_datamodules(datamodules: Sequence[AnomalibDataModule]) -> list[Cl
             raise TypeError(msg)
         _keep_normal_test_images(datamodule)
         taken_over = [source for source in getattr(datamodule, "sources", ()) if isinstance(source, ClassSource)]
-        sources += taken_over or [ClassSource(datamodule.category or datamodule.name, datamodule.name, datamodule)]
+        _check_classes_are_taken_over(datamodule, [source.name for source in taken_over])
+        # Unicode has two forms of some names, and a checkpoint identifies its classes by name.
+        name, dataset = composed(datamodule.category or datamodule.name), composed(datamodule.name)
+        sources += taken_over or [ClassSource(name, dataset, datamodule)]
     counts = Counter(source.name for source in sources)
     sources = [
         replace(source, name=f"{source.dataset}_{source.name}") if counts[source.name] > 1 else source
@@ -84,6 +87,20 @@ def sources_of_datamodules(datamodules: Sequence[AnomalibDataModule]) -> list[Cl
     ]
     check_names([source.name for source in sources])
     return sources
+
+
+def _check_classes_are_taken_over(datamodule: AnomalibDataModule, taken_over: Sequence[str]) -> None:
+    """Raise if a datamodule has classes of its own, other than those that are taken over from it.
+
+    Such are clusters, those of references, and those of CIFAR-10.
+    """
+    own = getattr(datamodule, "class_names", None)
+    kind = getattr(getattr(datamodule, "pseudo_labels", None), "kind", "given")
+    if kind != "given" or (own is not None and list(own) != list(taken_over)):
+        of_kind = "" if kind == "given" else f" with labels={kind!r}"
+        msg = f"{type(datamodule).__name__}{of_kind} finds its classes itself, which would be lost among datamodules. "
+        msg += "Use it alone, or give labels to the outer MultiClass."
+        raise ValueError(msg)
 
 
 def _keep_normal_test_images(datamodule: AnomalibDataModule) -> None:

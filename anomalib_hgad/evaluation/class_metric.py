@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -109,6 +110,21 @@ def needs_threshold(metric: AnomalibMetric) -> bool:
     return bool(fields & LABELS.keys() or (fields & POST_PROCESSED and isinstance(metric, OF_THRESHOLD)))
 
 
+def check_metric_names(metrics: Iterable[AnomalibMetric]) -> None:
+    """Check that metrics have different names, by which their values are kept.
+
+    Raises:
+        ValueError: If two have one.
+    """
+    counts = Counter(metric.name for metric in metrics)
+    if shared := [name for name, count in counts.items() if count > 1]:
+        msg = (
+            f"{counts[shared[0]]} metrics have the name {shared[0]}, of which one alone would have a value. Give each "
+        )
+        msg += "a prefix, such as F1Score(fields=['pred_mask', 'gt_mask'], prefix='pixel_')."
+        raise ValueError(msg)
+
+
 def _never() -> bool:
     return False
 
@@ -122,6 +138,7 @@ class ClassMetric:
 
     Attributes:
         sources: What the metric reads, in the order of its fields.
+        fault: Why it could not be computed, if so.
     """
 
     def __init__(self, metric: AnomalibMetric, normalized: bool) -> None:
@@ -134,6 +151,7 @@ class ClassMetric:
         self.truth_range = MinMax(fields=[metric.fields[-1]]).to(metric.device)
         self.truth_range.distributed_available_fn = _never
         self.missing: list[str] = []
+        self.fault: str | None = None
 
     def update(self, values: Mapping[Source, torch.Tensor]) -> None:
         """Add the values of a batch; a batch that lacks some of the fields is skipped."""
@@ -164,4 +182,16 @@ class ClassMetric:
         missing = lowest > 0 if isinstance(self.metric, FalseAlarmRate) else lowest == highest
         if self.sources[-1].field.startswith("gt_") and missing:
             return None
-        return float(self.metric.compute())
+        return self._number()
+
+    def _number(self) -> float | None:
+        """The metric's value; ``None`` and a fault if it has none: the other figures of a test are kept."""
+        try:
+            value = self.metric.compute()
+        except (ValueError, RuntimeError) as error:
+            self.fault = f"has no value: {error}"
+            return None
+        if not isinstance(value, float | int) and not (isinstance(value, torch.Tensor) and value.numel() == 1):
+            self.fault = "is no single number, and is left out of the results."
+            return None
+        return float(value)

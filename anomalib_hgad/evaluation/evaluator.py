@@ -27,7 +27,13 @@ from torch.nn import ModuleList
 from anomalib_hgad.common.processes import are_repeated, gather_objects
 from anomalib_hgad.common.progress import track_within
 from anomalib_hgad.data.class_names import datamodule_class_names
-from anomalib_hgad.evaluation.class_metric import POST_PROCESSED, needs_threshold, sources_of, values_of
+from anomalib_hgad.evaluation.class_metric import (
+    POST_PROCESSED,
+    check_metric_names,
+    needs_threshold,
+    sources_of,
+    values_of,
+)
 from anomalib_hgad.evaluation.default_metrics import RETURNED, default_test_metrics, default_val_metrics
 from anomalib_hgad.evaluation.identity import identity
 from anomalib_hgad.evaluation.logged_names import warn_of_shared_names
@@ -67,8 +73,8 @@ class ClassEvaluator(Evaluator):
         compute_on_cpu: Keep the states of the metrics in main memory. Defaults to ``True``.
 
     Raises:
-        ValueError: Before a training, if a metric of its validation needs a threshold, which is chosen at the end of
-            the validation.
+        ValueError: If two metrics have one name; before a training, if a metric of its validation needs a threshold,
+            which is chosen at the end of the validation.
 
     Attributes:
         results: Metrics of the last test; ``None`` before one.
@@ -85,6 +91,8 @@ class ClassEvaluator(Evaluator):
             default_test_metrics() if test_metrics is None else test_metrics,
             compute_on_cpu,
         )
+        check_metric_names(self.val_metrics)
+        check_metric_names(self.test_metrics)
         self._metrics = MetricsByClass()
         self._others: dict[str, float] = {}
         self._seen: Counter[int] = Counter()

@@ -76,7 +76,7 @@ class MetricsByClass:
                 metric.update(of_class)
 
     def compute(self, track: Callable[..., Iterable[list[ClassMetric]]] | None = None) -> Results:
-        """Compute the metrics; a warning names those that have no value for want of a field.
+        """Compute the metrics; a warning names those without a value that they should have.
 
         Args:
             track: Shows the progress over the classes and all images, whose number is its argument ``total``: regions
@@ -93,4 +93,7 @@ class MetricsByClass:
         if track is not None:
             groups = track(groups, total=len(self._by_class) + 1)
         computed = [dict(zip(names, (one.compute() for one in group), strict=True)) for group in groups]
+        for same in zip(*self._by_class.values(), self.pooled, strict=True):
+            if fault := next((one.fault for one in same if one.fault), None):
+                logger.warning("%s %s", same[0].metric.name, fault)
         return Results(classes=dict(zip(self._by_class, computed[:-1], strict=True)), pooled=computed[-1])

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Container
 from typing import Any
 
@@ -81,6 +82,26 @@ def is_normalized(post_processor: object) -> bool:
         and post_processor.enable_normalization
         and not bool(post_processor.image_min.isnan() and post_processor.pixel_min.isnan())
     )
+
+
+def labelled_above(post_processor: object) -> float:
+    """Raw image score above which a post-processor labels images anomalous.
+
+    A sensitivity other than 0.5 moves it away from the threshold, by a part of the width of the normalisation.
+
+    Args:
+        post_processor: The post-processor.
+
+    Returns:
+        The score; NaN without a threshold, or if the post-processor is not one of anomalib.
+    """
+    if not isinstance(post_processor, PostProcessor):
+        return math.nan
+    threshold = float(post_processor.image_threshold)
+    if not is_normalized(post_processor) or post_processor.image_sensitivity == 0.5:
+        return threshold
+    width = float(post_processor.image_max - post_processor.image_min)
+    return threshold + (0.5 - post_processor.image_sensitivity) * width
 
 
 def labels_without_meaning(post_processor: object) -> list[str]:

@@ -222,6 +222,13 @@ class NormalPostProcessor(PostProcessor):
     ) -> None:
         super().__init__(**kwargs)
         check_range("0 < {} < 1", false_positive_rate=false_positive_rate)
+        if self.image_sensitivity != 0.5:
+            logger.warning(
+                "image_sensitivity=%s moves labels away from the threshold that keeps false_positive_rate=%s. Leave it "
+                "out for that rate to hold.",
+                self.image_sensitivity,
+                false_positive_rate,
+            )
         self.false_positive_rate = false_positive_rate
         self.each_class = each_class
         self._image_threshold_metric = NormalThreshold(

@@ -46,9 +46,11 @@ from anomalib_hgad.models.checkpoint import (
     with_metrics_of,
 )
 from anomalib_hgad.models.checkpoint_io import WholeCheckpoints, explain_checkpoint_errors
+from anomalib_hgad.models.component_checks import check_resized_first, check_sensitivities, warn_of_other_size
 from anomalib_hgad.models.finite_weights import FiniteWeights, check_finite_weights
 from anomalib_hgad.models.progress import LoggedProgress
 from anomalib_hgad.models.run_folder import prepare_run_folder
+from anomalib_hgad.models.schedule import resume_with
 from anomalib_hgad.models.trainer_checks import check_trainer
 
 if TYPE_CHECKING:
@@ -88,6 +90,12 @@ class PluginModel(DescribedExport):
     is_trained = False
     """Whether the model has been trained for a step, or fitted, here or before the checkpoint."""
 
+    lr: float
+    """Full learning rate."""
+
+    weight_decay: float
+    """Weight decay of the optimiser's first parameters."""
+
     _resumed_step: int | None = None
 
     @property
@@ -105,6 +113,19 @@ class PluginModel(DescribedExport):
             "pre_processor": pre_processor is not None and " ".join(repr(made).split()),
             "post_processor": module.post_processor is not None,
         }
+
+    def check_components(self, image_size: tuple[int, int]) -> None:
+        """Check the pre- and post-processors that the user has given.
+
+        Args:
+            image_size: Height and width in the settings of the model.
+
+        Raises:
+            ValueError: If a sensitivity of the post-processor is not between 0 and 1.
+        """
+        module = cast("AnomalibModule", self)
+        check_sensitivities(module.post_processor)
+        warn_of_other_size(getattr(module.pre_processor, "transform", None), image_size)
 
     def use_one_transform(self) -> None:
         """Transform images in memory exactly as in a test: anomalib's ``export_transform`` has no antialiasing.
@@ -147,6 +168,8 @@ class PluginModel(DescribedExport):
         """anomalib's components and the callbacks that all models share."""
         if self.stage is not None:
             check_trainer(self.trainer)
+            transform = getattr(cast("AnomalibModule", self).pre_processor, "transform", None)
+            check_resized_first(transform, getattr(self.trainer, "datamodule", None))
             prepare_run_folder(self.trainer)
         components = super().configure_callbacks()
         for component in components:
@@ -302,6 +325,7 @@ class PluginModel(DescribedExport):
         self.use_one_transform()
         if self.stage == TrainerFn.FITTING:
             self._resumed_step = checkpoint["global_step"]
+            resume_with(checkpoint, self.lr, self.weight_decay)
         elif self.has_gone_on_from(checkpoint):
             # `anomalib train --ckpt_path` resumes from the checkpoint, and then tests that checkpoint, not the result.
             logger.warning("Testing the model as trained now, not the checkpoint that its training was resumed from.")

@@ -17,11 +17,13 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torchvision.transforms.v2 import Resize
 
 from anomalib_hgad.common.processes import gather_objects
 from anomalib_hgad.common.warnings_by_design import ignored
 from anomalib_hgad.data.batch import cuts_tiles
 from anomalib_hgad.data.images import NamingPredictDataset
+from anomalib_hgad.deploy.transforms import steps
 from anomalib_hgad.evaluation.post_processing import remove_labels_without_meaning, warn_of_missing_labels
 from anomalib_hgad.evaluation.predictions import PREDICTED_FILE, Prediction, predictions_of_batch, write_predictions
 
@@ -173,15 +175,16 @@ def _predicts_tiles(trainer: Trainer) -> bool:
 
 
 class NamedImages(Callback):
-    """Makes prediction errors name the image file."""
+    """Makes prediction errors name the image file, and resizes images of different sizes before they are batched."""
 
     def on_predict_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
         """Change the dataset that anomalib has made of a folder; its loader cannot be given another one."""
-        del pl_module
+        first = steps(getattr(pl_module.pre_processor, "transform", None))[:1]
+        resize = first[0] if first and isinstance(first[0], Resize) else None
         for loader in _predict_loaders(trainer):
             dataset = getattr(loader, "dataset", None)
             if type(dataset) is PredictDataset:
-                NamingPredictDataset.take_over(dataset)
+                NamingPredictDataset.take_over(dataset, resize)
 
 
 class MeaningfulLabels(Callback):

@@ -153,6 +153,31 @@ def total_steps(trainer: Trainer) -> int:
     return int(steps)
 
 
+def resume_with(checkpoint: dict[str, Any], lr: float, weight_decay: float) -> None:
+    """Resume a training with the settings of the model: Lightning would restore those of the checkpoint.
+
+    Args:
+        checkpoint: Checkpoint of the training, before its optimiser is restored.
+        lr: Full learning rate.
+        weight_decay: Weight decay of the optimiser's first parameters.
+    """
+    given = {"lr": lr, "weight_decay": weight_decay}
+    for state in checkpoint.get("optimizer_states", []):
+        groups = state["param_groups"]
+        made_with = {"lr": groups[0]["initial_lr"], "weight_decay": groups[0]["weight_decay"]}
+        groups[0]["weight_decay"] = weight_decay
+        if changed := [
+            f"{name}={given[name]}, not {made_with[name]}" for name in given if given[name] != made_with[name]
+        ]:
+            logger.warning("The training goes on with other settings than it began with: %s.", "; ".join(changed))
+        if lr == made_with["lr"]:
+            continue
+        for group in groups:
+            group |= {"lr": group["lr"] * lr / group["initial_lr"], "initial_lr": lr}
+        for scheduler in checkpoint.get("lr_schedulers", []):
+            scheduler["base_lrs"] = [lr] * len(scheduler["base_lrs"])
+
+
 def make_optimizer(
     flow_parameters: Iterable[nn.Parameter],
     prior_parameters: Iterable[nn.Parameter],

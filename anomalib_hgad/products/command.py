@@ -5,6 +5,7 @@
 
 # No `from __future__ import annotations`: jsonargparse reads the types of the arguments.
 
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from time import perf_counter
@@ -13,6 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from anomalib_hgad.data.letters import composed
+from anomalib_hgad.evaluation.post_processing import labelled_above
 from anomalib_hgad.evaluation.threshold import images_needed
 from anomalib_hgad.models.hgad.added_classes import check_can_change, likely_to_move
 from anomalib_hgad.models.hgad.calibration import PIXEL_LIMIT
@@ -23,6 +26,9 @@ from anomalib_hgad.products.images import MovedImage, images_of_known, moved_ima
 
 LISTED_IMAGES = 10
 """Maximum number of images that a summary lists."""
+
+LONGEST_NAME = 255
+"""Bytes that the name of a file may have."""
 
 CONSOLE = Console(markup=False)  # names may have brackets
 
@@ -56,13 +62,14 @@ def add_product(
         FileNotFoundError: If the checkpoint, a folder or an image is missing.
     """
     started = perf_counter()
+    check_output(output)
     model = load(ckpt_path)
     check_can_change(model.model)
     paths = images_of_known(known_images)
     datamodule = product_images(data, name)
     before, known = deepcopy(model.model), model.class_names
     added = model.add_classes(datamodule, accelerator)
-    path = output or ckpt_path.with_name(f"{ckpt_path.stem}-with-{'-'.join(row.name for row in added)}.ckpt")
+    path = output or beside(ckpt_path, "with", [row.name for row in added])
     write_checkpoint(model, ckpt_path, path)
     summarise(model, added, known, moved_images(before, model, paths))
     CONSOLE.print(f"Checkpoint of {len(model.class_names)} products: {path} ({perf_counter() - started:.1f} s)")
@@ -77,13 +84,19 @@ def remove_product(ckpt_path: Path, names: list[str], output: Path | None = None
         output: The new checkpoint. ``None`` writes ``NAME-without-PRODUCTS.ckpt`` next to the old one.
 
     Raises:
-        ValueError: If the model does not know one of the products, or if none would be left.
+        ValueError: If no product is named, if the model does not know one of them, or if none would be left.
         FileNotFoundError: If the checkpoint does not exist.
     """
+    check_output(output)
+    if not names:
+        msg = "Expected the names of products to remove, got none. `anomalib-hgad list-products` lists them."
+        raise ValueError(msg)
     model = load(ckpt_path)
-    for name in names:
+    # Unicode has two forms of some names, and a checkpoint identifies its products by name.
+    removed = [name if name in model.class_names else composed(name) for name in dict.fromkeys(names)]
+    for name in removed:
         model.remove_class(name)
-    path = output or ckpt_path.with_name(f"{ckpt_path.stem}-without-{'-'.join(names)}.ckpt")
+    path = output or beside(ckpt_path, "without", removed)
     write_checkpoint(model, ckpt_path, path)
     CONSOLE.print(f"Checkpoint of {len(model.class_names)} products: {path}")
 
@@ -100,8 +113,7 @@ def list_products(ckpt_path: Path) -> None:
     """
     model = load(ckpt_path)
     calibration, novelty = model.model.calibration, model.model.novelty
-    common = getattr(model.post_processor, "image_threshold", None)
-    thresholds = None if common is None else common - calibration.class_thresholds.shift
+    thresholds = labelled_above(model.post_processor) - calibration.class_thresholds.shift
     table = Table(caption="Limits of scores before all products are put on one scale; typicality in nats a dimension.")
     for heading in ("product", "images", "since", "anomalous above", "pixels above", "unknown below typicality"):
         table.add_column(heading, justify="left" if heading in {"product", "since"} else "right")
@@ -109,7 +121,7 @@ def list_products(ckpt_path: Path) -> None:
         record = model.labels.records.get(name)
         cells = ["–", "–"] if record is None else [str(record.images), record.date]
         limits = [
-            None if thresholds is None else calibration.location[index] + thresholds[index] * calibration.spread[index],
+            calibration.location[index] + thresholds[index] * calibration.spread[index],
             None
             if model.pixel_limit is None
             else calibration.pixel_location[index] + PIXEL_LIMIT * calibration.pixel_spread[index],
@@ -117,6 +129,36 @@ def list_products(ckpt_path: Path) -> None:
         ]
         table.add_row(name, *cells, *("–" if limit is None or limit.isnan() else f"{limit:.3f}" for limit in limits))
     CONSOLE.print(table)
+
+
+def check_output(output: Path | None) -> None:
+    """Check before the work that a new checkpoint can be a file at a path.
+
+    Args:
+        output: The path, if it was given.
+
+    Raises:
+        IsADirectoryError: If it is a folder.
+    """
+    if output is not None and output.is_dir():
+        msg = (
+            f"Expected a file for the new checkpoint as output, got the folder {output}. Give {output / 'model.ckpt'}."
+        )
+        raise IsADirectoryError(msg)
+
+
+def beside(ckpt_path: Path, word: str, names: Sequence[str]) -> Path:
+    """Path of a new checkpoint next to another one: with the names of products, or their number if these are too long.
+
+    Args:
+        ckpt_path: The other checkpoint.
+        word: What is between its name and these.
+        names: Names of the products.
+    """
+    made = f"{ckpt_path.stem}-{word}-{'-'.join(names)}.ckpt"
+    if len(made.encode()) > LONGEST_NAME:
+        made = f"{ckpt_path.stem}-{word}-{len(names)}-products.ckpt"
+    return ckpt_path.with_name(made)
 
 
 def load(ckpt_path: Path) -> Hgad:

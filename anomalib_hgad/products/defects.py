@@ -14,7 +14,7 @@ from anomalib_hgad.data.letters import composed
 from anomalib_hgad.data.reserved_names import OTHER
 from anomalib_hgad.data.sources import check_names
 from anomalib_hgad.models.hgad.products import write_checkpoint
-from anomalib_hgad.products.command import CONSOLE, load
+from anomalib_hgad.products.command import CONSOLE, check_output, load
 
 
 def name_defects(ckpt_path: Path, data: dict[str, Any], output: Path | None = None) -> None:
@@ -36,6 +36,7 @@ def name_defects(ckpt_path: Path, data: dict[str, Any], output: Path | None = No
     if data.keys() != {"root"}:
         msg = f"Expected the folder of known defects as data.root, and no other argument, got {sorted(data)}."
         raise ValueError(msg)
+    check_output(output)
     model = load(ckpt_path)
     images = known_images(Path(data["root"]))
     for name, known in model.name_defects(images).items():

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,12 +69,15 @@ def product_images(data: dict[str, Any], name: str | None) -> MultiClass:
 
 def _for_training_alone(data: dict[str, Any]) -> dict[str, Any]:
     """Arguments that select all normal images, and turn the folder of a single product into a root and a category."""
-    if "root" not in data or {"dataset", "datamodules", "categories"} & data.keys():
+    if "root" not in data or {"dataset", "datamodules"} & data.keys():
         return data
-    root = Path(data["root"])
+    # As it is written, but for "." and "..": a link gives the product its name, not what it leads to.
+    root = Path(os.path.abspath(data["root"]))  # noqa: PTH100 - which follows no links
     # All normal images are used for training, none for testing.
     arguments: dict[str, Any] = {"test_split_mode": TestSplitMode.NONE, "val_split_mode": ValSplitMode.NONE} | data
-    one = {"root": root.resolve().parent, "categories": [root.resolve().name]}
+    if "categories" in data:
+        return arguments
+    one = {"root": root.parent, "categories": [root.name]}
     if normal_folders(root, data.get("normal_dir")):
         return arguments | one
     if root.is_dir() and any(file.parent == root for file in image_files(root)):

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from anomalib_hgad.evaluation.identity import identity
+from anomalib_hgad.evaluation.post_processing import labelled_above
 from anomalib_hgad.evaluation.predictions import Prediction, read_predictions
 from anomalib_hgad.evaluation.results import read_results
 from anomalib_hgad.models.checkpoint import VERSIONS_KEY
@@ -51,9 +52,8 @@ class RunFiles:
 
     @property
     def threshold(self) -> float | None:
-        """Threshold of the raw image scores; ``None`` if the run has none."""
-        post_processor = self.model.post_processor
-        threshold = float("nan") if post_processor is None else float(post_processor.image_threshold)
+        """Raw image score above which images are labelled anomalous; ``None`` if the run has none."""
+        threshold = labelled_above(self.model.post_processor)
         return None if math.isnan(threshold) else threshold
 
     def of_class(self, name: str) -> list[Prediction]:

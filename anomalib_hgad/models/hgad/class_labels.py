@@ -108,6 +108,24 @@ class ClassLabels:
         """
         check_known(claimed_class_names(datamodule), self.names)
 
+    def check_complete(self, datamodule: LightningDataModule | None) -> None:
+        """Check that training data has all classes of the model: those without images would be fitted to nothing.
+
+        Args:
+            datamodule: The data.
+
+        Raises:
+            ValueError: If it lacks one.
+        """
+        names = claimed_class_names(datamodule)
+        if names and (missing := [name for name in self.names if name not in names]):
+            msg = (
+                f"The model was trained on {', '.join(self.names)}, and the training data has no {', '.join(missing)}: "
+            )
+            msg += "scores of what is missing would mean nothing. Train on all classes, remove a class from the model "
+            msg += "with remove_class, or train a new model."
+            raise ValueError(msg)
+
     def label(self, batch: _Batch, trainer: Trainer) -> _Batch:
         """Set the class indices of a batch to the model's.
 

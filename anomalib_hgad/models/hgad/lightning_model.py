@@ -238,11 +238,13 @@ class Hgad(PluginModel, AnomalibModule):
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         accept_all_letters()  # of folders to predict
         self.pre_processor_given = given
+        self.check_components(size)
         self.use_one_transform()
         check_range("0 < {} < inf", num_classes=1 if num_classes is None else num_classes, lr=lr)
         check_range("0 < {} <= 1", position_share=position_share)
         self.loss_weights = checked_loss_weights(loss_weights)
         self.training_arguments = checked_training_arguments(training_arguments)
+        self.weight_decay = self.training_arguments["weight_decay"]
         check_range("0 <= {} < 1", calibration_share=calibration_share or 0.0)
         check_choice(ScoredClass, class_source=class_source)
         check_choice(PriorKind, prior=prior)
@@ -434,7 +436,8 @@ class Hgad(PluginModel, AnomalibModule):
             stage: What the trainer is about to do.
 
         Raises:
-            ValueError: If the number of classes in the data differs from ``num_classes``, or if the score needs more.
+            ValueError: If the number of classes in the data differs from ``num_classes``, if the score needs more, or
+                if the data lacks a class that a model trained before knows.
         """
         if stage != TrainerFn.FITTING:
             return
@@ -447,6 +450,7 @@ class Hgad(PluginModel, AnomalibModule):
         self.known_defects = {}  # they are told apart by latents, which training changes
         if not self.class_names:
             self.set_class_names(self.labels.names_of(datamodule))
+        self.labels.check_complete(datamodule)
         if self.model.num_classes == 1 and self.model.score == "entropy":
             msg = "With one class the entropy of the classes is always 0: expected score='sum', 'product' or "
             msg += "'log_likelihood', got 'entropy'."
@@ -472,7 +476,7 @@ class Hgad(PluginModel, AnomalibModule):
             self.model.flows.parameters(),
             self.model.priors.parameters(),
             self.lr,
-            self.training_arguments["weight_decay"],
+            self.weight_decay,
             fused=not self.trainer.gradient_clip_val,
         )
         scheduler = LambdaLR(optimizer, self._course().learning_rate_factor)

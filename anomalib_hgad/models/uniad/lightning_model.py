@@ -150,6 +150,7 @@ class UniAd(PluginModel, AnomalibModule):
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         accept_all_letters()  # of folders to predict
         self.pre_processor_given = given
+        self.check_components(size)
         self.use_one_transform()
         check_range("0 < {} < inf", lr=lr, lr_drop_factor=lr_drop_factor)
         check_range("0 <= {} < 1", lr_drop_start=lr_drop_start)

@@ -21,9 +21,12 @@ from anomalib.models import Padim, Stfpm
 from safetensors.torch import save_file
 
 from anomalib_hgad import cli
-from anomalib_hgad.benchmark.execution import build_model, local_weights
+from anomalib_hgad.benchmark.command import check_classes
+from anomalib_hgad.benchmark.execution import RECORD_FILE, REPORTED_PACKAGES, build_model, local_weights
 from anomalib_hgad.benchmark.plan import ModelChoice, Protocol, make_plan
 from anomalib_hgad.benchmark.summary import summarise
+from anomalib_hgad.common.files import write_json
+from anomalib_hgad.common.versions import installed_versions
 from tests.helpers import trees
 from tests.helpers.benchmark_runs import keep_runs_in_this_process, record
 from tests.helpers.light import LIGHT
@@ -151,6 +154,17 @@ def test_other_versions_are_not_mixed(
     assert in_this_process == ["Padim seed 0"]
 
 
+def test_other_classes_are_not_mixed(products: Path, tmp_path: Path) -> None:
+    """A class that has come since is in no finished run, but would be in the means of the others."""
+    plan = make_plan({"Padim": ModelChoice("Padim")}, protocol(products), seeds=[0])
+    made = {"settings": plan[0].settings, "versions": installed_versions(REPORTED_PACKAGES)}
+    write_json(made | {"classes": {key: {} for key in CLASSES}}, tmp_path / plan[0].folder / RECORD_FILE)
+    check_classes(plan, tmp_path)
+    trees.mvtec_class(products / "gear")
+    with pytest.raises(ValueError, match=r"was made with the classes bolt, nut; the data has bolt, gear, nut\."):
+        check_classes(plan, tmp_path)
+
+
 @pytest.mark.slow
 def test_one_model_for_each_class(products: Path, tmp_path: Path, in_this_process: list[str]) -> None:
     output = tmp_path / "results"
@@ -218,6 +232,12 @@ def test_tables_by_hand() -> None:
     assert "| A | 50.0 ± 0.0 |" in summary.markdown
     assert "| A | 10 | 2 | 3 | 2.0 | 1.5 |" in summary.markdown
     assert "/secret" not in json.dumps(summary.runs)
+
+
+def test_classes_may_be_called_as_columns() -> None:
+    table = summarise([record("Padim", 0, {"seed": 0.25, "model": 0.5, "class": 0.75})]).markdown
+    rows = table[table.index("image AUROC of each class") :].splitlines()
+    assert (rows[2], rows[4]) == ("| model | seed | model | class |", "| Padim | 25.0 | 50.0 | 75.0 |")
 
 
 def test_separate_models_are_summed_up() -> None:

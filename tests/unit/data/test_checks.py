@@ -516,3 +516,16 @@ def test_class_without_training_samples() -> None:
     """There is nothing to learn from."""
     with pytest.raises(ValueError, match=r"Class 'bolt': expected a normal training image, found none"):
         check_class("bolt", None, [])
+
+
+@pytest.mark.parametrize("file", ["train/good/stack.tif", "ground_truth/crack/000_mask.tif"])
+def test_files_of_several_pages_are_named(file: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a stack only the first image is trained on, and only the first mask counts."""
+    trees.mvtec_class(tmp_path / "bolt")
+    MultiClass(root=tmp_path, num_workers=0).setup()
+    assert "pages" not in caplog.text
+    pages = [Image.new("L", trees.SIZE, value) for value in (0, 255)]
+    pages[0].save(tmp_path / "bolt" / file, save_all=True, append_images=pages[1:])
+    MultiClass(root=tmp_path, num_workers=0).setup()
+    assert "Class 'bolt': 1 image files have several pages, and only the first is read" in caplog.text
+    assert file in caplog.text

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from anomalib.data import PredictDataset
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from anomalib_hgad import Hgad
 from anomalib_hgad.data.images import NamingPredictDataset
@@ -107,3 +109,16 @@ def test_hidden_images_are_not_predicted(model: Hgad, tmp_path: Path) -> None:
     assert [Path(path).name for batch in batches for path in batch.image_path] == ["a.png", "b.png"]
     (batch,) = predict(model, tmp_path / ".cache/line/._a.png")
     assert Path(batch.image_path[0]).name == "._a.png"
+
+
+def test_score_depends_on_no_other_image_of_the_batch(model: Hgad, tmp_path: Path) -> None:
+    """anomalib resizes images of different sizes to the largest of a batch."""
+    for width in (48, 200, 90):
+        write_image(tmp_path / "images" / f"{width}.png", size=(width, 60))
+    images = []
+    for batch_size in (1, 3):
+        dataset = PredictDataset(tmp_path / "images")
+        loader = DataLoader(dataset, batch_size, collate_fn=dataset.collate_fn)
+        batches = predict(model, tmp_path, dataloaders=loader)
+        images.append(torch.cat([batch.image for batch in batches]))
+    torch.testing.assert_close(images[1], images[0], rtol=1e-4, atol=1e-4)

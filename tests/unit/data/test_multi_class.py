@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,8 @@ from anomalib.data import (
 from jsonargparse import ArgumentParser
 from torchvision.transforms.v2 import Resize
 
+from anomalib_hgad.data.cifar10 import Cifar10
+from anomalib_hgad.data.class_names import datamodule_class_names
 from anomalib_hgad.data.hold_out import hold_out
 from anomalib_hgad.data.multi_class import MultiClass
 from tests.helpers import trees
@@ -447,6 +450,27 @@ def test_arguments_that_make_no_sense(arguments: dict[str, object], message: str
     """The error says what to give instead."""
     with pytest.raises(ValueError, match=message):
         MultiClass(**arguments)
+
+
+@pytest.mark.parametrize("labels", ["cluster", "references"])
+def test_datamodule_that_finds_its_classes_itself_is_none_of_several(labels: str, tmp_path: Path) -> None:
+    """Its classes would be those of its folders."""
+    for name in ("bolt", "nut"):
+        trees.mvtec_class(tmp_path / name)
+    references = {"references": tmp_path} if labels == "references" else {}
+    inner = MultiClass(root=tmp_path, labels=labels, **references)
+    with pytest.raises(ValueError, match=f"MultiClass with labels='{labels}' finds its classes itself, .* outer"):
+        MultiClass([inner])
+    with pytest.raises(ValueError, match="Cifar10 finds its classes itself"):
+        MultiClass([Cifar10()])
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_of_datamodules_are_the_same_however_their_letters_are_written(form: str) -> None:
+    """A checkpoint knows its classes by name."""
+    name = "Schräubchen"
+    folder = Folder(unicodedata.normalize(form, name), "good")
+    assert MultiClass([folder]).class_names == datamodule_class_names(folder) == [unicodedata.normalize("NFC", name)]
 
 
 def test_datamodule_of_videos() -> None:

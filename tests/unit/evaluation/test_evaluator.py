@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from anomalib.data import ImageBatch
-from anomalib.metrics import AUROC
+from anomalib.metrics import AUROC, F1Score, create_anomalib_metric
 from anomalib.models.components import AnomalibModule
+from torchmetrics.classification import BinaryConfusionMatrix, BinaryROC
 
 from anomalib_hgad.data.batch import NO_CLASS, ClassImageBatch
 from anomalib_hgad.evaluation.class_metric import FalseAlarmRate
@@ -200,3 +201,37 @@ def test_without_a_trainer_a_field_that_a_metric_insists_on_is_named() -> None:
     evaluator = ClassEvaluator(test_metrics=AUROC(fields=["pred_score", "gt_label"]))
     with pytest.raises(ValueError, match="pred_score"):
         evaluator.on_test_batch_end(None, None, None, ImageBatch(image=torch.zeros(1, 3, 2, 2)), 0)
+
+
+def test_metrics_of_one_name_are_refused() -> None:
+    """One of them would have no value."""
+    metrics = [F1Score(fields=["pred_label", "gt_label"]), F1Score(fields=["pred_mask", "gt_mask"])]
+    for given in ({"test_metrics": metrics}, {"val_metrics": metrics}):
+        with pytest.raises(ValueError, match=r"2 metrics have the name F1Score, .* Give each a prefix"):
+            ClassEvaluator(**given)
+
+
+class Broken(AUROC):
+    """A metric that cannot be computed from what it was given."""
+
+    def compute(self) -> torch.Tensor:
+        msg = "out of range"
+        raise ValueError(msg)
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (create_anomalib_metric(BinaryROC), "BinaryROC is no single number, and is left out of the results"),
+        (create_anomalib_metric(BinaryConfusionMatrix), "BinaryConfusionMatrix is no single number"),
+        (Broken, "Broken has no value: out of range"),
+    ],
+)
+def test_metric_without_a_number_leaves_the_others(metric: Any, message: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is computed at the end of a test, whose figures would be lost."""
+    fields = ["pred_score", "gt_label"]
+    evaluator = ClassEvaluator(test_metrics=[metric(fields=fields), AUROC(fields=fields, prefix="image_")])
+    returned, _ = run_test(evaluator, batch_of([0, 2, 5, 7]))
+    assert returned["image_AUROC"] == counted_auroc([0, 2, 5, 7])
+    assert math.isnan(returned[metric(fields=fields).name])
+    assert caplog.text.count(message) == 1

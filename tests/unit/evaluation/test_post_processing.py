@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from anomalib.data import ImageBatch
+from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.metrics import AUPR, AUPRO, AUROC, AnomalibMetric, F1Max, F1Score, MinMax, PGn, create_anomalib_metric
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch.trainer.states import TrainerFn
@@ -21,6 +21,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, ro
 from torchmetrics.classification import BinaryAveragePrecision
 
 from anomalib_hgad.evaluation.evaluator import ClassEvaluator
+from anomalib_hgad.evaluation.post_processing import labelled_above
 
 LABELS = np.array([0, 0, 0, 1, 1, 1])
 SCORES = np.array([900.0, 300.0, 100.0, 1000.0, 200.0, 950.0], dtype=np.float32)
@@ -41,6 +42,20 @@ def post_processor() -> PostProcessor:
         getattr(made, f"{level}_max").fill_(200.0)
         getattr(made, f"_{level}_threshold").fill_(150.0)
     return made
+
+
+@pytest.mark.parametrize("sensitivity", [0.2, 0.5, 0.7, 1.0])
+def test_images_are_labelled_above_what_the_sensitivity_makes_of_the_threshold(sensitivity: float) -> None:
+    """By hand with 0.7: 150 - 0.2 * 200 = 110."""
+    made = post_processor()
+    made.image_sensitivity = sensitivity
+    limit = labelled_above(made)
+    assert limit == pytest.approx(150 + (0.5 - sensitivity) * 200)
+    scores = torch.tensor([limit - 1, limit + 1])
+    labels = made(InferenceBatch(pred_score=scores, anomaly_map=scores.view(2, 1, 1, 1))).pred_label
+    assert labels.tolist() == [False, True]
+    assert math.isnan(labelled_above(PostProcessor()))
+    assert math.isnan(labelled_above(None))
 
 
 class Run:

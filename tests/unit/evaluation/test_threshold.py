@@ -283,3 +283,12 @@ def test_model_that_cannot_give_classes_thresholds_is_refused(kind):
     NormalPostProcessor(each_class=True).setup(None, Shifted("bolt"), "fit")
     with pytest.raises(ValueError, match=f"expected Hgad, or each_class=False, got {kind}"):
         NormalPostProcessor(each_class=True).setup(None, model, "fit")
+
+
+def test_sensitivity_that_a_rate_does_not_hold_with_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    NormalPostProcessor(false_positive_rate=0.1)
+    assert not caplog.text
+    NormalPostProcessor(false_positive_rate=0.1, image_sensitivity=0.8)
+    assert (
+        "image_sensitivity=0.8 moves labels away from the threshold that keeps false_positive_rate=0.1" in caplog.text
+    )

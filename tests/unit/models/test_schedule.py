@@ -19,6 +19,7 @@ from anomalib_hgad.models.schedule import (
     checked_training_arguments,
     limits_within_a_pass,
     make_optimizer,
+    resume_with,
 )
 
 
@@ -110,6 +111,35 @@ def test_scheduler_applies_the_factor_to_all_groups() -> None:
         scheduler.step()
         rates.append(scheduler.get_last_lr())
     assert rates == [pytest.approx([0.2 * factor] * 2) for factor in (0.1, 0.55, 1.0)]
+
+
+def optimizer_and_scheduler(lr: float, weight_decay: float) -> tuple[torch.optim.Adam, LambdaLR]:
+    optimizer = make_optimizer([nn.Parameter(torch.ones(1))], [nn.Parameter(torch.ones(1))], lr, weight_decay)
+    return optimizer, LambdaLR(optimizer, TrainingCourse(10, 0.2, 0).learning_rate_factor)
+
+
+@pytest.mark.parametrize("lr", [0.2, 0.5])
+@pytest.mark.parametrize("weight_decay", [0.1, 0.3])
+def test_resumed_training_has_the_settings_of_the_model(
+    lr: float, weight_decay: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Lightning restores the optimiser as it was, and with it the settings that the training began with."""
+    began, its_scheduler = optimizer_and_scheduler(0.2, 0.1)
+    for _ in range(2):
+        began.step()
+        its_scheduler.step()
+    checkpoint = {"optimizer_states": [began.state_dict()], "lr_schedulers": [its_scheduler.state_dict()]}
+    resume_with(checkpoint, lr, weight_decay)
+    resumed, scheduler = optimizer_and_scheduler(lr, weight_decay)
+    resumed.load_state_dict(checkpoint["optimizer_states"][0])
+    scheduler.load_state_dict(checkpoint["lr_schedulers"][0])
+    assert [group["weight_decay"] for group in resumed.param_groups] == [weight_decay, 0.0]
+    assert [group["lr"] for group in resumed.param_groups] == pytest.approx([lr] * 2)
+    resumed.step()
+    scheduler.step()
+    assert scheduler.get_last_lr() == pytest.approx([lr * TrainingCourse(10, 0.2, 0).learning_rate_factor(3)] * 2)
+    assert ("other settings than it began with: " in caplog.text) == ((lr, weight_decay) != (0.2, 0.1))
+    assert (f"lr={lr}, not 0.2" in caplog.text) == (lr != 0.2)
 
 
 PAPERS = {"weight_decay": 1e-4, "warmup": 2 / 25, "first_stage": 2 / 25, "label_smoothing": 0.02}

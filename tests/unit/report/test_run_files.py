@@ -41,6 +41,17 @@ def test_decisions_of_a_test(run: Path, data: Path) -> None:
     assert [row.raw_score > threshold for row in rows] == [row.pred_label for row in rows]
 
 
+def test_threshold_is_where_labels_change_with_a_sensitivity(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    content = torch.load(run / CHECKPOINT, weights_only=True)
+    content["anomalib_post_processor_config"]["image_sensitivity"] = 0.8
+    torch.save(content, tmp_path / "run" / CHECKPOINT)
+    processor = read_run(tmp_path / "run").model.post_processor
+    width = processor.image_max - processor.image_min
+    expected = read_run(run).threshold - 0.3 * float(width)
+    assert read_run(tmp_path / "run").threshold == pytest.approx(expected)
+
+
 def test_images_that_are_gone(run: Path, tmp_path: Path) -> None:
     rows = read_predictions(run)
     shutil.copytree(run, tmp_path / "run")

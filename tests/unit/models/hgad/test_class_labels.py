@@ -109,3 +109,12 @@ def test_plain_batch_gets_class_fields() -> None:
     assert made.gt_label.tolist() == [0, 1]
     assert made.class_index is None
     assert with_class_fields(made) is made
+
+
+def test_training_data_without_a_class_of_the_model_is_refused() -> None:
+    """A model that is trained again would have a class that was fitted to no image."""
+    known = labels("bolt", "nut")
+    for complete in (None, SimpleNamespace(class_names=["nut", "bolt"]), SimpleNamespace(category="", name="Folder")):
+        known.check_complete(complete)
+    with pytest.raises(ValueError, match=r"trained on bolt, nut, and the training data has no bolt: .* remove_class"):
+        known.check_complete(SimpleNamespace(class_names=["nut"]))

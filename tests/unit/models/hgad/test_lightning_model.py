@@ -13,11 +13,11 @@ import torch
 from lightning.pytorch.plugins import MixedPrecision
 from torch.utils.data import DataLoader, DistributedSampler
 
-from anomalib_hgad import Hgad, MultiClass
+from anomalib_hgad import Hgad, MultiClass, UniAd
 from anomalib_hgad.data.batch import FeatureBatch
 from tests.helpers import trees
 from tests.helpers.engines import engine
-from tests.helpers.light import LIGHT
+from tests.helpers.light import LIGHT, LIGHT_UNIAD
 
 CLOSED_FORM = LIGHT | {"flow": "linear", "flow_arguments": None, "covariance": "full", "score": "contrast"}
 
@@ -60,3 +60,30 @@ def test_closed_form_counts_an_image_once_that_a_process_is_given_again() -> Non
             model.training_step(batch, index)
         counts.append(model.model._moments[0].gaussians().counts.item() / 16)
     assert counts == [3, 2]
+
+
+@pytest.mark.slow
+def test_model_is_not_trained_again_without_one_of_its_classes(tmp_path: Path) -> None:
+    for name in ("bolt", "nut"):
+        trees.mvtec_class(tmp_path / "data" / name)
+    model = Hgad(**CLOSED_FORM, visualizer=False)
+    engine(tmp_path).fit(model, datamodule=MultiClass(root=tmp_path / "data", num_workers=0))
+    only_nut = MultiClass(root=tmp_path / "data", categories=["nut"], num_workers=0)
+    with pytest.raises(ValueError, match="the training data has no bolt"):
+        engine(tmp_path).fit(model, datamodule=only_nut)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "settings"), [(Hgad, LIGHT), (UniAd, LIGHT_UNIAD)], ids=["Hgad", "UniAd"])
+def test_training_is_resumed_with_the_learning_rate_of_the_model(
+    kind: type[Hgad | UniAd], settings: dict[str, object], tmp_path: Path
+) -> None:
+    trees.mvtec_class(tmp_path / "data/bolt")
+    data = MultiClass(root=tmp_path / "data", num_workers=0)
+    began = engine(tmp_path)
+    began.fit(kind(**settings, visualizer=False), datamodule=data)
+    resumed = engine(tmp_path, max_epochs=2)
+    resumed.fit(kind(**settings, visualizer=False, lr=0.03), datamodule=data, ckpt_path=began.best_model_path)
+    assert resumed.trainer.current_epoch == 2
+    assert all(group["initial_lr"] == 0.03 for group in resumed.trainer.optimizers[0].param_groups)
+    assert set(resumed.trainer.lr_scheduler_configs[0].scheduler.base_lrs) == {0.03}
