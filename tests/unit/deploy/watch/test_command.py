@@ -155,7 +155,7 @@ def test_picture_that_cannot_be_saved_does_not_end_it(
 def test_broken_images_have_a_line_that_says_why(
     shown: Path, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Empty, text, cut short, cut in the header, with a short chunk or 16 bits: and all others are scored."""
+    """Empty, text, cut short, cut in the header, with a short chunk, of no kind or 16 bits: all others are scored."""
     whole = (shown / "good.png").read_bytes()
     (shown / "cut.png").write_bytes(whole[: len(whole) - 20])
     (shown / "empty.png").touch()
@@ -163,15 +163,16 @@ def test_broken_images_have_a_line_that_says_why(
     Image.new("I;16", (5, 5), 40000).save(shown / "deep.png")
     for name in ("cut.pgm", "chunk.png"):
         trees.write_refused_image(shown / name)
+    trees.write_dds_of_no_kind(shown / "dds.png")
     assert watch(shown, model, tmp_path / "table.csv", "--give_up_after=0.1") == 0
     rows = rows_of(tmp_path / "table.csv")
     faults = {name: row["error"] for name, row in rows.items() if row["error"]}
-    assert faults.keys() == {"cut.png", "empty.png", "text.png", "deep.png", "cut.pgm", "chunk.png"}
+    assert faults.keys() == {"cut.png", "empty.png", "text.png", "deep.png", "cut.pgm", "chunk.png", "dds.png"}
     assert all("cannot be read: " in fault for fault in faults.values())
     assert "more than 8 bits" in faults["deep.png"]
     assert {rows[name]["verdict"] for name in faults} == {""}
     assert rows["good.png"]["verdict"] == "good"
-    assert len(caplog.records) == 6
+    assert len(caplog.records) == 7
 
 
 def test_image_that_is_half_there_is_waited_for(shown: Path, model: Path, tmp_path: Path) -> None:
