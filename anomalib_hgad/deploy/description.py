@@ -38,11 +38,12 @@ def load_onnx(path: Path) -> ModelProto:
         ValueError: If it is none.
     """
     import onnx  # noqa: PLC0415 - takes a third of a second that other files do not need
-    from google.protobuf.message import DecodeError  # noqa: PLC0415 - comes with it
 
     try:
         return onnx.load(path, load_external_data=False)
-    except DecodeError as error:
+    except OSError:
+        raise
+    except Exception as error:  # protobuf's own
         msg = f"{path} is not an .onnx file, or was cut short: {error}. Export the model again."
         raise ValueError(msg) from error
 

@@ -44,7 +44,7 @@ def check_input_size(input_size: object) -> None:
         ValueError: If it is something else.
     """
     sides = list(input_size) if isinstance(input_size, list | tuple) else []
-    is_size = len(sides) == 2 and all(isinstance(side, Integral) and side > 0 for side in sides)
+    is_size = len(sides) == 2 and all(isinstance(side, Integral) and int(side) > 0 for side in sides)
     if input_size is not None and not is_size:
         msg = f"Expected input_size to be a height and a width in pixels, such as (256, 256); got {input_size!r}."
         raise ValueError(msg)

@@ -108,4 +108,4 @@ def checksum(*contents: bytes | Path) -> str:
 
 def _checksums(path: Path, content: bytes) -> str:
     weights = weights_of(path)
-    return checksum(content) + checksum(*[weights] * (weights is not None))
+    return checksum(content) + checksum(*([] if weights is None else [weights]))

@@ -160,4 +160,4 @@ def identity(path: Path) -> str:
         16 digits.
     """
     weights = weights_of(path)
-    return checksum(path, *[weights] * (weights is not None))
+    return checksum(path, *([] if weights is None else [weights]))
