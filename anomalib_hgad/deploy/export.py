@@ -26,7 +26,7 @@ from anomalib_hgad.common.versions import installed_versions
 from anomalib_hgad.deploy.export_settings import check_compression, check_file_name, check_input_size
 from anomalib_hgad.deploy.module_names import name_modules
 from anomalib_hgad.deploy.torch_export import save_program
-from anomalib_hgad.deploy.transforms import check_antialiasing, exportable, last_size
+from anomalib_hgad.deploy.transforms import check_antialiasing, exportable, last_size, takes_any_size
 from anomalib_hgad.deploy.weights import CHECKSUMS, UNKNOWN, seal
 from anomalib_hgad.evaluation.post_processing import LABELS, labels_without_meaning, warn_of_missing_labels
 
@@ -106,12 +106,13 @@ class DescribedExport(ExportMixin):
         self.check_trained()
         check_file_name(model_file_name)
         check_input_size(input_size)
+        transform = getattr(self.pre_processor, "transform", None)
         size = self._fixed_size() or input_size
-        if size is None:
-            msg = "The pre-processor has no Resize, so that the graph accepts images of one size only. Expected this "
-            msg += "size as input_size=(height, width), got None."
+        if size is None or (input_size is None and not takes_any_size(transform)):
+            msg = "The pre-processor does not begin with a Resize to a height and a width, so that the graph accepts "
+            msg += "images of one size only. Expected this size as input_size=(height, width), got None."
             raise ValueError(msg)
-        check_antialiasing(getattr(self.pre_processor, "transform", None))
+        check_antialiasing(transform)
         kwargs.setdefault("opset_version", OPSET)
         kwargs.setdefault("verbose", False)
         export = super().to_onnx
@@ -185,13 +186,13 @@ class DescribedExport(ExportMixin):
         """
         self.check_trained()
         check_file_name(model_file_name)
-        resized = self._fixed_size()
+        resized, is_any_size = self._fixed_size(), takes_any_size(getattr(self.pre_processor, "transform", None))
         size = resized or cast("tuple[int, int]", self.model.image_size)
 
         def described(folder: Path) -> Path:
             path = folder / "weights" / "torch_export" / f"{model_file_name}.pt2"
             module = cast("nn.Module", self).eval()
-            save_program(path, module, self.named_outputs, size, resized is not None, self.description())
+            save_program(path, module, self.named_outputs, size, is_any_size, self.description())
             return path
 
         with self._for_inference(resized), phase("Exporting by torch.export"):

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from anomalib.deploy import CompressionType
 from anomalib.metrics import F1Score
+from anomalib.pre_processing import PreProcessor
+from torchvision.transforms.v2 import CenterCrop, Compose, Resize, Transform
 
 from anomalib_hgad import Hgad
 from anomalib_hgad.deploy.export_settings import check_compression, check_file_name, check_input_size
@@ -83,3 +85,18 @@ def test_metric_that_is_not_used_is_told(kind: CompressionType | None, caplog: p
     metric = F1Score(fields=["pred_label", "gt_label"])
     check_compression({"compression_type": kind, "datamodule": object(), "metric": metric})
     assert f"compression_type is {kind.name if kind else None}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [[Resize(40, antialias=False), CenterCrop(32)], [CenterCrop(32)]],
+    ids=["shorter side", "crop"],
+)
+def test_graph_of_a_transform_that_depends_on_the_size_needs_the_size(steps: list[Transform], tmp_path: Path) -> None:
+    """For images of any size it would resize all as the example of the export, and score them otherwise."""
+    other = Hgad(**LIGHT, pre_processor=PreProcessor(transform=Compose(steps)))
+    other.set_class_names(["bolt"])
+    other.model.novelty.margin.fill_(WIDE_MARGIN)
+    with pytest.raises(ValueError, match=r"not begin with a Resize to a height and a width.*Expected this size as"):
+        other.eval().to_onnx(tmp_path)
+    assert not list(tmp_path.iterdir())
