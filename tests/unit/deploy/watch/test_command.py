@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import re
 import shutil
@@ -17,7 +18,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -332,6 +335,17 @@ def test_subfolder_that_cannot_be_listed_is_an_error_with_once(
         f"1 of the folders could not be listed, such as {shown / 'cam1'}: their images were" in capsys.readouterr().err
     )
     assert rows_of(tmp_path / "table.csv").keys() == {"good.png"}
+
+
+def test_output_that_nobody_reads_does_not_end_it(
+    shown: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a pipe to a program that has ended, or a log on a full disk."""
+    gone = StringIO()
+    monkeypatch.setattr(gone, "write", Mock(side_effect=BrokenPipeError(errno.EPIPE, "Broken pipe")))
+    monkeypatch.setattr(sys, "stdout", gone)
+    assert watch(shown, model, tmp_path / "table.csv") == 0
+    assert len(rows_of(tmp_path / "table.csv")) == 3
 
 
 def test_full_disk_ends_it_with_a_sentence(
