@@ -8,7 +8,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from inspect import signature
 
+from anomalib_hgad.common.checks import check_types
 from anomalib_hgad.data.multi_class import MultiClass
+
+OBJECTS = ("datamodules", "train_augmentations", "val_augmentations", "test_augmentations", "augmentations")
+"""Arguments that are objects, which the datamodule itself checks."""
+
+
+def check_arguments(arguments: Mapping[str, object]) -> None:
+    """Check names and types of arguments, as ``anomalib`` does of its own.
+
+    Args:
+        arguments: Arguments of :class:`~anomalib_hgad.MultiClass`.
+
+    Raises:
+        ValueError: If there is no such argument, or if one has the wrong type.
+    """
+    if unknown := sorted(arguments.keys() - signature(MultiClass).parameters):
+        msg = f"MultiClass has no argument {', '.join(unknown)}. It has {', '.join(signature(MultiClass).parameters)}."
+        raise ValueError(msg)
+    try:
+        check_types(MultiClass.__init__, arguments, left_out=OBJECTS)
+    except TypeError as error:
+        msg = f"MultiClass: {error}"
+        raise ValueError(msg) from error
 
 
 def multi_class(arguments: Mapping[str, object]) -> MultiClass:
@@ -21,10 +44,8 @@ def multi_class(arguments: Mapping[str, object]) -> MultiClass:
         The datamodule.
 
     Raises:
-        ValueError: If there is no such argument, or as in :class:`~anomalib_hgad.MultiClass`.
+        ValueError: As of :func:`check_arguments` and of :class:`~anomalib_hgad.MultiClass`.
         FileNotFoundError: If a folder is missing.
     """
-    if unknown := sorted(arguments.keys() - signature(MultiClass).parameters):
-        msg = f"MultiClass has no argument {', '.join(unknown)}. It has {', '.join(signature(MultiClass).parameters)}."
-        raise ValueError(msg)
+    check_arguments(arguments)
     return MultiClass(**{"num_workers": 0} | dict(arguments))  # type: ignore[arg-type]

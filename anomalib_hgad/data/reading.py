@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,14 +45,18 @@ def has_pages(image: Image.Image) -> bool:
 def decoding() -> Iterator[None]:
     """Turn the exceptions of Pillow that also have other causes into OSError; nothing but decoding belongs in it.
 
-    Pillow raises ValueError for a PGM file cut within its header, or a PNG file with a chunk too short or too long.
+    Which ones there are depends on the format: ValueError for a PGM file cut within its header, or a PNG file with a
+    chunk too short or too long; NotImplementedError for a DDS file of an unknown kind; RuntimeError for an AVIF file
+    that was cut; MemoryError for a header that promises too many pixels.
 
     Raises:
         OSError: If a file cannot be decoded.
     """
     try:
         yield
-    except (ValueError, EOFError, struct.error) as error:
+    except UNREADABLE:
+        raise
+    except Exception as error:
         raise OSError(str(error) or type(error).__name__) from error
 
 

@@ -23,9 +23,11 @@ from torch import nn
 from anomalib_hgad.common.files import explain_full_disk, move_whole
 from anomalib_hgad.common.progress import phase
 from anomalib_hgad.common.versions import installed_versions
+from anomalib_hgad.deploy.export_settings import check_compression, check_file_name, check_input_size
 from anomalib_hgad.deploy.module_names import name_modules
 from anomalib_hgad.deploy.torch_export import save_program
-from anomalib_hgad.deploy.transforms import check_antialiasing, exportable, last_size
+from anomalib_hgad.deploy.transforms import check_antialiasing, exportable, last_size, takes_any_size
+from anomalib_hgad.deploy.weights import CHECKSUMS, UNKNOWN, seal
 from anomalib_hgad.evaluation.post_processing import LABELS, labels_without_meaning, warn_of_missing_labels
 
 if TYPE_CHECKING:
@@ -34,9 +36,6 @@ if TYPE_CHECKING:
 
 OPSET = 18
 """Native opset of PyTorch's exporter; it converts to older ones, and prints a traceback if it cannot."""
-
-CALIBRATED = (CompressionType.INT8_PTQ, CompressionType.INT8_ACQ)
-"""Compression types that need images for calibration."""
 
 DESCRIBED_PACKAGES = ("anomalib", "anomalib-hgad", "torch", "timm")
 """Packages whose versions are in the metadata of an exported model."""
@@ -72,9 +71,10 @@ class DescribedExport(ExportMixin):
             The file.
 
         Raises:
-            ValueError: If the model was not trained.
+            ValueError: If the model was not trained, or if the name is none.
         """
         self.check_trained()
+        check_file_name(model_file_name)
         export = super().to_torch
         with self._for_inference(self._fixed_size()):
             return _completed(export_root, lambda folder: export(folder, model_file_name))
@@ -98,18 +98,21 @@ class DescribedExport(ExportMixin):
             The file.
 
         Raises:
-            ValueError: If the model was not trained, if images of any size are requested and nothing resizes them, or
-                if the graph could not resize them like the pre-processor.
+            ValueError: If the model was not trained, if name or size are none, if images of any size are requested and
+                nothing resizes them, or if the graph could not resize them like the pre-processor.
         """
         import onnx  # noqa: PLC0415 - takes half a second, with openvino, that training does not need
 
         self.check_trained()
+        check_file_name(model_file_name)
+        check_input_size(input_size)
+        transform = getattr(self.pre_processor, "transform", None)
         size = self._fixed_size() or input_size
-        if size is None:
-            msg = "The pre-processor has no Resize, so that the graph accepts images of one size only. Expected this "
-            msg += "size as input_size=(height, width), got None."
+        if size is None or (input_size is None and not takes_any_size(transform)):
+            msg = "The pre-processor does not begin with a Resize to a height and a width, so that the graph accepts "
+            msg += "images of one size only. Expected this size as input_size=(height, width), got None."
             raise ValueError(msg)
-        check_antialiasing(getattr(self.pre_processor, "transform", None))
+        check_antialiasing(transform)
         kwargs.setdefault("opset_version", OPSET)
         kwargs.setdefault("verbose", False)
         export = super().to_onnx
@@ -117,10 +120,11 @@ class DescribedExport(ExportMixin):
         def described(folder: Path) -> Path:
             path = Path(export(folder, model_file_name, input_size, **kwargs))
             graph = onnx.load(path, load_external_data=False)
-            onnx.helper.set_model_props(graph, self.description())
+            onnx.helper.set_model_props(graph, self.description() | {CHECKSUMS: json.dumps(UNKNOWN)})
             name_modules(graph)
             self._name_tensors(graph)
             onnx.save(graph, path)
+            seal(path)
             return path
 
         with self._for_inference(size), phase("Exporting to ONNX"):
@@ -138,7 +142,7 @@ class DescribedExport(ExportMixin):
             The .xml file.
 
         Raises:
-            ValueError: If a calibrated compression type gets no data, or ``max_drop`` is out of range.
+            ValueError: As of :meth:`to_onnx`, or if a setting of the compression is wrong, or lacks data.
         """
         import openvino  # noqa: PLC0415 - as onnx above
 
@@ -146,16 +150,8 @@ class DescribedExport(ExportMixin):
         from anomalib_hgad.deploy.graph import core  # noqa: PLC0415
 
         arguments = signature(super().to_openvino).bind(export_root, *args, **kwargs).arguments
-        compression_type = arguments.get("compression_type")
-        if compression_type in CALIBRATED and arguments.get("datamodule") is None:
-            msg = f"Datamodule must be provided: {compression_type.name} measures the ranges of the activations on "
-            msg += "images; expected a datamodule, got None. Give the data that the model was trained on."
-            raise ValueError(msg)
-        max_drop = arguments.get("max_drop", 0.0)
-        if not 0 <= max_drop <= 1:
-            msg = f"max_drop must be between 0 and 1, got {max_drop}. It is the accepted drop of the metric: 0.01 for "
-            msg += "1 %."
-            raise ValueError(msg)
+        check_compression(arguments)
+        check_file_name(arguments.get("model_file_name", "model"))
         with TemporaryDirectory() as bare:
             with explain_full_disk(Path(bare).parent):
                 path = Path(super().to_openvino(bare, *args, **kwargs))
@@ -163,10 +159,11 @@ class DescribedExport(ExportMixin):
             def described(folder: Path) -> Path:
                 graph = core().read_model(path)
                 keep_in_float32(graph)
-                for name, value in self.description().items():
+                for name, value in (self.description() | {CHECKSUMS: json.dumps(UNKNOWN)}).items():
                     graph.set_rt_info(value, ["model_info", name])
                 made = folder / path.relative_to(bare)
                 openvino.save_model(graph, made, compress_to_fp16=False)
+                seal(made)
                 return made
 
             return _completed(export_root, described)
@@ -185,16 +182,17 @@ class DescribedExport(ExportMixin):
             The .pt2 file. Its program returns the outputs of :meth:`named_outputs` by name.
 
         Raises:
-            ValueError: If the model was not trained.
+            ValueError: If the model was not trained, or if the name is none.
         """
         self.check_trained()
-        resized = self._fixed_size()
+        check_file_name(model_file_name)
+        resized, is_any_size = self._fixed_size(), takes_any_size(getattr(self.pre_processor, "transform", None))
         size = resized or cast("tuple[int, int]", self.model.image_size)
 
         def described(folder: Path) -> Path:
             path = folder / "weights" / "torch_export" / f"{model_file_name}.pt2"
             module = cast("nn.Module", self).eval()
-            save_program(path, module, self.named_outputs, size, resized is not None, self.description())
+            save_program(path, module, self.named_outputs, size, is_any_size, self.description())
             return path
 
         with self._for_inference(resized), phase("Exporting by torch.export"):

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import openvino
 
-from anomalib_hgad.deploy.description import of_onnx, of_openvino
+from anomalib_hgad.deploy.description import check_description, of_onnx, of_openvino
+from anomalib_hgad.deploy.weights import check_weights, weights_of
 
 IN_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 """Setting of OpenVINO against computing in bfloat16 on processors that support it. Exported OpenVINO files forbid
@@ -46,8 +47,9 @@ def read_graph(path: Path) -> tuple[openvino.Model, dict[str, Any]]:
         The graph and its metadata, see :meth:`anomalib_hgad.Hgad.description`; empty for a model of another package.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If it has another suffix, or was exported by a version without novelty.
+        FileNotFoundError: If the file, or that of its weights, does not exist.
+        ValueError: If it has another suffix, cannot be read, has weights of another export or wrong metadata, or was
+            exported by a version without novelty.
     """
     if path.suffix not in {".xml", ".onnx"}:
         msg = f"Expected an exported .xml or .onnx file, got {path}."
@@ -55,11 +57,17 @@ def read_graph(path: Path) -> tuple[openvino.Model, dict[str, Any]]:
     if not path.is_file():
         msg = f"No file at {path}. Export a model with `anomalib export --model Hgad --export_type openvino`."
         raise FileNotFoundError(msg)
-    graph = core().read_model(path)
+    try:
+        graph = core().read_model(path)
+    except RuntimeError as error:
+        if path.suffix == ".onnx":  # whose weights OpenVINO does not name if they are missing
+            weights_of(path)
+        msg = f"{path} cannot be used by OpenVINO: {str(error).strip().splitlines()[-1]}"
+        raise ValueError(msg) from error
     description = _description(path, graph)
-    if "class_tensor" in description and "novelty_tensor" not in description:
-        msg = f"{path} was exported by an older version and cannot detect unknown products: export the model again."
-        raise ValueError(msg)
+    check_weights(path, description)
+    if "class_tensor" in description:
+        check_description(path, description)
     tensors = (description.get(f"{name}_tensor") for name in ("novelty", "class"))
     graph.add_outputs([tensor for tensor in tensors if tensor is not None])
     return graph, description

@@ -26,9 +26,18 @@ from anomalib_hgad.data.batch import NumpyClassImageBatch
 from anomalib_hgad.data.images import check_finite
 from anomalib_hgad.data.reading import check_depth, read_pixels
 from anomalib_hgad.deploy.arrays import as_input
-from anomalib_hgad.deploy.description import THRESHOLDS, has_threshold, of_onnx, predicted_names
+from anomalib_hgad.deploy.description import (
+    IMAGE_SIZE,
+    THRESHOLDS,
+    check_description,
+    has_threshold,
+    load_onnx,
+    of_onnx,
+    predicted_names,
+)
 from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR
 from anomalib_hgad.deploy.graph import IN_FLOAT32, compile_graph, read_graph
+from anomalib_hgad.deploy.weights import check_weights
 
 ELEMENT_TYPES = {CLASS_TENSOR: onnx.TensorProto.INT64, NOVELTY_TENSOR: onnx.TensorProto.FLOAT}
 """Types of the tensors that are not outputs of an exported graph."""
@@ -119,8 +128,9 @@ class ClassOpenVINOInferencer(ClassInferencer, OpenVINOInferencer):
         description: Metadata of the model, see :meth:`anomalib_hgad.Hgad.description`.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If the file is not an exported model of Hgad, or has no novelty.
+        FileNotFoundError: If the file, or that of its weights, does not exist.
+        ValueError: If the file cannot be read, is not an exported model of Hgad, has no novelty or wrong metadata, or
+            has weights of another export.
     """
 
     def __init__(self, path: str | Path, device: str = "CPU", config: dict[str, Any] | None = None) -> None:
@@ -141,7 +151,7 @@ class ClassOpenVINOInferencer(ClassInferencer, OpenVINOInferencer):
             msg = f"{path} is not an exported model of anomalib_hgad.Hgad by its metadata. For other models, use "
             msg += "anomalib's OpenVINOInferencer."
             raise ValueError(msg)
-        model = compile_graph(graph, self.device, self.config, self.description["image_size"])
+        model = compile_graph(graph, self.device, self.config, self.description.get("image_size", IMAGE_SIZE))
         return model.input(0), model.output(0), model
 
     def compute(self, images: np.ndarray) -> dict[str, Any]:
@@ -166,8 +176,8 @@ class ClassONNXInferencer(ClassInferencer):
             Defaults to the CPU only.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If the file is not an exported model of Hgad, or has no novelty.
+        FileNotFoundError: If the file, or that of its weights, does not exist.
+        ValueError: As of :class:`ClassOpenVINOInferencer`.
         RuntimeError: If a provider is not available, or cannot be used.
         ModuleNotFoundError: If onnxruntime is not installed.
     """
@@ -189,7 +199,7 @@ class ClassONNXInferencer(ClassInferencer):
             )
             msg += "a build that has it, such as onnxruntime-gpu, or choose another provider."
             raise RuntimeError(msg)
-        graph = onnx.load(path, load_external_data=False)
+        graph = load_onnx(path)
         graph.graph.output.extend(
             onnx.helper.make_tensor_value_info(name, ELEMENT_TYPES[name], None) for name in tensors
         )
@@ -246,9 +256,8 @@ def _further_tensors(path: Path, description: dict[str, Any]) -> list[str]:
         msg = f"{path} is not an exported model of anomalib_hgad.Hgad by its metadata. For other models, use "
         msg += "anomalib's OpenVINOInferencer."
         raise ValueError(msg)
-    if "novelty_tensor" not in description:
-        msg = f"{path} was exported by an older version and cannot detect unknown products: export the model again."
-        raise ValueError(msg)
+    check_description(path, description)
+    check_weights(path, description)
     return _tensors(description)
 
 

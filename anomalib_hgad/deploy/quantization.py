@@ -26,6 +26,8 @@ import torch
 from anomalib.deploy import CompressionType
 from anomalib.metrics import F1Score
 from openvino import CompiledModel, Model, Node, Output, opset13
+from torchvision.transforms.v2.functional import resize
+from torchvision.tv_tensors import Mask
 
 from anomalib_hgad.deploy.calibration_images import calibration_images, resized
 from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR, PIXELS_TENSOR
@@ -91,6 +93,9 @@ def compress(
 
     Returns:
         The quantised graph.
+
+    Raises:
+        ValueError: If there are no validation images for ``INT8_ACQ``.
     """
     if compression_type == CompressionType.INT8:
         scope = _all_but(_products(graph, modules), graph)
@@ -106,15 +111,31 @@ def compress(
         quantised = nncf.quantize(graph, subset, subset_size=len(images), ignored_scope=scope)
     else:
         metric = metric or F1Score(fields=["pred_label", "gt_label"])
+        validation = datamodule.val_dataloader() if hasattr(datamodule, "val_data") else []
+        if not len(validation):
+            msg = "INT8_ACQ measures the metric on validation images, but the data have none. Give data with "
+            msg += "validation images, or use INT8_PTQ."
+            raise ValueError(msg)
+        measured: list[float] = []
+
+        def measure(model: CompiledModel, batches: Iterable[ClassImageBatch]) -> float:
+            measured.append(_measure(model, batches, metric, size))
+            return measured[-1]
+
         quantised = nncf.quantize_with_accuracy_control(
             graph,
             subset,
-            nncf.Dataset(datamodule.val_dataloader()),
-            lambda model, batches: _measure(model, batches, metric, size),
+            nncf.Dataset(validation),
+            measure,
             max_drop=max_drop,
             subset_size=len(images),
             ignored_scope=scope,
         )
+        if not any(value > 0 for value in measured):
+            logger.warning(
+                "The metric is never above 0 on the validation images, so that INT8_ACQ can measure no drop of it: the "
+                "file is as of INT8_PTQ. Give data with normal and anomalous validation images."
+            )
     computed = {node.get_friendly_name() for node in deep}
     stored = [node for node in _products(quantised, modules) if node.get_friendly_name() not in computed]
     quantised = _with_small_biases(nncf.compress_weights(quantised, ignored_scope=_all_but(stored, quantised)))
@@ -179,6 +200,8 @@ def _measure(
         outputs = model(resized(batch.image, size))
         names = ("pred_score", "pred_label", "anomaly_map", "pred_mask")
         batch.update(**{name: torch.from_numpy(outputs[name].copy()) for name in names})
+        if batch.gt_mask is not None:  # as in a test, where the pre-processor resizes it
+            batch.update(gt_mask=resize(Mask(batch.gt_mask), list(batch.pred_mask.shape[-2:])))
         metric.update(batch)
     return float(metric.compute())
 

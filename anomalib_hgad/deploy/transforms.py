@@ -28,6 +28,19 @@ def last_size(transform: Transform | None) -> tuple[int, int] | None:
     return (sizes[-1][0], sizes[-1][1]) if sizes and sizes[-1] is not None and len(sizes[-1]) == 2 else None
 
 
+def takes_any_size(transform: Transform | None) -> bool:
+    """Whether a graph that begins with a transform can take images of any size.
+
+    It can if a Resize to a height and a width comes before all other steps that depend on the size. For the others, as
+    a Resize of the shorter side, PyTorch's exporter takes the size of its example image for that of all.
+
+    Args:
+        transform: The transform.
+    """
+    sized = [step for step in steps(transform) if isinstance(step, CenterCrop | ExportableCenterCrop | Resize)]
+    return bool(sized) and isinstance(sized[0], Resize) and sized[0].size is not None and len(sized[0].size) == 2
+
+
 def check_antialiasing(transform: Transform | None) -> None:
     """Check that an exported graph can resize images like a transform.
 

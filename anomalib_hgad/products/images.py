@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from anomalib.data.utils import TestSplitMode, ValSplitMode
 
-from anomalib_hgad.data.arguments import multi_class
+from anomalib_hgad.data.arguments import check_arguments, multi_class
 from anomalib_hgad.data.folders import image_files
 from anomalib_hgad.data.images import read_checked
 from anomalib_hgad.data.layouts import normal_folders
@@ -51,9 +51,10 @@ def product_images(data: dict[str, Any], name: str | None) -> MultiClass:
         The datamodule.
 
     Raises:
-        ValueError: If an argument is unknown, or if one name is given for several products.
+        ValueError: If an argument is unknown or has the wrong type, or if one name is given for several products.
         FileNotFoundError: If a folder or an image is missing.
     """
+    check_arguments(data)
     datamodule = multi_class(_for_training_alone(data))
     if name is not None:
         if len(datamodule.sources) > 1:
@@ -69,7 +70,7 @@ def product_images(data: dict[str, Any], name: str | None) -> MultiClass:
 
 def _for_training_alone(data: dict[str, Any]) -> dict[str, Any]:
     """Arguments that select all normal images, and turn the folder of a single product into a root and a category."""
-    if "root" not in data or {"dataset", "datamodules"} & data.keys():
+    if data.get("root") is None or {"dataset", "datamodules"} & data.keys():
         return data
     # As it is written, but for "." and "..": a link gives the product its name, not what it leads to.
     root = Path(os.path.abspath(data["root"]))  # noqa: PTH100 - which follows no links

@@ -43,6 +43,12 @@ def write_refused_image(path: Path) -> Path:
     return path
 
 
+def write_dds_of_no_kind(path: Path) -> Path:
+    """Write a file that begins as DDS and is of no kind of it, which Pillow refuses by a NotImplementedError."""
+    path.write_bytes(b"DDS " + struct.pack("<I", 124) + bytes(120))
+    return path
+
+
 def write_mask(path: Path, size: tuple[int, int] = SIZE) -> Path:
     """Write the mask of the square that :func:`write_image` draws."""
     pixels = np.zeros((size[1], size[0]), dtype=np.uint8)

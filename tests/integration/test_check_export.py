@@ -324,6 +324,11 @@ def test_model_of_a_checkpoint_is_given_or_found(padim: Run, hgad: Run, tmp_path
             id="argument of the data",
         ),
         pytest.param(
+            lambda hgad, *_: [hgad.exports[".onnx"], *of(hgad), "--data.root", "2026"],
+            r"MultiClass: root has the wrong type: expected str \| pathlib\.Path \| None, got 2026\.",
+            id="type of an argument of the data",
+        ),
+        pytest.param(
             lambda hgad, padim, _: [hgad.exports[".onnx"], *of(padim)],
             r"model\.onnx is a model Hgad, but the checkpoint is one of Padim",
             id="checkpoint of another model",

@@ -7,6 +7,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,20 +71,28 @@ def watch(
     table = Table(output, scorer.identity)
     try:
         if table.cut_off:
-            print(f"{output}: the last line was incomplete; its image is scored again.", flush=True)
-        print(f"Watching {root}: {len(table.seen)} images are in {output}.", flush=True)
+            _say(f"{output}: the last line was incomplete; its image is scored again.")
+        _say(f"Watching {root}: {len(table.seen)} images are in {output}.")
         arrivals = Arrivals(root, table.seen, settle, give_up_after)
         line = Line(arrivals, scorer, table, choice)
         with _stopped_by_signals() as stop:
             line.run(stop, once=once)
         counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(line.counts.items()))
-        print(f"Scored {line.counts.total()} images{': ' if counts else ''}{counts}.", flush=True)
+        _say(f"Scored {line.counts.total()} images{': ' if counts else ''}{counts}.")
         if once and not stop.is_set() and (unlisted := arrivals.unlisted):
             msg = f"{len(unlisted)} of the folders could not be listed, such as {unlisted[0]}: their images were not "
             msg += "scored. Grant this user permission, or wait until the share is there, and start it again."
             raise OSError(msg)
     finally:
         table.close()
+
+
+def _say(text: str) -> None:
+    """Print a line; what reads the output may have gone, or its disk be full, which must not end a watch."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        sys.stdout = None  # Python flushes it at its end, and would fail again
 
 
 def _watched(folder: Path) -> Path:

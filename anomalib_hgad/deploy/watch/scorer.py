@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +18,16 @@ import openvino
 
 from anomalib_hgad.data.reserved_names import UNKNOWN
 from anomalib_hgad.deploy.arrays import as_input
-from anomalib_hgad.deploy.description import THRESHOLDS, are_unknown, has_threshold, predicted_names, scored_names
+from anomalib_hgad.deploy.description import (
+    IMAGE_SIZE,
+    THRESHOLDS,
+    are_unknown,
+    has_threshold,
+    predicted_names,
+    scored_names,
+)
 from anomalib_hgad.deploy.graph import IN_FLOAT32, compile_graph, infer, read_graph
+from anomalib_hgad.deploy.weights import checksum, weights_of
 
 
 @dataclass(frozen=True)
@@ -66,11 +73,16 @@ class Scorer:
             if "pred_score" not in self._outputs:
                 msg = f"{path} has no output pred_score: expected an anomaly model of `anomalib export`."
                 raise ValueError(msg)
+            batch = graph.input(0).partial_shape[0]
+            if batch.is_static and batch.get_length() != 1:
+                msg = f"{path} accepts only batches of {batch.get_length()} images, but a watch scores one at a time. "
+                msg += "Export the model without a size of the batch."
+                raise ValueError(msg)
             # Parallel streams give more images per second than all cores for one image.
             settings: dict[str, Any] = IN_FLOAT32 | {"PERFORMANCE_HINT": "THROUGHPUT"}
             if in_flight is not None:
                 settings["PERFORMANCE_HINT_NUM_REQUESTS"] = in_flight
-            self.model = compile_graph(graph, device, settings, self._description.get("image_size", (256, 256)))
+            self.model = compile_graph(graph, device, settings, self._description.get("image_size", IMAGE_SIZE))
         except RuntimeError as error:
             msg = f"{path} cannot be used by OpenVINO on the device {device}: {str(error).strip().splitlines()[-1]}"
             raise ValueError(msg) from error
@@ -142,15 +154,10 @@ def identity(path: Path) -> str:
     """Checksum of an exported model.
 
     Args:
-        path: The file. Its weights are next to it.
+        path: The file.
 
     Returns:
         16 digits.
     """
-    digest = hashlib.blake2b(digest_size=8)
-    for file in (path, path.with_suffix(".bin"), path.with_name(f"{path.name}.data")):
-        if file.is_file():
-            with file.open("rb") as opened:
-                while part := opened.read(2**20):
-                    digest.update(part)
-    return digest.hexdigest()
+    weights = weights_of(path)
+    return checksum(path, *([] if weights is None else [weights]))

@@ -11,7 +11,7 @@ from typing import Any
 
 from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.common.progress import track
-from anomalib_hgad.data.arguments import multi_class
+from anomalib_hgad.data.arguments import check_arguments, multi_class
 from anomalib_hgad.data.folders import check_permission, image_files, subfolders
 from anomalib_hgad.data.images import read_checked
 from anomalib_hgad.data.layouts import normal_folders
@@ -100,9 +100,10 @@ def images_to_compare(data: Mapping[str, Any]) -> list[Path]:
 
     Raises:
         FileNotFoundError: If there are none.
-        ValueError: As of the datamodule.
+        ValueError: If an argument is wrong, or as of the datamodule.
     """
-    root = Path(data.get("root", ""))
+    check_arguments(data)
+    root = Path(data.get("root") or "")
     normal_dir = data.get("normal_dir")
     if data.keys() == {"root"} and not any(normal_folders(place, None) for place in (root, *subfolders(root))):
         check_permission(root)

@@ -32,7 +32,15 @@ def test_files_that_pillow_refuses_by_a_value_error_are_named(
         read(path)
 
 
-@pytest.mark.parametrize("error", [EOFError(), struct.error("unpack")])
+@pytest.mark.parametrize("read", [read_pixels, read_checked, lambda path: read_masks([path])])
+def test_files_of_other_formats_that_pillow_refuses_are_named(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    """By whatever exception: Pillow goes by what a file begins with, not by its ending."""
+    with pytest.raises(OSError, match=r"image 7\.png cannot be read: Unknown pixel format.*\. Replace the file"):
+        read(trees.write_dds_of_no_kind(tmp_path / "image 7.png"))
+
+
+@pytest.mark.parametrize("error", [EOFError(), struct.error("unpack"), RuntimeError("unpack"), MemoryError()])
 def test_other_errors_of_decoding_name_the_file(error: Exception) -> None:
-    with pytest.raises(OSError, match=r"7\.png cannot be read: (EOFError|unpack)\. "), naming_errors("7.png"):
+    said = r"7\.png cannot be read: (EOFError|unpack|MemoryError)\. "
+    with pytest.raises(OSError, match=said), naming_errors("7.png"):
         raise error

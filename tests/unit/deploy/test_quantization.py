@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 import torch
 from anomalib.data.utils import read_image
 from anomalib.deploy import CompressionType
+from anomalib.metrics import F1Score
 from openvino import opset13 as ops
 from sklearn.metrics import roc_auc_score
 
@@ -23,7 +25,7 @@ from anomalib_hgad import Hgad, MultiClass, UniAd
 from anomalib_hgad.data.batch import ClassImageBatch
 from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR, PIXELS_TENSOR
 from anomalib_hgad.deploy.graph import IN_FLOAT32
-from anomalib_hgad.deploy.quantization import LARGE_CONSTANT, _recentred
+from anomalib_hgad.deploy.quantization import LARGE_CONSTANT, _measure, _recentred
 from tests.helpers import trees
 from tests.helpers.engines import engine
 from tests.helpers.exports import from_openvino, to_openvino
@@ -220,6 +222,21 @@ def test_accuracy_control_keeps_what_the_metric_allows(tmp_path: Path) -> None:
     assert np.isfinite(model(np.zeros((1, 3, 40, 40), dtype=np.float32))["pred_score"]).all()
 
 
+def test_metric_of_pixels_sees_masks_of_the_size_of_the_map() -> None:
+    """As in a test, where the pre-processor resizes masks with their images."""
+    right = np.zeros((2, 1, 4, 4), dtype=bool)
+    right[0, :, :2, 2:] = True
+    outputs = {
+        "pred_score": np.ones(2, dtype=np.float32),
+        "pred_label": np.array([True, False]),
+        "anomaly_map": right.astype(np.float32),
+        "pred_mask": right,
+    }
+    masks = torch.from_numpy(right[:, 0].repeat(3, axis=1).repeat(2, axis=2))
+    batch = ClassImageBatch(image=torch.zeros(2, 3, 12, 8), gt_mask=masks, gt_label=torch.tensor([True, False]))
+    assert _measure(lambda _: outputs, [batch], F1Score(fields=["pred_mask", "gt_mask"]), None) == 1
+
+
 @pytest.mark.parametrize("kind", [CompressionType.INT8_PTQ, CompressionType.INT8_ACQ])
 def test_calibrated_forms_need_data(kind: CompressionType, tmp_path: Path) -> None:
     """Said before the export, not after it."""
@@ -238,6 +255,24 @@ def test_drop_that_is_none_is_refused(light: Callable[[], Hgad], max_drop: float
     ):
         light().to_openvino(tmp_path, compression_type=CompressionType.INT8_ACQ, datamodule=object(), max_drop=max_drop)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [("none", "INT8_ACQ measures the metric on validation images"), ("from_train", "The metric is never above 0")],
+)
+def test_accuracy_control_needs_validation_images_of_both_kinds(
+    mode: str, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without them no drop of the metric can be measured."""
+    trees.mvtec_class(tmp_path / "data/bolt")
+    single = Hgad(**LIGHT | {"levels": {"layer2": [1.0]}, "flow_arguments": {"coupling_blocks": 1}}).eval()
+    single.set_class_names(["bolt"])
+    set_scale(single)
+    data = MultiClass(root=tmp_path / "data", num_workers=0, val_split_mode=mode)
+    with nullcontext() if mode == "from_train" else pytest.raises(ValueError, match=said):
+        single.to_openvino(tmp_path / "made", compression_type=CompressionType.INT8_ACQ, datamodule=data)
+    assert mode == "none" or said in caplog.text
 
 
 @pytest.mark.parametrize("kind", [CompressionType.INT8_PTQ, CompressionType.INT8_ACQ])

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Normalize, Resize
+from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Normalize, Resize, Transform
 
-from anomalib_hgad.deploy.transforms import exportable, last_size
+from anomalib_hgad.deploy.transforms import exportable, last_size, takes_any_size
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -30,3 +30,20 @@ def test_other_resizes_are_exported_as_anomalib_does(resize: Resize) -> None:
     (step,) = exportable(resize).transforms
     assert type(step) is Resize
     assert exportable(None) is None
+
+
+@pytest.mark.parametrize(
+    ("transform", "expected"),
+    [
+        (Compose([Resize((40, 50)), CenterCrop(32)]), True),
+        (Compose([Normalize([0.5] * 3, [0.2] * 3), Resize((40, 50), antialias=False)]), True),
+        (Compose([Resize(40, antialias=False), CenterCrop(32)]), False),
+        (Compose([CenterCrop(64), Resize((32, 32))]), False),
+        (Resize(20, max_size=32, antialias=False), False),
+        (Normalize([0.5] * 3, [0.2] * 3), False),
+        (None, False),
+    ],
+    ids=["resize and crop", "normalised first", "shorter side", "crop first", "longest side", "no resize", "none"],
+)
+def test_graph_takes_any_size_after_a_resize_to_height_and_width(transform: Transform, expected: bool) -> None:
+    assert takes_any_size(transform) is expected

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import re
 import shutil
@@ -17,7 +18,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -155,7 +158,7 @@ def test_picture_that_cannot_be_saved_does_not_end_it(
 def test_broken_images_have_a_line_that_says_why(
     shown: Path, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Empty, text, cut short, cut in the header, with a short chunk or 16 bits: and all others are scored."""
+    """Empty, text, cut short, cut in the header, with a short chunk, of no kind or 16 bits: all others are scored."""
     whole = (shown / "good.png").read_bytes()
     (shown / "cut.png").write_bytes(whole[: len(whole) - 20])
     (shown / "empty.png").touch()
@@ -163,15 +166,16 @@ def test_broken_images_have_a_line_that_says_why(
     Image.new("I;16", (5, 5), 40000).save(shown / "deep.png")
     for name in ("cut.pgm", "chunk.png"):
         trees.write_refused_image(shown / name)
+    trees.write_dds_of_no_kind(shown / "dds.png")
     assert watch(shown, model, tmp_path / "table.csv", "--give_up_after=0.1") == 0
     rows = rows_of(tmp_path / "table.csv")
     faults = {name: row["error"] for name, row in rows.items() if row["error"]}
-    assert faults.keys() == {"cut.png", "empty.png", "text.png", "deep.png", "cut.pgm", "chunk.png"}
+    assert faults.keys() == {"cut.png", "empty.png", "text.png", "deep.png", "cut.pgm", "chunk.png", "dds.png"}
     assert all("cannot be read: " in fault for fault in faults.values())
     assert "more than 8 bits" in faults["deep.png"]
     assert {rows[name]["verdict"] for name in faults} == {""}
     assert rows["good.png"]["verdict"] == "good"
-    assert len(caplog.records) == 6
+    assert len(caplog.records) == 7
 
 
 def test_image_that_is_half_there_is_waited_for(shown: Path, model: Path, tmp_path: Path) -> None:
@@ -331,6 +335,17 @@ def test_subfolder_that_cannot_be_listed_is_an_error_with_once(
         f"1 of the folders could not be listed, such as {shown / 'cam1'}: their images were" in capsys.readouterr().err
     )
     assert rows_of(tmp_path / "table.csv").keys() == {"good.png"}
+
+
+def test_output_that_nobody_reads_does_not_end_it(
+    shown: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a pipe to a program that has ended, or a log on a full disk."""
+    gone = StringIO()
+    monkeypatch.setattr(gone, "write", Mock(side_effect=BrokenPipeError(errno.EPIPE, "Broken pipe")))
+    monkeypatch.setattr(sys, "stdout", gone)
+    assert watch(shown, model, tmp_path / "table.csv") == 0
+    assert len(rows_of(tmp_path / "table.csv")) == 3
 
 
 def test_full_disk_ends_it_with_a_sentence(
