@@ -23,7 +23,7 @@ def _takes_images_alone(transform: object) -> bool:
     return isinstance(transform, Sequential) or type(transform).__module__ == "torchvision.transforms.transforms"
 
 
-def check_arguments(
+def check_argument_types(
     datamodules: object, dataset: object, categories: object, of_each_class: Mapping[str, object]
 ) -> None:
     """Check the types of arguments.

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, SequentialSampler
 from torchvision.transforms.v2 import Transform
 
 from anomalib_hgad.common.checks import check_folder_names
-from anomalib_hgad.data.argument_checks import as_text, check_arguments
+from anomalib_hgad.data.argument_checks import as_text, check_argument_types
 from anomalib_hgad.data.batch import batching_with_classes, cuts_tiles
 from anomalib_hgad.data.checks import check_one_class, check_pictures, clashing_pictures, picture_folder_name
 from anomalib_hgad.data.dataset import ClassPart, MaskBatchSampler, MultiClassDataset
@@ -173,7 +173,7 @@ class MultiClass(AnomalibDataModule):
             "seed": seed,
         }
         given = {name: value for name, value in of_each_class.items() if value is not None}
-        check_arguments(datamodules, dataset, categories, given)
+        check_argument_types(datamodules, dataset, categories, given)
         check_splits(given)
         folders = FolderNames(*map(as_text, (normal_dir, normal_test_dir, abnormal_dir, mask_dir)))
         named = {name: value for name, value in vars(folders).items() if value is not None}

@@ -77,9 +77,7 @@ def sources_of_datamodules(datamodules: Sequence[AnomalibDataModule]) -> list[Cl
         _keep_normal_test_images(datamodule)
         taken_over = [source for source in getattr(datamodule, "sources", ()) if isinstance(source, ClassSource)]
         _check_classes_are_taken_over(datamodule, [source.name for source in taken_over])
-        # Unicode has two forms of some names, and a checkpoint identifies its classes by name.
-        name, dataset = composed(datamodule.category or datamodule.name), composed(datamodule.name)
-        sources += taken_over or [ClassSource(name, dataset, datamodule)]
+        sources += taken_over or [_one_class(datamodule)]
     counts = Counter(source.name for source in sources)
     sources = [
         replace(source, name=f"{source.dataset}_{source.name}") if counts[source.name] > 1 else source
@@ -87,6 +85,13 @@ def sources_of_datamodules(datamodules: Sequence[AnomalibDataModule]) -> list[Cl
     ]
     check_names([source.name for source in sources])
     return sources
+
+
+def _one_class(datamodule: AnomalibDataModule) -> ClassSource:
+    """A datamodule as a class: Unicode has two forms of some names, and a checkpoint identifies its classes by name."""
+    name = datamodule.category or datamodule.name
+    check_names([name])
+    return ClassSource(composed(name), composed(datamodule.name or name), datamodule)
 
 
 def _check_classes_are_taken_over(datamodule: AnomalibDataModule, taken_over: Sequence[str]) -> None:
