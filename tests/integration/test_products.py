@@ -161,6 +161,7 @@ def test_training_goes_on_with_all_products(checkpoint: Path, plant: Path, tmp_p
         torch.testing.assert_close(state[name], value, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.nightly
 def test_products_are_added_to_a_trained_flow_and_trained_on(plant: Path, tmp_path: Path) -> None:
     settings = {"flow": "cflow", "flow_arguments": LIGHT["flow_arguments"], "feature_cache": False}
     run = engine(tmp_path, max_epochs=1)

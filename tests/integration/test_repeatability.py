@@ -27,7 +27,11 @@ def trained(model: Hgad | UniAd, data: Path, folder: Path) -> Path:
     return Path(run.best_model_path)
 
 
-@pytest.mark.parametrize(("kind", "settings"), [(Hgad, LIGHT), (UniAd, LIGHT_UNIAD)], ids=["Hgad", "UniAd"])
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [(Hgad, LIGHT), pytest.param(UniAd, LIGHT_UNIAD, marks=pytest.mark.nightly)],
+    ids=["Hgad", "UniAd"],
+)
 def test_same_seed_makes_the_same_checkpoint(
     kind: type[Hgad | UniAd], settings: dict[str, Any], tmp_path: Path
 ) -> None:
