@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from anomalib import TaskType
 from anomalib.data import Folder
 
 from anomalib_hgad.data.folders import image_files, leave_out_hidden, listed, named_folders, pair_masks
+from anomalib_hgad.data.masks import read_masks
+
+logger = logging.getLogger(__name__)
 
 
 class ClassFolder(Folder):
@@ -62,6 +66,7 @@ class ClassFolder(Folder):
             pairs = pair_masks(image_dir, mask_dir) if mask_dir else {}
             masks.update({str(image): list(map(str, of_image)) for image, of_image in pairs.items() if of_image})
         self._check_that_masks_are_used(masks)
+        self._warn_of_unused_masks(masks)
         task = TaskType.SEGMENTATION if masks else TaskType.CLASSIFICATION
         self.train_data.samples.attrs["task"] = self.test_data.samples.attrs["task"] = task.value
         self.test_data.samples["mask_path"] = [masks.get(path, "") for path in self.test_data.samples["image_path"]]
@@ -72,3 +77,29 @@ class ClassFolder(Folder):
         if files and self.mask_dirs and not masks:
             msg = f"no anomalous image has a mask, but there are masks with other names: {listed(files)}"
             raise ValueError(msg)
+
+    def _warn_of_unused_masks(self, masks: Mapping[str, list[str]]) -> None:
+        """Name masks that belong to no image: it may be missing, or have another name, and then its defect is lost.
+
+        Datasets have masks of normal images too, which mark nothing.
+        """
+        used = {file for of_image in masks.values() for file in of_image}
+        files = dict.fromkeys(
+            file for place in self.mask_places for file in image_files(place) if str(file) not in used
+        )
+        if unused := [file for file in files if masks and _marks_anything(file)]:
+            logger.warning(
+                "Class %r: %d masks belong to no image: %s. Their images are missing or have other names: correct the "
+                "names, or remove the masks.",
+                self.name,
+                len(unused),
+                listed(unused),
+            )
+
+
+def _marks_anything(mask: Path) -> bool:
+    """Whether a mask marks a pixel, or cannot be read."""
+    try:
+        return bool(read_masks([mask]).any())
+    except OSError:
+        return True

@@ -128,6 +128,18 @@ def test_mask_deleted_since_is_named(root: Path) -> None:
         list(datamodule.test_data)
 
 
+def test_some_masks_of_no_image_are_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Not those of normal images, which datasets have too."""
+    (root / "tile/test/crack/000.png").unlink()
+    MultiClass(root=root).setup()
+    masks = sorted((root / "tile/ground_truth/crack").iterdir())
+    assert f"Class 'tile': 1 masks belong to no image: {masks[0]}. Their images are missing" in caplog.text
+    caplog.clear()
+    Image.new("L", (32, 32)).save(masks[0])
+    MultiClass(root=root).setup()
+    assert "belong to no image" not in caplog.text
+
+
 @pytest.mark.parametrize("kind", ["ground_truth", "named otherwise"])
 def test_masks_of_no_image(root: Path, kind: str) -> None:
     """They would be left out, and the class would be one without masks."""
