@@ -31,6 +31,7 @@ from anomalib_hgad.common.files import write_json
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 from anomalib_hgad.products.images import product_images
 from tests.benchmarks.image_sets import BATCH, Images, encode
+from tests.benchmarks.markdown import markdown
 from tests.benchmarks.results_model import data_parser
 from tests.helpers.engines import engine
 
@@ -138,7 +139,7 @@ def table(results: dict[str, Any]) -> str:
     """Markdown: image / pixel AUROC by number of images, mean over the draws, and over the classes."""
     counts = [count for count in COUNTS if any(key(row) == count for row in next(iter(results.values()))["added"])]
     heads = [str(count) if count else "all" for count in counts]
-    lines = [f"| class | {' | '.join(heads)} | trained together |", "|---|" + (len(counts) + 1) * "---:|"]
+    rows = []
     means: list[list[tuple[float | None, float | None]]] = [[] for _ in range(len(counts) + 1)]
     for name, result in results.items():
         columns = [[row["test"] for row in result["added"] if key(row) == count] for count in counts]
@@ -148,10 +149,9 @@ def table(results: dict[str, Any]) -> str:
             pair = (mean([row["image"] for row in column]), mean([row["pixel"] for row in column]))
             of_column.append(pair)
             cells.append(cell(*pair))
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        rows.append([name, *cells])
     cells = [cell(mean([pair[0] for pair in column]), mean([pair[1] for pair in column])) for column in means]
-    lines.append(f"| mean | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return markdown(["class", *heads, "trained together"], [*rows, ["mean", *cells]])
 
 
 def typicalities(results: dict[str, Any]) -> str:
@@ -159,7 +159,7 @@ def typicalities(results: dict[str, Any]) -> str:
 
     In nats per dimension; and what the class loses against training together, in points of AUROC.
     """
-    lines = ["| class | typicality | other classes | taken for another | loss |", "|---|---:|---:|---:|---:|"]
+    rows = []
     for name, result in results.items():
         for row in (row for row in result["added"] if row["all"]):
             loss = (
@@ -168,10 +168,8 @@ def typicalities(results: dict[str, Any]) -> str:
             )
             others = f"{min(result['others']):.2f} to {max(result['others']):.2f}"
             taken = sum(row["taken_for"].values())
-            lines.append(
-                f"| {name} | {row['typicality']:.2f} | {others} | {taken} of {row['images']} | {cell(*loss)} |"
-            )
-    return "\n".join(lines)
+            rows.append([name, f"{row['typicality']:.2f}", others, f"{taken} of {row['images']}", cell(*loss)])
+    return markdown(["class", "typicality", "other classes", "taken for another", "loss"], rows)
 
 
 def key(row: dict[str, Any]) -> int:

@@ -33,6 +33,7 @@ from anomalib_hgad.models.hgad.moments import sum_up
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 from anomalib_hgad.models.schedule import TrainingCourse, make_optimizer
 from tests.benchmarks.image_sets import BATCH, Images, aurocs, encode, split_data
+from tests.benchmarks.markdown import markdown
 from tests.benchmarks.measure import mean_and_deviation
 from tests.benchmarks.results_model import results_model, results_parser
 
@@ -185,16 +186,14 @@ def run(arguments: argparse.Namespace) -> dict[str, dict[str, object]]:
 def table(results: dict[str, dict[str, object]]) -> str:
     """Markdown."""
     columns = ("held_out_log_likelihood", "image_AUROC", "pixel_AUROC", "seconds_per_epoch")
-    lines = [
-        "| variant | epochs | held-out log-likelihood | image AUROC | pixel AUROC | s / epoch |",
-        "|---|" + 5 * "---:|",
-    ]
+    rows = []
     for name, result in results.items():
         cells = []
         for column, digits in zip(columns, (3, 1, 1, 1), strict=True):
             cells.append(mean_and_deviation([a_run[column] for a_run in result["runs"]], digits))
-        lines.append(f"| {name} | {result['settings']['epochs']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([name, result["settings"]["epochs"], *cells])
+    heads = ["variant", "epochs", "held-out log-likelihood", "image AUROC", "pixel AUROC", "s / epoch"]
+    return markdown(heads, rows)
 
 
 def main(command: list[str] | None = None) -> None:

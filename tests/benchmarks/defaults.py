@@ -29,6 +29,7 @@ from anomalib_hgad.data.synthetic_anomalies import SyntheticAnomalies
 from anomalib_hgad.models.hgad import gaussians, prior
 from anomalib_hgad.models.hgad.torch_model import HgadModel
 from tests.benchmarks.image_sets import BATCH, Images, aurocs, encode, split_data
+from tests.benchmarks.markdown import markdown
 from tests.benchmarks.results_model import data_parser
 
 COPIES = 3
@@ -111,12 +112,12 @@ def first_images(images: Images, count: int) -> Images:
 
 def table(results: dict[str, Any]) -> str:
     """Markdown: image / pixel AUROC, means over the classes."""
-    lines = ["| setting | Perlin noise | pasted patches | mean of both | test images |", "|---|---:|---:|---:|---:|"]
+    rows = []
     for name, result in results.items():
         of_parts = [means(result[part]) for part in ("perlin", "patches", "test")]
         of_parts.insert(2, tuple(np.mean(of_parts[:2], axis=0)))
-        lines.append(f"| {name} | {' | '.join(f'{image:.1f} / {pixel:.1f}' for image, pixel in of_parts)} |")
-    return "\n".join(lines)
+        rows.append([name, *(f"{image:.1f} / {pixel:.1f}" for image, pixel in of_parts)])
+    return markdown(["setting", "Perlin noise", "pasted patches", "mean of both", "test images"], rows)
 
 
 def means(of_classes: dict[str, tuple[float, float | None]]) -> tuple[float, float]:

@@ -34,6 +34,7 @@ from anomalib_hgad.data.batch import ClassImageItem
 from anomalib_hgad.deploy.export import CLASS_TENSOR, OPSET
 from anomalib_hgad.deploy.graph import IN_FLOAT32
 from tests.benchmarks.accuracy import mean_aurocs
+from tests.benchmarks.markdown import markdown
 from tests.benchmarks.measure import environment, median_seconds
 from tests.helpers.exports import Outputs, Predict, from_onnx, from_openvino
 
@@ -227,11 +228,10 @@ def _classes(module: Hgad, images: list[np.ndarray]) -> np.ndarray:
 def table(results: dict[str, dict[str, float]]) -> str:
     """Markdown, a row for each format."""
     columns = list(dict.fromkeys(column for row in results.values() for column in row))
-    lines = [f"| | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
-    for name, row in results.items():
-        cells = [f"{row[column]:.4g}" if column in row else "–" for column in columns]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = [
+        [name, *(f"{row[column]:.4g}" if column in row else "–" for column in columns)] for name, row in results.items()
+    ]
+    return markdown(["", *columns], rows)
 
 
 def main(command: list[str] | None = None) -> None:

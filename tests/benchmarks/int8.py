@@ -29,6 +29,7 @@ from anomalib_hgad.report.parity.exports import load_export
 from anomalib_hgad.report.parity.outputs import Outputs
 from anomalib_hgad.report.parity.reference import Reference
 from tests.benchmarks.accuracy import mean_aurocs
+from tests.benchmarks.markdown import markdown
 from tests.benchmarks.measure import environment, mean_and_deviation
 
 REFERENCE = "PyTorch"
@@ -77,14 +78,14 @@ def table(results: dict[str, list[dict[str, Figures]]]) -> str:
     """Markdown, a row for each form of each model."""
     rows = {(name, form): [one[form] for one in of_seeds] for name, of_seeds in results.items() for form in of_seeds[0]}
     columns = list(dict.fromkeys(column for of_seeds in rows.values() for column in of_seeds[0]))
-    lines = [f"| | form | seeds | {' | '.join(columns)} |", "|---|---|---:|" + "---:|" * len(columns)]
+    lines = []
     for (name, form), of_seeds in rows.items():
         cells = [
             mean_and_deviation([one[column] for one in of_seeds], 2) if column in of_seeds[0] else "–"
             for column in columns
         ]
-        lines.append(f"| {name} | {form} | {len(of_seeds)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([name, form, len(of_seeds), *cells])
+    return markdown(["", "form", "seeds", *columns], lines, texts=2)
 
 
 def main(command: list[str] | None = None) -> None:

@@ -28,6 +28,7 @@ from anomalib_hgad.demo.images import write_demo_dataset
 from anomalib_hgad.models.hgad.defect_kinds import KnownDefects
 from anomalib_hgad.products.defects import known_images
 from tests.benchmarks.image_sets import BATCH
+from tests.benchmarks.markdown import markdown
 from tests.benchmarks.results_model import data_parser
 from tests.helpers.engines import engine
 
@@ -110,12 +111,12 @@ def table(results: dict[str, Any]) -> str:
         "other",
         "left out: other",
     ]
-    lines = [f"| {' | '.join(heads)} |", "|---|" + (len(heads) - 1) * "---:|"]
+    rows = []
     for name, row in results.items():
         counts = [f"{row[key]}" for key in ("kinds", "known", "images")]
         shares = [f"{row[key]:.0f}" for key in ("largest", "nearest", "right", "other", "strange")]
-        lines.append(f"| {' | '.join([name, *counts, *shares])} |")
-    return "\n".join(lines)
+        rows.append([name, *counts, *shares])
+    return markdown(heads, rows)
 
 
 def main(arguments: list[str] | None = None) -> None:

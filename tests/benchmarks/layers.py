@@ -20,6 +20,7 @@ import openvino
 
 from anomalib_hgad.common.files import write_json
 from anomalib_hgad.deploy.module_names import module_in
+from tests.benchmarks.markdown import markdown
 
 REPEATS = 20
 SLOWEST = 10
@@ -73,8 +74,8 @@ def table(results: dict[str, Any]) -> str:
     total = sum(results["parts"].values())
     rows = [(part, milliseconds) for part, milliseconds in results["parts"].items()]
     rows += [(f"`{row['layer']}` ({row['type']})", row["ms"]) for row in results["slowest"]]
-    lines = ["| | ms | share, % |", "|---|---:|---:|"]
-    return "\n".join(lines + [f"| {name} | {ms:.2f} | {100 * ms / total:.1f} |" for name, ms in rows])
+    cells = [(name, f"{ms:.2f}", f"{100 * ms / total:.1f}") for name, ms in rows]
+    return markdown(["", "ms", "share, %"], cells)
 
 
 def main(command: list[str] | None = None) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.benchmarks import closed_form, images, models
+from tests.benchmarks.markdown import markdown
 from tests.benchmarks.measure import environment
 
 SECTIONS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -32,10 +33,9 @@ SECTIONS: dict[str, Callable[[], dict[str, Any]]] = {
 
 def table(name: str, section: dict[str, Any]) -> str:
     """Markdown of a section."""
-    lines = [f"\n## {name}: {section['what']}\n", "| | |", "|---|---:|"]
-    for kind in ("ratios", "medians"):
-        lines += [f"| {key} | {value:.4g} |" for key, value in section[kind].items()]
-    return "\n".join(lines)
+    figures = [*section["ratios"].items(), *section["medians"].items()]
+    rows = [(key, f"{value:.4g}") for key, value in figures]
+    return f"\n## {name}: {section['what']}\n\n" + markdown(["", ""], rows)
 
 
 def names(text: str) -> list[str]:

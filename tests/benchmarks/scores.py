@@ -20,6 +20,7 @@ from anomalib_hgad.common.files import write_json
 from anomalib_hgad.models.hgad.anomaly_map import ScoreKind
 from tests.benchmarks.convergence import Variant, train_model
 from tests.benchmarks.image_sets import aurocs, encode, split_data
+from tests.benchmarks.markdown import markdown
 from tests.benchmarks.measure import mean_and_deviation
 from tests.benchmarks.results_model import results_model, results_parser
 
@@ -59,11 +60,11 @@ def table(runs: list[dict[str, Any]]) -> str:
     """Markdown: image / pixel AUROC, mean and deviation over the seeds."""
     scores = [key for key in runs[0] if key != "seed"]
     names = list(runs[0][scores[0]])
-    lines = [f"| score | {' | '.join(names)} |", "|---|" + len(names) * "---:|"]
+    rows = []
     for score in scores:
         cells = [" / ".join(map(cell, zip(*(a_run[score][name] for a_run in runs), strict=True))) for name in names]
-        lines.append(f"| {score} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([score, *cells])
+    return markdown(["score", *names], rows)
 
 
 def cell(values: tuple[float | None, ...]) -> str:

@@ -22,6 +22,7 @@ from anomalib_hgad.common.files import write_json
 from anomalib_hgad.data.synthetic_anomalies import SyntheticAnomalies
 from tests.benchmarks.convergence import Variant, train_model
 from tests.benchmarks.image_sets import Images, aurocs, encode, split_data
+from tests.benchmarks.markdown import markdown
 from tests.benchmarks.results_model import results_model, results_parser
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -73,14 +74,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def table(results: dict[str, Any]) -> str:
     """Markdown: image / pixel AUROC on synthetic anomalies of every class, mean over the seeds; test images beside."""
     names = list(next(iter(results.values()))["runs"][0]["synthetic"])
-    lines = [f"| setting | {' | '.join(names)} | mean | test images |", "|---|" + (len(names) + 2) * "---:|"]
+    rows = []
     for name, result in results.items():
         cells = [figures([a_run["synthetic"][of_class] for a_run in result["runs"]]) for of_class in names]
         cells += [
             figures([row for a_run in result["runs"] for row in a_run[part].values()]) for part in ("synthetic", "test")
         ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([name, *cells])
+    return markdown(["setting", *names, "mean", "test images"], rows)
 
 
 def figures(rows: list[tuple[float, float | None]]) -> str:
