@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,21 @@ def test_reference_periods(line: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert "reference_periods is out of range: expected 2 <= reference_periods < 4" in capsys.readouterr().err
 
 
+def test_product_of_no_reference_period_is_not_judged_and_named(line: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for day in ("1", "2"):
+        write_predictions(GOOD[:3], line / "days" / day, PREDICTED_FILE)
+    assert run(*days("1", "2", "3"), "--reference_periods", "2") == 0
+    said = capsys.readouterr().out
+    assert "No product has moved: 1 products, 3 periods." in said
+    assert f"Not judged: {NAMES[1]}. What is expected of them is not known" in said
+    page = (line / "monitor/monitor.html").read_text(encoding="utf-8")
+    assert "<b>Not judged:</b> nut &lt;b&gt;&amp;$x." in page
+    assert "<b>0 of 1</b>" in page
+    capsys.readouterr()
+    assert run(*days("3", "1", "2"), "--reference_periods", "2") == 0
+    assert "Not judged" not in capsys.readouterr().out, "it is not seen after them"
+
+
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as stopped:
         run(*arguments)
@@ -112,11 +128,20 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ([], "has no images. Leave it out."),
         ([replace(row, novelty=None) for row in GOOD], "6 of 6 images have no novelty, which only Hgad computes"),
         ([*GOOD, replace(GOOD[0], novelty=None)], "1 of 7 images have no novelty"),
+        ([replace(row, novelty=-math.inf) for row in GOOD], "6 of 6 images have an infinite novelty"),
         ([replace(row, pred_class_name=None) for row in GOOD], "6 of 6 images have no inferred class"),
         ([replace(row, pred_label=None) for row in GOOD], "6 of 6 images have no predicted label"),
         ([*GOOD, predicted("screw", 0.0)], "the checkpoint does not know screw, only bolt, nut"),
     ],
-    ids=["empty", "no novelty", "some without novelty", "no class", "no decision", "unknown product"],
+    ids=[
+        "empty",
+        "no novelty",
+        "some without novelty",
+        "infinite novelty",
+        "no class",
+        "no decision",
+        "unknown product",
+    ],
 )
 def test_table_that_says_too_little_is_named(
     line: Path, capsys: pytest.CaptureFixture[str], rows: list[Prediction], message: str
@@ -151,7 +176,7 @@ def test_table_given_twice_is_named(line: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_false_alarm_rate_out_of_range(line: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for rate in ("0", "1", "-0.5"):
+    for rate in ("0", "1", "-0.5", "1e-300", "9e-16"):
         assert "false_alarm_rate is out of range" in refused(capsys, "days/1", "--false_alarm_rate", rate)
 
 
