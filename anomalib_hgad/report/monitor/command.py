@@ -8,12 +8,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from anomalib_hgad.common.checks import check_range
 from anomalib_hgad.common.files import write_text
+from anomalib_hgad.common.terminal import console
 from anomalib_hgad.report.monitor.chart import LEAST_RATE
 from anomalib_hgad.report.monitor.figure import control_charts
 from anomalib_hgad.report.monitor.movements import Movement, Record, movements, not_judged, product_records
@@ -97,28 +97,27 @@ def show(
         unjudged: Products without limits.
         output: Folder of the files.
     """
-    # Names may have brackets, and paths are copied.
-    console = Console(markup=False, soft_wrap=True)
+    terminal = console()
     if moved:
         table = Table(title="Products that have moved", title_justify="left")
         for heading in ("product", "is", "from", "until", "seen in"):
-            table.add_column(heading)
+            table.add_column(heading, overflow="fold")  # cut names could be of several products
         for movement in moved:
             charts = [name for name, seen in (("mean", movement.in_mean), ("EWMA", movement.in_ewma)) if seen]
             last = "now" if movement.last is None else movement.last.label
             cells = (movement.product, movement.direction, movement.first.label, last, " and ".join(charts))
             table.add_row(*map(Text, cells))
-        console.print(table)
+        terminal.print(table)
     else:
-        console.print(f"No product has moved: {len(records) - len(unjudged)} products, {len(periods)} periods.")
+        terminal.print(f"No product has moved: {len(records) - len(unjudged)} products, {len(periods)} periods.")
     if unjudged:
-        console.print(f"Not judged: {', '.join(unjudged)}. {NOT_JUDGED}")
+        terminal.print(f"Not judged: {', '.join(unjudged)}. {NOT_JUDGED}")
     for period in periods:
         if period.unknown:
-            console.print(f"{period.label}: {period.unknown} of {period.images} images are of no known product.")
+            terminal.print(f"{period.label}: {period.unknown} of {period.images} images are of no known product.")
         for name, images in period.products.items():
             if images.anomalous > images.normal:
-                console.print(
+                terminal.print(
                     f"{period.label}: {images.anomalous} of {images.count} images of {name} were found anomalous."
                 )
-    console.print(f"Charts: {output / PAGE}, table: {output / TABLE}")
+    terminal.print(f"Charts: {output / PAGE}, table: {output / TABLE}")

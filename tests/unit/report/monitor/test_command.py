@@ -18,6 +18,9 @@ from anomalib_hgad import cli
 from anomalib_hgad.evaluation.predictions import PREDICTED_FILE, Prediction, write_predictions
 from anomalib_hgad.models.checkpoint import VERSIONS_KEY
 from anomalib_hgad.models.hgad.class_labels import CLASS_NAMES_KEY
+from anomalib_hgad.report.monitor.command import show
+from anomalib_hgad.report.monitor.movements import Movement
+from anomalib_hgad.report.monitor.periods import Period
 from anomalib_hgad.report.monitor.scale import THRESHOLD
 from tests.helpers.html_pages import assert_whole_and_alone
 from tests.helpers.monitored_line import GOOD, NAMES, line_checkpoint, write_line
@@ -112,6 +115,15 @@ def test_product_of_no_reference_period_is_not_judged_and_named(line: Path, caps
     capsys.readouterr()
     assert run(*days("3", "1", "2"), "--reference_periods", "2") == 0
     assert "Not judged" not in capsys.readouterr().out, "it is not seen after them"
+
+
+def test_long_names_of_products_are_shown_in_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    period = Period(tmp_path, "1")
+    names = [f"left_front_bumper_black_metallic_{line}" for line in "ab"]
+    moved = [Movement(name, "less typical", period, None, in_mean=True, in_ewma=True) for name in names]
+    show([period], {}, moved, [], tmp_path)
+    first = "".join(row.split("│")[1].strip() for row in capsys.readouterr().out.splitlines() if "│" in row)
+    assert first == "".join(names)
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

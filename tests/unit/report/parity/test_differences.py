@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from anomalib_hgad.report.parity.differences import ImageDifference, Tolerances, compare, failures, summarise
 from anomalib_hgad.report.parity.exports import Export
 from anomalib_hgad.report.parity.outputs import Outputs
+from anomalib_hgad.report.parity.results import write
 
 TOLERANCES = Tolerances(score=1e-3, map=1e-3, mask=0.1, label=0.0)
 EXPORT = Export(Path("model.onnx"), "onnxruntime", "FP32", None, {}, lambda _: ({}, None))
@@ -144,3 +146,18 @@ def test_share_of_other_labels_may_be_let_pass() -> None:
     images = [difference(HERE), difference(HERE), difference(HERE), difference(replace(HERE, pred_label=True))]
     assert said(*images, tolerances=replace(TOLERANCES, label=0.25)) == []
     assert len(said(*images, tolerances=replace(TOLERANCES, label=0.24))) == 1
+
+
+def test_difference_without_bound_is_valid_json(tmp_path: Path) -> None:
+    """As of an output that is missing; null says that there is nothing to compare."""
+    lacking = [difference(replace(HERE, pred_score=math.nan, anomaly_map=None))]
+    figures = summarise(EXPORT, lacking)
+    write(tmp_path / "a.json", [figures], Path("model.ckpt"), TOLERANCES, failures(figures, lacking, TOLERANCES))
+
+    def refuse(constant: str) -> None:
+        pytest.fail(constant)
+
+    content = json.loads((tmp_path / "a.json").read_text(), parse_constant=refuse)
+    (row,) = content["exports"]
+    assert row["largest_score_difference"] == row["largest_map_difference"] == "Infinity"
+    assert len(content["failures"]) == 2
