@@ -52,12 +52,16 @@ def monitor(
         Products that have drifted.
 
     Raises:
+        NotADirectoryError: If output is a file.
         FileNotFoundError: If a table or the checkpoint is missing.
         ValueError: If a setting is out of range, or if tables and checkpoint do not match.
     """
     check_range(f"{LEAST_RATE} <= {{}} < 1", false_alarm_rate=false_alarm_rate)
     if reference_periods != 0:
         check_range(f"2 <= {{}} < {len(predictions)}", reference_periods=reference_periods)
+    if output.exists() and not output.is_dir():
+        msg = f"Expected a folder for {PAGE} and {TABLE} as output, got the file {output}. Give another name."
+        raise NotADirectoryError(msg)
     products = read_scale(ckpt_path)
     periods = read_periods(predictions, products.names)
     records = product_records(periods, products, false_alarm_rate, reference_periods)

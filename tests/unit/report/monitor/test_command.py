@@ -187,6 +187,11 @@ def test_table_given_twice_is_named(line: Path, capsys: pytest.CaptureFixture[st
     assert "days/1 and days/../days/1/predicted.csv are the same table" in error
 
 
+def test_file_as_output_is_named(line: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "days/1", "--output", "model.ckpt")
+    assert "Expected a folder for monitor.html and monitor.csv as output, got the file model.ckpt" in said
+
+
 def test_false_alarm_rate_out_of_range(line: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for rate in ("0", "1", "-0.5", "1e-300", "9e-16"):
         assert "false_alarm_rate is out of range" in refused(capsys, "days/1", "--false_alarm_rate", rate)
