@@ -99,6 +99,11 @@ def notes(parity: Parity, differences: Sequence[ImageDifference], export: Export
             f"{export.path}: {cut} of {len(differences)} scores are cut off at 0 or 1, as anomalib's post-processor "
             "does: their differences cannot be measured."
         )
+    if lost := [one.image for one in differences if one.score == 0 and math.isnan(one.expected.pred_score or 0)]:
+        said.append(
+            f"{export.path}: {len(lost)} of {len(differences)} scores are NaN, by the checkpoint too, such as that of "
+            f"{lost[0]}. They count as equal, but mean nothing."
+        )
     if export.size is not None:
         size = " x ".join(map(str, export.size))
         said.append(f"{export.path} accepts only images of {size}: others were resized first, with antialiasing.")
