@@ -6,7 +6,8 @@
 anomalib knows only models and datamodules whose classes have been imported; it has no plugin mechanism. The wheel
 therefore installs a ``.pth`` file that calls :func:`install` when Python starts. It waits until ``anomalib.models`` and
 ``anomalib.data`` are imported, then registers this package's classes there. Until then only this file is loaded, and an
-error here never stops anomalib. The environment variable ``ANOMALIB_HGAD_AUTOLOAD=0`` turns this off.
+error here never stops anomalib. The environment variable ``ANOMALIB_HGAD_AUTOLOAD=0`` (or
+``false``, ``no``, ``off``) turns this off.
 """
 
 # Every Python start loads this file: what it needs beyond `sys` is imported where it is used.
@@ -111,7 +112,7 @@ class _AnomalibFinder:
         if not outermost and not fullname.startswith("anomalib_hgad."):
             return None
         for finder in sys.meta_path:
-            if finder is self:
+            if finder is self or not hasattr(finder, "find_spec"):  # Python itself skips such finders
                 continue
             spec = finder.find_spec(fullname, path, target)
             if spec is not None:
@@ -123,7 +124,8 @@ class _AnomalibFinder:
 
 def install() -> None:
     """Wait for anomalib's modules; register at once in those already imported."""
-    if not any(isinstance(finder, _AnomalibFinder) for finder in sys.meta_path):
+    # By its name: where this module is loaded again its class is another, and two finders would ask each other forever.
+    if not any(type(finder).__name__ == _AnomalibFinder.__name__ for finder in sys.meta_path):
         sys.meta_path.insert(0, _AnomalibFinder())
     for name in ADDITIONS:
         if name in sys.modules:

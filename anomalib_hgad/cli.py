@@ -14,11 +14,12 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from pkgutil import get_data
 from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser
 
-from anomalib_hgad.compatibility import explain_missing_names
+from anomalib_hgad.compatibility import explain
 
 COMMANDS = {
     "report": "report.command",
@@ -66,8 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command, home in COMMANDS.items():
         of_command = ArgumentParser()
         if given[:1] == [command]:
-            with explain_missing_names():
+            try:
                 module = import_module(f"anomalib_hgad.{home}")
+            except ImportError as error:
+                parser.error(explain(error) or str(error))
             function = getattr(module, _function_name(command))
             names = _add_arguments(of_command, command, function)
         commands.add_subcommand(command, of_command, help=_summary(command))  # type: ignore[no-untyped-call]
@@ -75,8 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = settings[settings.subcommand]
     try:
         failures = function(**{name: chosen[name] for name in names})
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
+    except ImportError as error:  # some functions import what takes long
+        parser.error(explain(error) or str(error))
     return 1 if settings.subcommand in {"benchmark", "check-export"} and failures else 0
 
 
@@ -96,12 +101,13 @@ def _function_name(command: str) -> str:
 
 
 def _summary(command: str) -> str:
-    """First line of a function's docstring, read from its source."""
-    source = Path(__file__).parent.joinpath(*COMMANDS[command].split(".")).with_suffix(".py")
-    functions = (
-        node for node in ast.parse(source.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)
-    )
-    text = next(ast.get_docstring(node) for node in functions if node.name == _function_name(command))
+    """First line of a function's docstring, read from its source; empty in a program that has none."""
+    try:
+        source = get_data("anomalib_hgad", f"{COMMANDS[command].replace('.', '/')}.py") or b""
+    except OSError:
+        return ""
+    functions = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
+    text = next((ast.get_docstring(node) for node in functions if node.name == _function_name(command)), None)
     return (text or "").partition("\n")[0]
 
 

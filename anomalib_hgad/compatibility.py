@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, distribution, requires, version
+from pathlib import Path
 
 PLUGIN = "anomalib-hgad"
 HOST = "anomalib"
@@ -28,12 +30,23 @@ def explain(error: ImportError) -> str | None:
         bounds = next(line for line in requires(PLUGIN) or [] if line.startswith(HOST))
     except (PackageNotFoundError, StopIteration):  # run from a folder that was never installed
         return None
-    try:
-        installed = f"{HOST} {version(HOST)} is installed"
-    except PackageNotFoundError:
-        installed = f"{HOST} is not installed"
-    message = f"{PLUGIN} {version(PLUGIN)} works with {bounds}; {installed}: {error}. Install a version within these "
+    message = (
+        f"{PLUGIN} {version(PLUGIN)} works with {bounds}; {_installed()}: {error}. Install a version within these "
+    )
     return f"{message}bounds; if it already is, update both: pip install --upgrade {PLUGIN} '{bounds}'"
+
+
+def _installed() -> str:
+    """Say which version is installed, and if another module of its name hides it."""
+    try:
+        said = f"{HOST} {version(HOST)} is installed"
+    except PackageNotFoundError:
+        return f"{HOST} is not installed"
+    place = Path(str(distribution(HOST).locate_file(HOST)))
+    file = getattr(sys.modules.get(HOST), "__file__", None)
+    if file is not None and Path(file).resolve().parent != place.resolve():
+        said += f", but {file} is imported (rename it if it is something else)"
+    return said
 
 
 @contextmanager

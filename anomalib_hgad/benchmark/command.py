@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markdown import Markdown
 
 from anomalib_hgad.benchmark import execution
@@ -21,6 +20,7 @@ from anomalib_hgad.benchmark.execution import RECORD_FILE, SETTINGS_FILE
 from anomalib_hgad.benchmark.plan import ModelChoice, Protocol, Run, Setting, make_plan
 from anomalib_hgad.benchmark.summary import summarise, write_summary
 from anomalib_hgad.common.files import write_json
+from anomalib_hgad.common.terminal import console
 from anomalib_hgad.common.versions import installed_versions
 from anomalib_hgad.data.arguments import multi_class
 
@@ -63,22 +63,22 @@ def benchmark(
     protocol = Protocol(data, image_size, max_epochs, backbone_weights, setting)
     plan = make_plan(models, protocol, seeds, only)
     check_classes(plan, output)
-    console = Console(markup=False)  # names may have brackets
+    terminal = console()
     failed = []
     missing = [run for run in plan if finished(run, output) is None]
     for number, run in enumerate(missing, start=1):
-        console.print(f"{number} of {len(missing)}: {run.title}")
+        terminal.print(f"{number} of {len(missing)}: {run.title}")
         folder = output / run.folder
         status = run_in_own_process(run, folder)
         if finished(run, output) is None:
             failed.append(run)
-            console.print(f"  failed with exit status {status}: {folder / LOG_FILE}")
+            terminal.print(f"  failed with exit status {status}: {folder / LOG_FILE}")
         write_summary(summarise(records(plan, output)), output)
     summary = summarise(records(plan, output))
     write_summary(summary, output)
-    console.print(Markdown(summary.markdown))
+    terminal.print(Markdown(summary.markdown), soft_wrap=False)
     if failed:
-        console.print(f"{len(failed)} of {len(plan)} runs failed: {', '.join(run.title for run in failed)}")
+        terminal.print(f"{len(failed)} of {len(plan)} runs failed: {', '.join(run.title for run in failed)}")
     return len(failed)
 
 

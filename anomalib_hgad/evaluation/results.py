@@ -127,7 +127,7 @@ def read_results(path: Path) -> dict[str, Any]:
         ValueError: If it is broken, or holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))  # an editor may mark it
         tables = [content["mean"], content["pooled"], *content["classes"].values()]
         figures = [value for table in tables for value in table.values()]
         [math.isnan(value) for value in figures if value is not None]  # what is no number is an error

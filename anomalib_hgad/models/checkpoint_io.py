@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
-from zipfile import is_zipfile
+from zipfile import ZipFile, is_zipfile
 
 from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
 from anomalib.models import AnomalibModule
@@ -18,6 +18,9 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from anomalib_hgad.common.files import atomic_write
+
+LIGHTNING_VERSION = "pytorch-lightning_version"
+"""Key of all checkpoints of Lightning, which it asks for first."""
 
 
 @contextmanager
@@ -30,7 +33,7 @@ def explain_checkpoint_errors(path: str | Path) -> Iterator[None]:
     Raises:
         ValueError: If it is truncated, is not a checkpoint, or holds more than data.
     """
-    if Path(path).is_file() and not is_zipfile(path):
+    if Path(path).is_file() and not _holds_a_pickle(Path(path)):
         msg = f"{path} ({Path(path).stat().st_size} bytes) is not a checkpoint, or is truncated. Copy it again, or "
         msg += "use an earlier one."
         raise ValueError(msg)
@@ -40,6 +43,22 @@ def explain_checkpoint_errors(path: str | Path) -> Iterator[None]:
         msg = f"{path} holds more than tensors and plain data, and reading it could run a program. Checkpoints of this "
         msg += "package hold nothing of that kind: use one that anomalib has written, or train again."
         raise ValueError(msg) from error
+    except KeyError as error:
+        if error.args != (LIGHTNING_VERSION,):
+            raise
+        msg = (
+            f"{path} is not a checkpoint: a training did not write it. It may hold weights alone. Give the checkpoint "
+        )
+        msg += "that a training has written into weights/lightning of its run."
+        raise ValueError(msg) from error
+
+
+def _holds_a_pickle(path: Path) -> bool:
+    """Whether a file is an archive of PyTorch; workbooks and exported programs are archives too."""
+    if not is_zipfile(path):
+        return False
+    with ZipFile(path) as archive:
+        return any(name.endswith("/data.pkl") for name in archive.namelist())
 
 
 class WholeCheckpointIO(AnomalibCheckpointIO):

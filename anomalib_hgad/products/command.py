@@ -11,9 +11,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from anomalib_hgad.common.terminal import console
 from anomalib_hgad.data.letters import composed
 from anomalib_hgad.evaluation.post_processing import labelled_above
 from anomalib_hgad.evaluation.threshold import images_needed
@@ -30,7 +30,7 @@ LISTED_IMAGES = 10
 LONGEST_NAME = 255
 """Bytes that the name of a file may have."""
 
-CONSOLE = Console(markup=False)  # names may have brackets
+CONSOLE = console()
 
 
 def add_product(
@@ -116,7 +116,7 @@ def list_products(ckpt_path: Path) -> None:
     thresholds = labelled_above(model.post_processor) - calibration.class_thresholds.shift
     table = Table(caption="Limits of scores before all products are put on one scale; typicality in nats a dimension.")
     for heading in ("product", "images", "since", "anomalous above", "pixels above", "unknown below typicality"):
-        table.add_column(heading, justify="left" if heading in {"product", "since"} else "right")
+        table.add_column(heading, justify="left" if heading in {"product", "since"} else "right", overflow="fold")
     for index, name in enumerate(model.class_names):
         record = model.labels.records.get(name)
         cells = ["–", "–"] if record is None else [str(record.images), record.date]

@@ -8,6 +8,7 @@
 from pathlib import Path
 from typing import Any
 
+from anomalib_hgad.data.arguments import check_arguments
 from anomalib_hgad.data.folders import check_permission, image_files, listed, subfolders
 from anomalib_hgad.data.layouts import GOOD, is_good, is_like_good
 from anomalib_hgad.data.letters import composed
@@ -33,7 +34,8 @@ def name_defects(ckpt_path: Path, data: dict[str, Any], output: Path | None = No
             or suggests normal images.
         FileNotFoundError: If the checkpoint, a folder or an image is missing.
     """
-    if data.keys() != {"root"}:
+    check_arguments(data)
+    if data.keys() != {"root"} or data["root"] is None:
         msg = f"Expected the folder of known defects as data.root, and no other argument, got {sorted(data)}."
         raise ValueError(msg)
     check_output(output)

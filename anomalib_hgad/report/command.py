@@ -9,9 +9,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from anomalib_hgad.common.files import write_text
+from anomalib_hgad.common.terminal import console
 
 PAGE = "report.html"
 
@@ -36,6 +35,9 @@ def report(run: Path, compare: Sequence[Path] = (), output: Path | None = None, 
         FileNotFoundError: If a file of a run, a tested image or the monitor's table is missing.
         ValueError: If a run is not of Hgad, if its test had no ground truth, or if runs and table do not match.
     """
+    if output is not None and output.is_dir():
+        msg = f"Expected a file for the page as output, got the folder {output}. Give {output / PAGE}."
+        raise IsADirectoryError(msg)
     # OpenMP's threads wait for one another at full load otherwise, which on a machine that has other work takes most of
     # the processor's time; PyTorch looks for it when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -51,5 +53,5 @@ def report(run: Path, compare: Sequence[Path] = (), output: Path | None = None, 
     page = render(files, [read_run(other) for other in compare], drift)
     path = output or run / PAGE
     write_text(path, lambda file: file.write(page))
-    Console(markup=False).print(f"Report: {path}")  # a name may have brackets
+    console().print(f"Report: {path}")
     return path

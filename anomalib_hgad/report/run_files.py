@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from anomalib_hgad.data.masks import split_masks
 from anomalib_hgad.evaluation.identity import identity
 from anomalib_hgad.evaluation.post_processing import labelled_above
-from anomalib_hgad.evaluation.predictions import Prediction, read_predictions
+from anomalib_hgad.evaluation.predictions import PREDICTIONS_FILE, Prediction, read_predictions
 from anomalib_hgad.evaluation.results import read_results
 from anomalib_hgad.models.checkpoint import VERSIONS_KEY
 from anomalib_hgad.models.hgad.lightning_model import Hgad
+from anomalib_hgad.report.figures import score
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +80,9 @@ def read_run(folder: Path) -> RunFiles:
         The run.
 
     Raises:
-        FileNotFoundError: If a file of it, or a tested image, is missing.
-        ValueError: If a file of it is invalid, if it is not of Hgad, or if its test had no image files or ground truth.
+        FileNotFoundError: If a file of it, or a tested image or its mask, is missing.
+        ValueError: If a file of it is invalid, if it is not of Hgad, if its files are of different tests, or if
+            its test had no image files, scores or ground truth.
     """
     predictions = read_predictions(folder)
     checkpoint = folder / CHECKPOINT
@@ -87,14 +91,9 @@ def read_run(folder: Path) -> RunFiles:
         if not path.is_file():
             msg = f"{path} is missing. Expected the folder of a run that was trained and tested."
             raise FileNotFoundError(msg)
-    if not predictions or any(prediction.gt_label is None for prediction in predictions):
-        msg = f"{folder}: there are no tested images, or they have no ground truth. A report needs both."
-        raise ValueError(msg)
-    if gone := [row.image_path for row in predictions if not Path(row.image_path).is_file()]:
-        msg = f"{len(gone)} of {len(predictions)} tested images do not exist, such as {gone[0]}. Paths are relative to "
-        msg += "the working directory of the test: start the report there."
-        raise FileNotFoundError(msg)
+    _check_images(folder, predictions)
     figures = read_results(results)
+    _check_classes(results, list(figures["classes"]), predictions)
     model = Hgad.load_from_checkpoint(checkpoint, map_location="cpu")
     # A test of an earlier version of this package does not say.
     tested_another = figures.get("model") not in {None, identity(model.state_dict())}
@@ -113,3 +112,35 @@ def read_run(folder: Path) -> RunFiles:
         versions=torch.load(checkpoint, map_location="cpu", weights_only=True)[VERSIONS_KEY],
         tested_another=tested_another,
     )
+
+
+def _check_images(folder: Path, predictions: Sequence[Prediction]) -> None:
+    """Check that there are scores, ground truth and files of the tested images."""
+    if not predictions or any(prediction.gt_label is None for prediction in predictions):
+        msg = f"{folder}: there are no tested images, or they have no ground truth. A report needs both."
+        raise ValueError(msg)
+    if unscored := [row.image_path for row in predictions if not math.isfinite(score(row))]:
+        msg = f"{folder}: {len(unscored)} of {len(predictions)} tested images have no finite score, such as "
+        msg += f"{unscored[0]}. Test the model again."
+        raise ValueError(msg)
+    images = [Path(row.image_path) for row in predictions]
+    masks = [file for row in predictions if row.mask_path for file in split_masks(row.mask_path)]
+    for of_what, files in (("tested images", images), ("masks", masks)):
+        if gone := [file for file in files if not file.is_file()]:
+            msg = f"{len(gone)} of {len(files)} {of_what} do not exist, such as {gone[0]}. Paths are relative to the "
+            msg += "working directory of the test: start the report there."
+            raise FileNotFoundError(msg)
+
+
+def _check_classes(results: Path, classes: Sequence[str], predictions: Sequence[Prediction]) -> None:
+    """Check that metrics are of some class of the tested images: the folder may be copied together."""
+    tested = {row.class_name for row in predictions}
+    if not classes or not tested & {*classes, None}:
+        msg = (
+            f"{results} has the classes {', '.join(classes) or 'none'}, but {PREDICTIONS_FILE} beside it has images of "
+        )
+        msg += (
+            f"{', '.join(sorted(name or 'no class' for name in tested))}: they are of different tests. Test the model "
+        )
+        msg += "again."
+        raise ValueError(msg)

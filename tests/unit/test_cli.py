@@ -5,13 +5,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from zipfile import ZipFile
+from zipimport import zipimporter
 
 import pytest
 
+import anomalib_hgad
 from anomalib_hgad import cli
 from tests.helpers.drawn_models import brightness_model, flat_image
 from tests.helpers.paths import ROOT
@@ -70,6 +75,43 @@ def test_every_command_shows_its_arguments(command: str, capsys: pytest.CaptureF
     with pytest.raises(SystemExit, match="0"):
         cli.main([command, "--help"])
     assert "--config" in capsys.readouterr().out
+
+
+def test_help_of_a_package_in_a_zip_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And of one without sources, as programs are frozen: it says less."""
+    with ZipFile(tmp_path / "package.zip", "w") as archive:
+        for home in {*cli.COMMANDS.values()} - {"report.command"}:
+            file = f"anomalib_hgad/{home.replace('.', '/')}.py"
+            archive.write(ROOT / file, file)
+    monkeypatch.setattr(anomalib_hgad.__spec__, "loader", zipimporter(str(tmp_path / "package.zip")))
+    for module, name in ((anomalib_hgad, "__init__"), (cli, "cli")):
+        monkeypatch.setattr(module, "__file__", str(tmp_path / f"package.zip/anomalib_hgad/{name}.py"))
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "monitor Find products of a production line" in shown
+    assert "Write one HTML page" not in shown
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+def test_anomalib_that_is_missing_is_one_sentence(
+    lazily: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> ModuleType:
+        raise ImportError("lost", name="anomalib.models")
+
+    def list_products(ckpt_path: str) -> None:
+        """Import what takes long."""
+        fail()
+
+    lazy = SimpleNamespace(list_products=list_products)
+    monkeypatch.setattr(cli, "import_module", (lambda _: lazy) if lazily else fail)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["list-products", "--ckpt_path", "model.ckpt"])
+    said = capsys.readouterr().err
+    assert re.search(r"error: anomalib-hgad \S+ works with anomalib.*is installed: lost\. Install a version", said)
 
 
 def test_command_that_there_is_not_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

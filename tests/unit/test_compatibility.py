@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import warnings
+from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from types import ModuleType
@@ -70,6 +71,42 @@ def test_without_anomalib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "version", absent)
     message = host.explain(ModuleNotFoundError("No module named 'anomalib'", name="anomalib"))
     assert "anomalib is not installed: No module named 'anomalib'" in message
+
+
+def test_module_that_hides_anomalib_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an anomalib.py in the current folder."""
+    assert ", but " not in host.explain(LOST)
+    hiding = ModuleType("anomalib")
+    hiding.__file__ = "/lab/anomalib.py"
+    monkeypatch.setitem(sys.modules, "anomalib", hiding)
+    assert "is installed, but /lab/anomalib.py is imported (rename it if it is something else): " in host.explain(LOST)
+
+
+def test_finders_of_old_form_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Python does."""
+    finder = autoload._AnomalibFinder()
+    monkeypatch.setattr(sys, "meta_path", [object(), finder, PathFinder])
+    assert finder.find_spec("anomalib_hgad.cli", anomalib_hgad.__path__).name == "anomalib_hgad.cli"
+
+
+def test_hook_that_is_loaded_again_is_installed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier = type("_AnomalibFinder", (), {})()
+    monkeypatch.setattr(sys, "meta_path", [earlier, PathFinder])
+    autoload.install()
+    assert sys.meta_path == [earlier, PathFinder]
+
+
+@pytest.mark.parametrize(
+    ("value", "is_on"), [(None, True), ("", True), ("1", True), ("0", False), ("false", False), ("No", False)]
+)
+def test_switch_of_the_hook(value: str | None, is_on: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANOMALIB_HGAD_AUTOLOAD", raising=False)
+    if value is not None:
+        monkeypatch.setenv("ANOMALIB_HGAD_AUTOLOAD", value)
+    installed = []
+    monkeypatch.setattr(autoload, "install", lambda: installed.append(True))
+    exec((ROOT / "anomalib_hgad/autoload.pth").read_text())
+    assert bool(installed) is is_on
 
 
 @pytest.mark.parametrize("name", [None, "torch", "anomalib_hgad.models.hgad.flows"])

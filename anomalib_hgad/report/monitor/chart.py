@@ -25,6 +25,10 @@ from anomalib_hgad.models.hgad.novelty import LEAST_DEVIATION, NoveltyScale, cla
 EWMA_WEIGHT = 0.2
 """Weight of the newest period in the exponentially weighted moving average (EWMA)."""
 
+LEAST_RATE = 1e-15
+"""Lowest false-alarm rate: limits for much lower ones are beyond the range of numbers, or so wide that no point is
+outside."""
+
 Direction = Literal["less typical", "more typical"]
 
 

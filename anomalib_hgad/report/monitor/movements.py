@@ -127,6 +127,23 @@ def _records(
     return [Record(period, of(period, name), points.get(number)) for number, period in enumerate(periods)]
 
 
+def not_judged(records: dict[str, list[Record]], reference_periods: int) -> list[str]:
+    """Products that were seen after the reference periods and have no limits: whether they have moved is not known.
+
+    Args:
+        records: Records of every product.
+        reference_periods: Number of first periods that set the expectation.
+
+    Returns:
+        Their names.
+    """
+    return [
+        name
+        for name, of_product in records.items()
+        if any(record.point and math.isnan(record.point.lower) for record in of_product[reference_periods:])
+    ]
+
+
 def movements(records: dict[str, list[Record]]) -> list[Movement]:
     """Products that have moved.
 

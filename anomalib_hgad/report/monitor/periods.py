@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,9 @@ class Period:
 
 
 def read_periods(paths: Sequence[Path], names: Sequence[str]) -> list[Period]:
-    """Read tables of predictions one by one: only one is in memory at a time. Warn if they are of different models.
+    """Read tables of predictions one by one: only one is in memory at a time.
+
+    Warn if they are of different models, or if images are in several of them or several times in one.
 
     Args:
         paths: Tables, or folders of runs that contain one each, in chronological order.
@@ -81,9 +84,11 @@ def read_periods(paths: Sequence[Path], names: Sequence[str]) -> list[Period]:
             msg = f"{first} and {path} are the same table. Give a separate table for every period."
             raise ValueError(msg)
     periods = []
+    seen: dict[int, Path] = {}
     for path, file, label in zip(paths, files, labels(paths), strict=True):
         rows = read_table(file)
         check_rows(file, rows, names)
+        warn_of_copies(path, rows, seen)
         periods.append(summed_up(Period(path, label), rows))
     if len(set().union(*(period.models for period in periods))) > 1:
         logger.warning(
@@ -137,6 +142,7 @@ def check_rows(file: Path, rows: Sequence[Prediction], names: Sequence[str]) -> 
         raise ValueError(msg)
     faults: dict[str, Callable[[Prediction], bool]] = {
         "have no novelty, which only Hgad computes": lambda row: row.novelty is None,
+        "have an infinite novelty": lambda row: row.novelty is not None and math.isinf(row.novelty),
         "have no inferred class, as of a single Gaussian for all products": lambda row: row.pred_class_name is None,
         "have no predicted label, as without a post-processor": lambda row: row.pred_label is None,
     }
@@ -148,6 +154,34 @@ def check_rows(file: Path, rows: Sequence[Prediction], names: Sequence[str]) -> 
         msg = f"{file}: the checkpoint does not know {', '.join(others)}, only {', '.join(names)}. Give the checkpoint "
         msg += "that made the table."
         raise ValueError(msg)
+
+
+def warn_of_copies(path: Path, rows: Sequence[Prediction], seen: dict[int, Path]) -> None:
+    """Warn if a table has images again that an earlier one or itself has, as a copy or a table that has grown.
+
+    Args:
+        path: The table, as given.
+        rows: Its rows.
+        seen: First table of every image of the earlier tables, by a hash of the file, score and novelty: an image that
+            was taken anew has others, even if its file has the same name. Those of this table are added.
+    """
+    again: Counter[Path] = Counter()
+    for row in rows:
+        image = hash((row.image_path, row.pred_class_name, row.raw_score, row.novelty))
+        if image in seen:
+            again[seen[image]] += 1
+        else:
+            seen[image] = path
+    for first, count in again.items():
+        if count > 1:  # one may be equal by chance, as of a line at rest
+            logger.warning(
+                "%d of %d images of %s are in %s already, with the same score and novelty, and count twice. If the "
+                "table is a copy, leave it out; if it has grown, keep only its new images.",
+                count,
+                len(rows),
+                path,
+                "it" if first is path else first,
+            )
 
 
 def summed_up(period: Period, rows: Sequence[Prediction]) -> Period:

@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
+import csv
+import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from anomalib_hgad.evaluation.spreadsheets import as_count, as_number, read_rows
 from anomalib_hgad.report.monitor.chart import Point
 from anomalib_hgad.report.monitor.movements import Record
 from anomalib_hgad.report.monitor.periods import Period, ProductImages, labels
@@ -17,6 +22,11 @@ TABLE = "monitor.csv"
 
 POINT_COLUMNS = ["mean_typicality", "lower_limit", "upper_limit", "ewma", "ewma_limit"]
 """Columns of a point of the charts, in the order of its fields; empty where a product was not seen."""
+
+NUMBERS = ["period", "normal", "anomalous", "unknown_of_all_products", *POINT_COLUMNS]
+"""Columns that hold numbers."""
+
+COLUMNS = ["product", "table", *NUMBERS, "mean_outside", "ewma_outside", "moved"]
 
 
 def record_table(records: dict[str, list[Record]]) -> pd.DataFrame:
@@ -51,11 +61,11 @@ def record_table(records: dict[str, list[Record]]) -> pd.DataFrame:
                     "moved": point.direction,
                 }
             rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=COLUMNS)
 
 
 def read_records(folder: Path) -> dict[str, list[Record]]:
-    """Read the table that a monitor wrote.
+    """Read the table that a monitor wrote, even if a spreadsheet has sorted or saved it again.
 
     Args:
         folder: The monitor's ``--output``.
@@ -73,20 +83,44 @@ def read_records(folder: Path) -> dict[str, list[Record]]:
         msg = f"{path} is missing. Expected the --output of `anomalib-hgad monitor`."
         raise FileNotFoundError(msg)
     try:
-        # Names such as NA are names, and names of files may have bytes that are no text.
-        empty = {name: [""] for name in POINT_COLUMNS}
-        # So are 0815, 1.10 and 20261127.
-        text = dict.fromkeys(("product", "table"), str)
-        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty, encoding_errors="surrogateescape")
-        tables = table.sort_values("period")["table"].drop_duplicates().tolist()
-        named = zip(tables, labels([Path(name) for name in tables]), strict=True)
-        periods = {name: Period(Path(name), label) for name, label in named}
-        records: dict[str, list[Record]] = {}
-        for row in table.to_dict("records"):
-            images = ProductImages(int(row["normal"]), int(row["anomalous"]))
-            point = Point(*(float(row[name]) for name in POINT_COLUMNS)) if images.count else None
-            records.setdefault(row["product"], []).append(Record(periods[row["table"]], images, point))
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        msg = f"{path} is not a table of `anomalib-hgad monitor`: {type(error).__name__}: {error}"
+        rows = read_rows(path, COLUMNS, NUMBERS)
+        return _records([row | {"period": _count(row, "period")} for row in rows])
+    except (ValueError, csv.Error) as error:
+        msg = f"{path} is not a table of `anomalib-hgad monitor`: {error}"
         raise ValueError(msg) from error
+
+
+def _records(rows: Sequence[dict[str, Any]]) -> dict[str, list[Record]]:
+    """Records of rows in any order.
+
+    Raises:
+        ValueError: If a product does not have one row for each period.
+    """
+    tables = {row["period"]: row["table"] for row in sorted(rows, key=lambda row: row["period"])}
+    named = zip(tables.items(), labels([Path(name) for name in tables.values()]), strict=True) if tables else ()
+    periods = {number: Period(Path(name), label) for (number, name), label in named}
+    of_products: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        of_products.setdefault(row["product"], []).append(row)
+    records = {}
+    for product, of_product in of_products.items():
+        of_product.sort(key=lambda row: row["period"])
+        if [(row["period"], row["table"]) for row in of_product] != list(tables.items()):
+            msg = f"expected one row of {product} for each of the {len(tables)} periods, got {len(of_product)} of "
+            msg += f"{', '.join(row['table'] for row in of_product)}. Run the monitor again."
+            raise ValueError(msg)
+        records[product] = [_record(periods[row["period"]], row) for row in of_product]
     return records
+
+
+def _record(period: Period, row: dict[str, str]) -> Record:
+    images = ProductImages(_count(row, "normal"), _count(row, "anomalous"))
+    values = [math.nan if (value := as_number(row[name])) is None else value for name in POINT_COLUMNS]
+    return Record(period, images, Point(*values) if images.count else None)
+
+
+def _count(row: dict[str, str], column: str) -> int:
+    if (count := as_count(row[column])) is None:
+        msg = f"a row has no {column}."
+        raise ValueError(msg)
+    return count

@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from anomalib_hgad.common.files import write_json, write_text
+from anomalib_hgad.common.terminal import console
 from anomalib_hgad.report.parity.differences import ImageDifference, Parity, Tolerances
 from anomalib_hgad.report.parity.exports import Export
 
@@ -49,7 +50,7 @@ def show(
         without_labels: Labels of the checkpoint that mean nothing.
         failed: Differences beyond the tolerances.
     """
-    console = Console(markup=False, soft_wrap=True)  # names may have brackets, and paths are copied
+    terminal = console()
     table = Table(
         title=f"{figures[0].images} images, differences from the checkpoint",
         title_justify="left",
@@ -62,16 +63,16 @@ def show(
     for of_file in figures:
         values = [getattr(of_file, name) for name in COLUMNS.values()]
         table.add_row(Text("/".join(Path(of_file.file).parts[-2:])), *map(_cell, COLUMNS, values))
-    console.print(table)
+    terminal.print(table)
     for of_file, of_export, export in zip(figures, differences, exports, strict=True):
         for note in notes(of_file, of_export, export):
-            console.print(note)
+            terminal.print(note)
     if without_labels:
-        console.print(
+        terminal.print(
             f"The checkpoint has no threshold, as no validation was run: {' and '.join(without_labels)} mean nothing."
         )
     for sentence in failed or ["All within the tolerances."]:
-        console.print(sentence)
+        terminal.print(sentence)
 
 
 def notes(parity: Parity, differences: Sequence[ImageDifference], export: Export) -> list[str]:
@@ -98,6 +99,11 @@ def notes(parity: Parity, differences: Sequence[ImageDifference], export: Export
             f"{export.path}: {cut} of {len(differences)} scores are cut off at 0 or 1, as anomalib's post-processor "
             "does: their differences cannot be measured."
         )
+    if lost := [one.image for one in differences if one.score == 0 and math.isnan(one.expected.pred_score or 0)]:
+        said.append(
+            f"{export.path}: {len(lost)} of {len(differences)} scores are NaN, by the checkpoint too, such as that of "
+            f"{lost[0]}. They count as equal, but mean nothing."
+        )
     if export.size is not None:
         size = " x ".join(map(str, export.size))
         said.append(f"{export.path} accepts only images of {size}: others were resized first, with antialiasing.")
@@ -120,6 +126,8 @@ def write(
     """
     rows = [asdict(of_file) for of_file in figures]
     if output.suffix == ".json":
+        # JSON has no infinite numbers, and null says that there was nothing to compare.
+        rows = [{name: "Infinity" if value == math.inf else value for name, value in row.items()} for row in rows]
         named = {f"{field.name}_tolerance": getattr(tolerances, field.name) for field in fields(tolerances)}
         write_json({"checkpoint": str(ckpt_path), **named, "exports": rows, "failures": list(failed)}, output)
         return

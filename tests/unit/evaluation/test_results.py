@@ -176,3 +176,10 @@ def test_broken_results_are_named(content: bytes, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"results\.json is not what a test writes .* Test the model again"):
         read_results(path)
+
+
+def test_results_that_an_editor_has_marked_are_read(tmp_path: Path) -> None:
+    """Some begin every file with a byte-order mark."""
+    path = tmp_path / "results.json"
+    path.write_bytes(b'\xef\xbb\xbf{"mean": {}, "pooled": {}, "classes": {"bolt": {}}}')
+    assert list(read_results(path)["classes"]) == ["bolt"]

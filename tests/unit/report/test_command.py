@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from anomalib.data import MVTecAD
@@ -174,6 +176,41 @@ def test_broken_file_of_a_run_is_named(
     assert str(tmp_path / broken) in said
     assert message in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("change", "classes", "message"),
+    [
+        ({"raw_score": math.nan, "pred_score": None}, ["bolt"], "1 of 2 tested images have no finite score, such as"),
+        ({"raw_score": math.inf}, ["bolt"], "1 of 2 tested images have no finite score, such as"),
+        ({"mask_path": "gone.png"}, ["bolt"], "1 of 1 masks do not exist, such as gone.png"),
+        (
+            {},
+            ["nut", "screw"],
+            "results.json has the classes nut, screw, but predictions.csv beside it has images of bol",
+        ),
+        ({}, [], "results.json has the classes none, but"),
+    ],
+    ids=["no score", "infinite score", "no mask", "results of another test", "results without classes"],
+)
+def test_run_whose_files_do_not_match_is_refused(
+    change: dict[str, Any], classes: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = trees.write_image(tmp_path / "1.png")
+    row = prediction(str(image), "bolt", anomalous=True, score=0.9)
+    write_predictions([row, replace(row, **change)], tmp_path)
+    write_results(Results({name: {"image_AUROC": None} for name in classes}, {"image_AUROC": None}), tmp_path)
+    (tmp_path / CHECKPOINT).parent.mkdir(parents=True)
+    (tmp_path / CHECKPOINT).touch()
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["report", str(tmp_path)])
+    assert message in capsys.readouterr().err
+
+
+def test_folder_as_output_is_refused_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["report", str(tmp_path / "run"), "--output", str(tmp_path)])
+    assert f"got the folder {tmp_path}. Give {tmp_path / 'report.html'}." in capsys.readouterr().err
 
 
 @pytest.mark.slow

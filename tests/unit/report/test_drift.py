@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -53,6 +54,37 @@ def test_names_that_look_like_numbers_are_names(tmp_path: Path) -> None:
     assert (drift.products, drift.first, drift.last) == (3, "20261127", "007")
 
 
+def sorted_by_hand(table: pd.DataFrame) -> bytes:
+    """The newest period first, and the products of a period together."""
+    return table.sort_values(["period", "product"], ascending=False).to_csv(index=False).encode()
+
+
+def german(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False, sep=";", decimal=",").encode("utf-8-sig")
+
+
+@pytest.mark.parametrize("save", [sorted_by_hand, german])
+def test_table_that_a_spreadsheet_has_saved(
+    save: Callable[[pd.DataFrame], bytes], monitored: Path, tmp_path: Path
+) -> None:
+    (tmp_path / TABLE).write_bytes(save(pd.read_csv(monitored / TABLE)))
+    found, expected = read_records(tmp_path), read_records(monitored)
+    assert found == expected
+    (moved,) = movements(found)
+    assert (moved.first.label, moved.last) == ("3", None)
+    drift = read_drift(tmp_path, NAMES)
+    assert (drift.first, drift.last) == ("1", "4")
+
+
+@pytest.mark.parametrize("kept", [[0, 1, 2, 3, 4, 6, 7], [*range(8), 5]], ids=["missing", "twice"])
+def test_table_without_one_row_for_each_period_is_refused(kept: list[int], monitored: Path, tmp_path: Path) -> None:
+    pd.read_csv(monitored / TABLE).iloc[kept].to_csv(tmp_path / TABLE, index=False)
+    with pytest.raises(
+        ValueError, match=r"monitor\.csv is not .*: expected one row of nut .* of the 4 periods, got [35]"
+    ):
+        read_drift(tmp_path, NAMES)
+
+
 def test_monitor_of_another_model_is_refused(monitored: Path) -> None:
     with pytest.raises(ValueError, match="is of another model: the run does not know bolt, only nut"):
         read_drift(monitored, NAMES[1:])
@@ -65,8 +97,9 @@ def test_other_file_is_refused(content: str, tmp_path: Path) -> None:
         read_drift(tmp_path, NAMES)
 
 
-def test_table_without_rows_is_refused(monitored: Path, tmp_path: Path) -> None:
-    pd.read_csv(monitored / TABLE)[:0].to_csv(tmp_path / TABLE, index=False)
+def test_table_without_rows_is_refused(tmp_path: Path) -> None:
+    """The monitor of a line whose products are all unknown writes one."""
+    record_table({}).to_csv(tmp_path / TABLE, index=False)
     with pytest.raises(ValueError, match="has no rows"):
         read_drift(tmp_path, NAMES)
 

@@ -15,6 +15,7 @@ from anomalib_hgad.models.hgad.anomaly_map import LevelScores
 from anomalib_hgad.models.hgad.normal_scores import ClassValues
 from anomalib_hgad.models.hgad.novelty import NOVELTY_LIMIT, NoveltyScale
 from anomalib_hgad.report.monitor.chart import (
+    LEAST_RATE,
     Expectation,
     Point,
     control_chart,
@@ -53,6 +54,13 @@ def test_limits_by_hand() -> None:
     assert first.ewma == pytest.approx(0.2 * z[0])
     assert second.ewma == pytest.approx(0.8 * 0.2 * z[0] + 0.2 * z[1])
     assert first.ewma_limit == pytest.approx(0.2 * 4.1405, rel=1e-4)
+
+
+@pytest.mark.parametrize("degrees", [1, 3, 1e9])
+def test_limits_of_the_lowest_rate_are_numbers(degrees: float) -> None:
+    rare, less = (control_chart([2.0], [20], Expectation(2.0, 0.5, 15, degrees), rate)[0] for rate in (LEAST_RATE, 0.1))
+    assert rare.lower < less.lower < 2 < less.upper < rare.upper < math.inf
+    assert rare.direction is None
 
 
 def test_variance_of_the_ewma_is_that_of_the_weighted_means() -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from anomalib_hgad import cli
 from anomalib_hgad.evaluation.predictions import PREDICTED_FILE, Prediction, write_predictions
 from anomalib_hgad.models.checkpoint import VERSIONS_KEY
 from anomalib_hgad.models.hgad.class_labels import CLASS_NAMES_KEY
+from anomalib_hgad.report.monitor.command import show
+from anomalib_hgad.report.monitor.movements import Movement
+from anomalib_hgad.report.monitor.periods import Period
 from anomalib_hgad.report.monitor.scale import THRESHOLD
 from tests.helpers.html_pages import assert_whole_and_alone
 from tests.helpers.monitored_line import GOOD, NAMES, line_checkpoint, write_line
@@ -98,6 +102,30 @@ def test_reference_periods(line: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert "reference_periods is out of range: expected 2 <= reference_periods < 4" in capsys.readouterr().err
 
 
+def test_product_of_no_reference_period_is_not_judged_and_named(line: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for day in ("1", "2"):
+        write_predictions(GOOD[:3], line / "days" / day, PREDICTED_FILE)
+    assert run(*days("1", "2", "3"), "--reference_periods", "2") == 0
+    said = capsys.readouterr().out
+    assert "No product has moved: 1 products, 3 periods." in said
+    assert f"Not judged: {NAMES[1]}. What is expected of them is not known" in said
+    page = (line / "monitor/monitor.html").read_text(encoding="utf-8")
+    assert "<b>Not judged:</b> nut &lt;b&gt;&amp;$x." in page
+    assert "<b>0 of 1</b>" in page
+    capsys.readouterr()
+    assert run(*days("3", "1", "2"), "--reference_periods", "2") == 0
+    assert "Not judged" not in capsys.readouterr().out, "it is not seen after them"
+
+
+def test_long_names_of_products_are_shown_in_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    period = Period(tmp_path, "1")
+    names = [f"left_front_bumper_black_metallic_{line}" for line in "ab"]
+    moved = [Movement(name, "less typical", period, None, in_mean=True, in_ewma=True) for name in names]
+    show([period], {}, moved, [], tmp_path)
+    first = "".join(row.split("│")[1].strip() for row in capsys.readouterr().out.splitlines() if "│" in row)
+    assert first == "".join(names)
+
+
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as stopped:
         run(*arguments)
@@ -112,11 +140,20 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ([], "has no images. Leave it out."),
         ([replace(row, novelty=None) for row in GOOD], "6 of 6 images have no novelty, which only Hgad computes"),
         ([*GOOD, replace(GOOD[0], novelty=None)], "1 of 7 images have no novelty"),
+        ([replace(row, novelty=-math.inf) for row in GOOD], "6 of 6 images have an infinite novelty"),
         ([replace(row, pred_class_name=None) for row in GOOD], "6 of 6 images have no inferred class"),
         ([replace(row, pred_label=None) for row in GOOD], "6 of 6 images have no predicted label"),
         ([*GOOD, predicted("screw", 0.0)], "the checkpoint does not know screw, only bolt, nut"),
     ],
-    ids=["empty", "no novelty", "some without novelty", "no class", "no decision", "unknown product"],
+    ids=[
+        "empty",
+        "no novelty",
+        "some without novelty",
+        "infinite novelty",
+        "no class",
+        "no decision",
+        "unknown product",
+    ],
 )
 def test_table_that_says_too_little_is_named(
     line: Path, capsys: pytest.CaptureFixture[str], rows: list[Prediction], message: str
@@ -150,8 +187,13 @@ def test_table_given_twice_is_named(line: Path, capsys: pytest.CaptureFixture[st
     assert "days/1 and days/../days/1/predicted.csv are the same table" in error
 
 
+def test_file_as_output_is_named(line: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "days/1", "--output", "model.ckpt")
+    assert "Expected a folder for monitor.html and monitor.csv as output, got the file model.ckpt" in said
+
+
 def test_false_alarm_rate_out_of_range(line: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for rate in ("0", "1", "-0.5"):
+    for rate in ("0", "1", "-0.5", "1e-300", "9e-16"):
         assert "false_alarm_rate is out of range" in refused(capsys, "days/1", "--false_alarm_rate", rate)
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,25 @@ def test_tables_of_different_models_are_named(tmp_path: Path, caplog: pytest.Log
     caplog.clear()
     read_periods([watched(tmp_path / "both.csv", "bbbb", "aaaa")], NAMES)
     assert f"different exported files: {tmp_path / 'both.csv'} by aaaa, bbbb. Novelty is" in caplog.text
+
+
+def test_images_that_are_there_twice_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A copy of a table, one that has grown, and images twice in a table; not files of the same names."""
+    rows = [predicted("bolt", novelty) for novelty in (0.1, 0.2, 0.3)]
+    tables = {
+        "first": rows[:2],
+        "later": [replace(row, novelty=-1.5 + index) for index, row in enumerate(rows)],
+        "grown": rows,
+        "twice": [replace(row, image_path="2.png") for row in rows[:2] * 2],
+    }
+    for name, of_table in tables.items():
+        write_predictions(of_table, tmp_path / name)
+    read_periods([tmp_path / name for name in tables], NAMES)
+    said = [record.getMessage().partition(", with")[0] for record in caplog.records]
+    assert said == [
+        f"2 of 3 images of {tmp_path / 'grown'} are in {tmp_path / 'first'} already",
+        f"2 of 4 images of {tmp_path / 'twice'} are in it already",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from anomalib_hgad.report.parity.differences import ImageDifference, Tolerances, compare, failures, summarise
 from anomalib_hgad.report.parity.exports import Export
 from anomalib_hgad.report.parity.outputs import Outputs
+from anomalib_hgad.report.parity.results import notes, write
 
 TOLERANCES = Tolerances(score=1e-3, map=1e-3, mask=0.1, label=0.0)
 EXPORT = Export(Path("model.onnx"), "onnxruntime", "FP32", None, {}, lambda _: ({}, None))
@@ -144,3 +146,26 @@ def test_share_of_other_labels_may_be_let_pass() -> None:
     images = [difference(HERE), difference(HERE), difference(HERE), difference(replace(HERE, pred_label=True))]
     assert said(*images, tolerances=replace(TOLERANCES, label=0.25)) == []
     assert len(said(*images, tolerances=replace(TOLERANCES, label=0.24))) == 1
+
+
+def test_difference_without_bound_is_valid_json(tmp_path: Path) -> None:
+    """As of an output that is missing; null says that there is nothing to compare."""
+    lacking = [difference(replace(HERE, pred_score=math.nan, anomaly_map=None))]
+    figures = summarise(EXPORT, lacking)
+    write(tmp_path / "a.json", [figures], Path("model.ckpt"), TOLERANCES, failures(figures, lacking, TOLERANCES))
+
+    def refuse(constant: str) -> None:
+        pytest.fail(constant)
+
+    content = json.loads((tmp_path / "a.json").read_text(), parse_constant=refuse)
+    (row,) = content["exports"]
+    assert row["largest_score_difference"] == row["largest_map_difference"] == "Infinity"
+    assert len(content["failures"]) == 2
+
+
+def test_scores_that_are_nan_in_both_are_counted() -> None:
+    """They are equal, but nothing is right about them."""
+    lost = replace(HERE, pred_score=math.nan)
+    differences = [difference(HERE), difference(lost, lost, name="1.png"), difference(lost)]
+    (note,) = [note for note in notes(summarise(EXPORT, differences), differences, EXPORT) if "NaN" in note]
+    assert note.startswith("model.onnx: 1 of 3 scores are NaN, by the checkpoint too, such as that of 1.png.")
