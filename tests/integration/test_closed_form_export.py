@@ -215,7 +215,7 @@ def test_int8_keeps_classes_and_scores(
     settings = {"compression_type": CompressionType[kind], "datamodule": datamodule}
     path = to_openvino(modules[0.02], graphs[0.02], tmp_path, **settings)
     found = differences(modules[0.02], from_openvino(path), images)
-    assert found[CLASS_TENSOR].mean() <= 0.05
+    assert found[CLASS_TENSOR].sum() <= 1
     for name, factor in (("pred_score", 1), ("anomaly_map", 1), (NOVELTY_TENSOR, 2)):
         assert found[name].max() < factor * largest, name
         assert np.median(found[name]) < factor * median, name

@@ -129,11 +129,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
                 config.read_text(),
             )
         )
+    of_resnet18 = any("/weights/resnet18" in command for command in commands(request.node.callspec.params["page"]))
+    backbone = "resnet18" if of_resnet18 else LIGHT["backbone"]
     for constructed, light in (
         # What the pages leave out is what users get: the kind of model stays that of the defaults.
         (
             Hgad,
-            {name: LIGHT[name] for name in ("backbone", "image_size", "pre_trained")} | {"levels": {"layer2": [1.0]}},
+            {"backbone": backbone, "levels": {"layer2": [1.0]}}
+            | {name: LIGHT[name] for name in ("image_size", "pre_trained")},
         ),
         (UniAd, LIGHT_UNIAD),
         *((family, light) for name, family in FAMILIES.items() if (light := LIGHT_FLOW_ARGUMENTS[name])),
