@@ -66,28 +66,22 @@ class ClassFolder(Folder):
             pairs = pair_masks(image_dir, mask_dir) if mask_dir else {}
             masks.update({str(image): list(map(str, of_image)) for image, of_image in pairs.items() if of_image})
         self._check_that_masks_are_used(masks)
-        self._warn_of_unused_masks(masks)
         task = TaskType.SEGMENTATION if masks else TaskType.CLASSIFICATION
         self.train_data.samples.attrs["task"] = self.test_data.samples.attrs["task"] = task.value
         self.test_data.samples["mask_path"] = [masks.get(path, "") for path in self.test_data.samples["image_path"]]
 
     def _check_that_masks_are_used(self, masks: Mapping[str, list[str]]) -> None:
-        """Raise if there are masks, but none belongs to an image: the class would be treated as one without masks."""
-        files = [file for folder in self.mask_places for file in image_files(folder)]
-        if files and self.mask_dirs and not masks:
-            msg = f"no anomalous image has a mask, but there are masks with other names: {listed(files)}"
-            raise ValueError(msg)
+        """Raise if there are masks, but none belongs to an image: the class would be treated as one without masks.
 
-    def _warn_of_unused_masks(self, masks: Mapping[str, list[str]]) -> None:
-        """Name masks that belong to no image: it may be missing, or have another name, and then its defect is lost.
-
-        Datasets have masks of normal images too, which mark nothing.
+        If some belong to none, warn: an image may be missing or have another name, and then its defect is lost. Masks
+        that mark nothing are not named, as datasets have them for normal images too.
         """
+        files = dict.fromkeys(file for folder in self.mask_places for file in image_files(folder))
+        if files and self.mask_dirs and not masks:
+            msg = f"no anomalous image has a mask, but there are masks with other names: {listed(list(files))}"
+            raise ValueError(msg)
         used = {file for of_image in masks.values() for file in of_image}
-        files = dict.fromkeys(
-            file for place in self.mask_places for file in image_files(place) if str(file) not in used
-        )
-        if unused := [file for file in files if masks and _marks_anything(file)]:
+        if masks and (unused := [file for file in files if str(file) not in used and _marks_anything(file)]):
             logger.warning(
                 "Class %r: %d masks belong to no image: %s. Their images are missing or have other names: correct the "
                 "names, or remove the masks.",

@@ -59,7 +59,7 @@ def seal(path: Path) -> None:
         path: The file, with :data:`UNKNOWN` in place of its checksums.
     """
     content = path.read_bytes()
-    sealed = content.replace(UNKNOWN.encode(), _checksums(path, content).encode())
+    sealed = content.replace(UNKNOWN.encode(), _checksums(content, weights_of(path)).encode())
     path.write_bytes(sealed)
 
 
@@ -79,7 +79,7 @@ def check_weights(path: Path, description: dict[str, Any]) -> None:
     weights, told = weights_of(path), description.get(CHECKSUMS)
     if weights is None or not isinstance(told, str):
         return
-    found = _checksums(path, path.read_bytes().replace(told.encode(), UNKNOWN.encode()))
+    found = _checksums(path.read_bytes().replace(told.encode(), UNKNOWN.encode()), weights)
     if found[:DIGITS] == told[:DIGITS] and found != told:
         msg = f"{weights} does not belong to {path}: its content is not that of the export, so that all scores would "
         msg += "be wrong. Copy both files of one export."
@@ -106,6 +106,5 @@ def checksum(*contents: bytes | Path) -> str:
     return digest.hexdigest()
 
 
-def _checksums(path: Path, content: bytes) -> str:
-    weights = weights_of(path)
+def _checksums(content: bytes, weights: Path | None) -> str:
     return checksum(content) + checksum(*([] if weights is None else [weights]))
