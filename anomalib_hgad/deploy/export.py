@@ -27,7 +27,7 @@ from anomalib_hgad.deploy.export_settings import check_compression, check_file_n
 from anomalib_hgad.deploy.module_names import name_modules
 from anomalib_hgad.deploy.torch_export import save_program
 from anomalib_hgad.deploy.transforms import check_antialiasing, exportable, last_size, takes_any_size
-from anomalib_hgad.deploy.weights import CHECKSUMS, UNKNOWN, seal
+from anomalib_hgad.deploy.weights import seal, with_checksums
 from anomalib_hgad.evaluation.post_processing import LABELS, labels_without_meaning, warn_of_missing_labels
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class DescribedExport(ExportMixin):
         def described(folder: Path) -> Path:
             path = Path(export(folder, model_file_name, input_size, **kwargs))
             graph = onnx.load(path, load_external_data=False)
-            onnx.helper.set_model_props(graph, self.description() | {CHECKSUMS: json.dumps(UNKNOWN)})
+            onnx.helper.set_model_props(graph, with_checksums(self.description()))
             name_modules(graph)
             self._name_tensors(graph)
             onnx.save(graph, path)
@@ -159,7 +159,7 @@ class DescribedExport(ExportMixin):
             def described(folder: Path) -> Path:
                 graph = core().read_model(path)
                 keep_in_float32(graph)
-                for name, value in (self.description() | {CHECKSUMS: json.dumps(UNKNOWN)}).items():
+                for name, value in with_checksums(self.description()).items():
                     graph.set_rt_info(value, ["model_info", name])
                 made = folder / path.relative_to(bare)
                 openvino.save_model(graph, made, compress_to_fp16=False)

@@ -10,6 +10,7 @@ copied, the graph runs and every score is wrong. An exported file therefore has 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,23 @@ def weights_of(path: Path) -> Path | None:
     return weights
 
 
+def with_checksums(description: dict[str, str]) -> dict[str, str]:
+    """Add the place of the checksums to the metadata of a file that is exported, for :func:`seal`.
+
+    Args:
+        description: Metadata, each as JSON.
+
+    Returns:
+        The same with :data:`UNKNOWN` in place of the checksums.
+    """
+    return description | {CHECKSUMS: json.dumps(UNKNOWN)}
+
+
 def seal(path: Path) -> None:
     """Write the checksums into an exported file.
 
     Args:
-        path: The file, with :data:`UNKNOWN` in place of its checksums.
+        path: The file, with the metadata of :func:`with_checksums`.
     """
     content = path.read_bytes()
     sealed = content.replace(UNKNOWN.encode(), _checksums(content, weights_of(path)).encode())

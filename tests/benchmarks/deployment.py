@@ -35,7 +35,7 @@ from anomalib_hgad.deploy.export import CLASS_TENSOR, OPSET
 from anomalib_hgad.deploy.graph import IN_FLOAT32
 from tests.benchmarks.accuracy import mean_aurocs
 from tests.benchmarks.markdown import markdown
-from tests.benchmarks.measure import environment, median_seconds
+from tests.benchmarks.measure import environment, median_seconds_of_streams
 from tests.helpers.exports import Outputs, Predict, from_onnx, from_openvino
 
 BATCHES = (1, 8)
@@ -180,12 +180,12 @@ def run(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def seconds_of_all(predictors: dict[str, tuple[tuple[int, int], Predict]], batch: int) -> dict[str, float]:
-    """Median seconds of every format for a batch of random images of its size."""
+    """Median seconds of every format for a batch of random images of its size, after others of them."""
     random = np.random.default_rng(0)
     stacks = {
         size: random.random((batch, 3, *size), dtype=np.float32) for size in {size for size, _ in predictors.values()}
     }
-    return median_seconds(
+    return median_seconds_of_streams(
         **{
             name: lambda predict=predict, stack=stacks[size]: predict(stack)
             for name, (size, predict) in predictors.items()

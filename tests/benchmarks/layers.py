@@ -10,6 +10,7 @@ import json
 import statistics
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,18 @@ PARTS = {
 OTHER = "what OpenVINO adds"
 
 
-def part_of(name: str) -> str:
-    """Part of a model that a layer is of, by its name, which begins with its module."""
-    module = module_in(name)
-    return OTHER if module is None else next((part for start, part in PARTS.items() if module.startswith(start)), OTHER)
+def part_of(names: Sequence[str]) -> str:
+    """Part of a model that a layer is of, by the names of the operations fused in it, which begin with their modules."""
+    modules = [module for name in names if (module := module_in(name)) is not None]
+    return next((part for start, part in PARTS.items() if modules and modules[0].startswith(start)), OTHER)
+
+
+def operations(model: openvino.CompiledModel) -> dict[str, list[str]]:
+    """Names of the operations that OpenVINO has fused in a layer, by the name of the layer."""
+    layers = model.get_runtime_model().get_ordered_ops()
+    return {
+        layer.get_friendly_name(): layer.get_rt_info()["originalLayersNames"].astype(str).split(",") for layer in layers
+    }
 
 
 def run(path: Path, batch: int) -> dict[str, Any]:
@@ -49,7 +58,8 @@ def run(path: Path, batch: int) -> dict[str, Any]:
     graph = openvino.Core().read_model(path)
     height, width = json.loads(graph.get_rt_info(["model_info", "image_size"]).astype(str))
     settings = {"PERF_COUNT": True, "INFERENCE_NUM_THREADS": 1}
-    request = openvino.compile_model(graph, "CPU", settings).create_infer_request()
+    model = openvino.compile_model(graph, "CPU", settings)
+    request, fused = model.create_infer_request(), operations(model)
     images = np.random.default_rng(0).random((batch, 3, height, width), dtype=np.float32)
     layers: dict[tuple[str, str], list[float]] = defaultdict(list)
     for repeat in range(-1, REPEATS):
@@ -59,7 +69,7 @@ def run(path: Path, batch: int) -> dict[str, Any]:
     medians = {layer: statistics.median(times) for layer, times in layers.items()}
     parts: dict[str, float] = defaultdict(float)
     for (name, _), milliseconds in medians.items():
-        parts[part_of(name)] += milliseconds
+        parts[part_of([name, *fused.get(name, [])])] += milliseconds
     slowest = sorted(medians, key=medians.__getitem__, reverse=True)[:SLOWEST]
     return {
         "batch": batch,

@@ -8,13 +8,14 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 REPEATS = 5
+CALLS_OF_A_TURN = 5
 
 Function = Callable[[], Any]
 
@@ -35,12 +36,26 @@ def seconds_of(function: Function) -> float:
 
 def median_seconds(**functions: Function) -> dict[str, float]:
     """Median seconds of functions, called in turn, after one call of each that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():
         function()
+    return _medians(functions, lambda function: [seconds_of(function)])
+
+
+def median_seconds_of_streams(**functions: Function) -> dict[str, float]:
+    """Median seconds of a call among calls of the same function, as at a line; functions take turns.
+
+    The first call of a turn does not count: threads of the function before it are still awake, and the caches are full of
+    that one's weights.
+    """
+    return _medians(functions, lambda function: [seconds_of(function) for _ in range(CALLS_OF_A_TURN)][1:])
+
+
+def _medians(functions: Mapping[str, Function], turn: Callable[[Function], list[float]]) -> dict[str, float]:
+    """Median of the seconds of several turns of each function."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(REPEATS):
         for name, function in functions.items():
-            times[name].append(seconds_of(function))
+            times[name] += turn(function)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
