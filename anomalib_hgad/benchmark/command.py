@@ -83,14 +83,14 @@ def benchmark(
 
 
 def check_classes(plan: Sequence[Run], output: Path) -> None:
-    """Check that finished runs of all classes have those of the data: means over other classes do not compare.
+    """Check that finished runs of all classes have those of the data: means over other classes cannot be compared.
 
     Args:
         plan: The runs, at least one.
         output: Folder of the benchmark.
 
     Raises:
-        ValueError: If one has others, as when the folder of a class was added since.
+        ValueError: If one has others, for example because the folder of a class was added.
     """
     names = multi_class(plan[0].protocol.data).class_names  # none where they are clusters
     for run in plan:
@@ -109,8 +109,8 @@ def records(plan: list[Run], output: Path) -> list[dict[str, Any]]:
 def run_in_own_process(run: Run, folder: Path) -> int:
     """Run one training and test, and redirect the output to :data:`LOG_FILE`.
 
-    A separate process makes a killed one, for example when out of memory, a single failed run, and measures the peak
-    memory of this run only.
+    In a separate process, a killed run, for example when out of memory, is a single failed run, and the peak memory is
+    that of this run only.
 
     Args:
         run: What to run.

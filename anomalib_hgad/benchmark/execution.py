@@ -79,7 +79,7 @@ class ModelClock(Callback):
 
 
 def _time_on(device: torch.device) -> float:
-    """Seconds, once a device has done all that was begun on it."""
+    """Time in seconds, after a device has finished its work."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
     return time.perf_counter()

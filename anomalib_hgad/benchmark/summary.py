@@ -167,7 +167,7 @@ def _markdown(metrics: pd.DataFrame, costs: pd.DataFrame, records: list[dict[str
     if len(pooled):
         one_threshold = [name for name in METRICS if name.startswith(("image_", "pixel_"))]
         lines += _table(
-            pooled, "All images pooled, whatever their class", {name: METRICS[name] for name in one_threshold}
+            pooled, "All images pooled, regardless of class", {name: METRICS[name] for name in one_threshold}
         )
     by_class = metrics[~metrics["class"].isin([MEAN, POOLED])]
     for name in ("image_AUROC", "pixel_AUROC"):

@@ -114,7 +114,7 @@ def list_products(ckpt_path: Path) -> None:
     model = load(ckpt_path)
     calibration, novelty = model.model.calibration, model.model.novelty
     thresholds = labelled_above(model.post_processor) - calibration.class_thresholds.shift
-    table = Table(caption="Limits of scores before all products are put on one scale; typicality in nats a dimension.")
+    table = Table(caption="Limits of scores before all products are put on one scale. Typicality: nats per dimension.")
     for heading in ("product", "images", "since", "anomalous above", "pixels above", "unknown below typicality"):
         table.add_column(heading, justify="left" if heading in {"product", "since"} else "right", overflow="fold")
     for index, name in enumerate(model.class_names):
@@ -132,7 +132,7 @@ def list_products(ckpt_path: Path) -> None:
 
 
 def check_output(output: Path | None) -> None:
-    """Check before the work that a new checkpoint can be a file at a path.
+    """Check at the start that a new checkpoint can be a file at a path.
 
     Args:
         output: The path, if it was given.
@@ -152,7 +152,7 @@ def beside(ckpt_path: Path, word: str, names: Sequence[str]) -> Path:
 
     Args:
         ckpt_path: The other checkpoint.
-        word: What is between its name and these.
+        word: Word between its name and these.
         names: Names of the products.
     """
     made = f"{ckpt_path.stem}-{word}-{'-'.join(names)}.ckpt"

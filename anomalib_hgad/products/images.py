@@ -72,7 +72,7 @@ def _for_training_alone(data: dict[str, Any]) -> dict[str, Any]:
     """Arguments that select all normal images, and turn the folder of a single product into a root and a category."""
     if data.get("root") is None or {"dataset", "datamodules"} & data.keys():
         return data
-    # As it is written, but for "." and "..": a link gives the product its name, not what it leads to.
+    # As written, except "." and "..": the product gets the name of a link, not that of its target.
     root = Path(os.path.abspath(data["root"]))  # noqa: PTH100 - which follows no links
     # All normal images are used for training, none for testing.
     arguments: dict[str, Any] = {"test_split_mode": TestSplitMode.NONE, "val_split_mode": ValSplitMode.NONE} | data

@@ -38,10 +38,10 @@ def report(run: Path, compare: Sequence[Path] = (), output: Path | None = None, 
     if output is not None and output.is_dir():
         msg = f"Expected a file for the page as output, got the folder {output}. Give {output / PAGE}."
         raise IsADirectoryError(msg)
-    # OpenMP's threads wait for one another at full load otherwise, which on a machine that has other work takes most of
-    # the processor's time; PyTorch looks for it when it is imported.
+    # Otherwise OpenMP's threads wait at full load, which takes most of the processor time if other programs run.
+    # PyTorch reads it when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # What takes seconds to be imported, PyTorch and anomalib, a help text need not wait for.
+    # A help text need not wait for PyTorch and anomalib, whose imports take seconds.
     from anomalib_hgad.report.comparison import check_compared  # noqa: PLC0415
     from anomalib_hgad.report.drift import read_drift  # noqa: PLC0415
     from anomalib_hgad.report.page import render  # noqa: PLC0415

@@ -42,7 +42,7 @@ class Comparison:
     """Runs side by side.
 
     Attributes:
-        names: Number of every run and what tells it from the others, the reported one first.
+        names: Number of every run and what distinguishes it, the reported one first.
         tables: For the mean over the classes and all images pooled, the metrics of every run.
         settings: Settings that differ, with the value of every run.
         same_images: Whether all were tested on the same images.
@@ -55,14 +55,14 @@ class Comparison:
 
 
 def check_compared(run: Path, compared: Sequence[Path]) -> None:
-    """Check the runs that are to stand beside one.
+    """Check the runs to compare.
 
     Args:
-        run: Folder of the run that is reported on.
-        compared: Those of the others.
+        run: Folder of the reported run.
+        compared: Folders of the others.
 
     Raises:
-        ValueError: If there are too many, or one is there twice.
+        ValueError: If there are too many, or if one occurs twice.
     """
     if len(compared) > MOST_COMPARED:
         msg = f"Expected at most {MOST_COMPARED} runs to compare with; got {len(compared)}."
@@ -102,7 +102,7 @@ def _table(metrics: Sequence[Mapping[str, float | None]], columns: Sequence[str]
     marked: list[dict[str, Cell]] = [{} for _ in metrics]
     for column in columns:
         values = [of_run.get(column) for of_run in metrics]
-        # As they are shown: a mark for what cannot be seen would puzzle.
+        # As shown: a mark for an invisible difference would be confusing.
         shown = [None if value is None else round(100 * value, 1) for value in values]
         defined = [value for value in shown if value is not None]
         best = min(defined, default=None) if column in LOWER_IS_BETTER else max(defined, default=None)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which kinds of defects a run has named, by the kinds that there are: the folders of the test images."""
+"""Kinds of defects that a run has named, for each true kind: the folders of the test images."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class KindTable:
 
     Attributes:
         product: The product.
-        names: True kinds, and others that they are called, ``"other"`` last.
-        counts: For each true kind, how many are called by each of these names.
-        not_named: For each true kind, how many raised no alarm, or are taken for a product without known defects.
+        names: True kinds, and other names that images got, ``"other"`` last.
+        counts: For each true kind, how many images got each of these names.
+        not_named: For each true kind, how many raised no alarm, or are assigned to a product without known defects.
     """
 
     product: str
@@ -37,8 +37,8 @@ def kind_tables(run: RunFiles) -> list[KindTable]:
         run: The run.
 
     Returns:
-        One for each product with an image whose defect is named: the test may have been of another checkpoint than the
-        one of the training, which is the run's.
+        One for each product with an image whose defect is named: the test may have used another checkpoint than the
+        run's.
     """
     tables = []
     for product in run.class_names:

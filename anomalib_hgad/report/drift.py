@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a monitor has seen of the products of a run over time."""
+"""Drift of the products of a run over time, as a monitor found it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Drift:
         products: Number of products that were seen.
         periods: Number of periods.
         first: Name of the first period.
-        last: That of the last.
+        last: Name of the last.
         moved: Products that have moved.
         charts: Their control charts.
     """
@@ -45,7 +45,7 @@ def read_drift(folder: Path, class_names: Sequence[str]) -> Drift:
         class_names: Products that the model of the run knows.
 
     Returns:
-        What it says.
+        The drift.
 
     Raises:
         FileNotFoundError: If there is no table.

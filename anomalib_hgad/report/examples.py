@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The images that a run got wrong by most: image, mask, map and decision."""
+"""Images with the largest errors of a run: image, mask, map and decision."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST_EXAMPLES = 6
 """Images shown of each kind of error."""
 
 OF_CLASS = 3
-"""Most of them that are of one class: a hard class hides no other."""
+"""Maximum number of these from one class: a hard class hides no other."""
 
 PICTURE_SIDE = 256
 """Pixels of the longer side of a picture."""
@@ -39,7 +39,7 @@ class Example:
     """An image on the page.
 
     Attributes:
-        row: What was said of it.
+        row: Its decision.
         name: Its file, without the folders that are common to all.
         score: The score by which it was chosen.
         wrong: Whether the decision was wrong; ``None`` if there was no threshold.
@@ -81,11 +81,11 @@ def worst(predictions: Sequence[Prediction], anomalous: bool) -> list[Prediction
 
 @torch.no_grad()
 def example(run: RunFiles, row: Prediction) -> Example:
-    """Predict an image once more, and draw it.
+    """Predict an image again, and draw it.
 
     Args:
         run: The run.
-        row: What was said of the image.
+        row: The decision on the image.
 
     Returns:
         What the page shows of it.

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Figures of the report, as SVG that can stand in a page."""
+"""Figures of the report, as SVG for a page."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ STYLE: dict[Any, Any] = {
 }
 
 FAR = 5.0
-"""Novelty from which on the axis is logarithmic: another product may be a hundred times as far away as the limit."""
+"""Novelty above which the axis is logarithmic: that of another product may be a hundred times the limit."""
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def drawing(width: float, height: float, title: str) -> Iterator[tuple[Figure, l
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, svg
         text = io.StringIO()
-        # A browser has the letters that the font lacks. Else letters are paths, the same on all machines.
+        # A browser has the letters that the font lacks. Otherwise letters are paths, the same on all machines.
         lacking = {ord(letter) for item in figure.findobj(Text) for letter in item.get_text()} - _letters_of_font()
         with mpl.rc_context({"svg.fonttype": "none"} if lacking else None), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -115,7 +115,7 @@ def histograms(
         panels: Normal and anomalous values of every panel.
         label: What the values are.
         threshold: Where a line is drawn.
-        most_columns: Most panels beside one another.
+        most_columns: Maximum number of panels side by side.
 
     Returns:
         SVG.
@@ -139,7 +139,7 @@ def histograms(
 
 def _histogram(axis: Axes, normal: np.ndarray, anomalous: np.ndarray) -> None:
     values = np.concatenate([normal, anomalous])
-    # A few far values would leave all others in one bar.
+    # A few outliers would leave all others in one bar.
     low, high = np.quantile(values, [0.0, 0.98]) if len(values) else (0.0, 1.0)
     bins = np.linspace(low, high if high > low else low + 1, 31)
     for of_kind, colour, name in ((normal, NORMAL, "normal"), (anomalous, ANOMALOUS, "anomalous")):

@@ -95,12 +95,12 @@ def read_run(folder: Path) -> RunFiles:
     figures = read_results(results)
     _check_classes(results, list(figures["classes"]), predictions)
     model = Hgad.load_from_checkpoint(checkpoint, map_location="cpu")
-    # A test of an earlier version of this package does not say.
+    # A test of an earlier version of this package does not record it.
     tested_another = figures.get("model") not in {None, identity(model.state_dict())}
     if tested_another:
         logger.warning(
-            "%s: the last test in this folder was of another model than %s. Its decisions and metrics do not belong to "
-            "the thresholds and latents. Test this checkpoint, and report again.",
+            "%s: the last test in this folder used another model than %s. Its decisions and metrics do not belong to "
+            "the thresholds and latents. Test this checkpoint, and make the report again.",
             folder,
             checkpoint,
         )

@@ -58,7 +58,7 @@ class ThresholdRow:
 
     @property
     def common_verdict(self) -> str:
-        """Whether it would at the threshold of all classes."""
+        """Whether the rate would hold at the threshold of all classes."""
         return verdict_on(self.common_alarms, self.normal, self.rate)
 
 
@@ -103,7 +103,7 @@ def threshold_rows(run: RunFiles) -> list[ThresholdRow]:
     names = run.model.threshold_names
     if others := sorted({row.scored_class_name for row in run.predictions if row.scored_class_name} - set(names)):
         msg = f"{run.folder}: the test has scores of {', '.join(others)}; the run's checkpoint knows only "
-        msg += f"{', '.join(names)}. The test was of another checkpoint: test this one, and report again."
+        msg += f"{', '.join(names)}. The test used another checkpoint: test this one, and make the report again."
         raise ValueError(msg)
     shifts = dict(zip(names, of_classes.shift.tolist(), strict=True))
     normal: dict[str, list[Prediction]] = {name: [] for name in names}

@@ -138,7 +138,7 @@ def test_another_threshold_is_noticed(hgad: Run, tmp_path: Path, capsys: pytest.
     printed = capsys.readouterr().out
     assert f"{path} (PyTorch, FP32): pred_score of {hgad.data}" in printed
     assert "pred_label of" in printed
-    assert "is False, and True by the checkpoint" in printed
+    assert "is False, and True in the checkpoint" in printed
     assert "anomaly_map of" not in printed
 
 

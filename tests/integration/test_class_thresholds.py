@@ -240,7 +240,7 @@ def test_report_says_whether_each_rate_holds(run: Run, common: Run) -> None:
             assert (row.alarms, row.normal) == alarms_at(each, row.name)
             assert (row.common_alarms, row.normal) == alarms_at(each, row.name, shift)
     page = report(run.folder).read_text(encoding="utf-8")
-    assert "Every class has a threshold of its own" in page
+    assert "Every class has its own threshold" in page
     for row in threshold_rows(read_run(run.folder)):
         assert f"<td>{row.alarms} of {row.normal}</td>" in page
 

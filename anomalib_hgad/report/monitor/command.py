@@ -25,7 +25,7 @@ from anomalib_hgad.report.templates import page_template, time_of_page
 PAGE = "monitor.html"
 
 NOT_JUDGED = (
-    "What is expected of them is not known: no reference period has them, or no image was held out of the training."
+    "Their expected values are unknown: no reference period has them, or no image was held out of the training."
 )
 """Why products have no limits."""
 
@@ -105,7 +105,7 @@ def show(
     if moved:
         table = Table(title="Products that have moved", title_justify="left")
         for heading in ("product", "is", "from", "until", "seen in"):
-            table.add_column(heading, overflow="fold")  # cut names could be of several products
+            table.add_column(heading, overflow="fold")  # shortened names could be of several products
         for movement in moved:
             charts = [name for name, seen in (("mean", movement.in_mean), ("EWMA", movement.in_ewma)) if seen]
             last = "now" if movement.last is None else movement.last.label
@@ -122,6 +122,6 @@ def show(
         for name, images in period.products.items():
             if images.anomalous > images.normal:
                 terminal.print(
-                    f"{period.label}: {images.anomalous} of {images.count} images of {name} were found anomalous."
+                    f"{period.label}: {images.anomalous} of {images.count} images of {name} were predicted anomalous."
                 )
     terminal.print(f"Charts: {output / PAGE}, table: {output / TABLE}")

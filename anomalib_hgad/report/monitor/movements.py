@@ -39,7 +39,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Movement:
-    """Periods of a product, one after another, that are outside the limits in one direction.
+    """Consecutive periods of a product that are outside the limits in one direction.
 
     Attributes:
         product: The product.
@@ -128,7 +128,7 @@ def _records(
 
 
 def not_judged(records: dict[str, list[Record]], reference_periods: int) -> list[str]:
-    """Products that were seen after the reference periods and have no limits: whether they have moved is not known.
+    """Products seen after the reference periods that have no limits: whether they have moved is unknown.
 
     Args:
         records: Records of every product.
@@ -151,7 +151,7 @@ def movements(records: dict[str, list[Record]]) -> list[Movement]:
         records: Records of every product.
 
     Returns:
-        The movements, product by product in the order of time.
+        The movements, by product and in chronological order.
     """
     found = []
     for product, of_product in records.items():

@@ -157,7 +157,7 @@ def check_rows(file: Path, rows: Sequence[Prediction], names: Sequence[str]) -> 
 
 
 def warn_of_copies(path: Path, rows: Sequence[Prediction], seen: dict[int, Path]) -> None:
-    """Warn if a table has images again that an earlier one or itself has, as a copy or a table that has grown.
+    """Warn if images of a table are in an earlier one or in itself too, as in a copy or a table that has grown.
 
     Args:
         path: The table, as given.
@@ -173,9 +173,9 @@ def warn_of_copies(path: Path, rows: Sequence[Prediction], seen: dict[int, Path]
         else:
             seen[image] = path
     for first, count in again.items():
-        if count > 1:  # one may be equal by chance, as of a line at rest
+        if count > 1:  # one may be equal by chance, as on a line at rest
             logger.warning(
-                "%d of %d images of %s are in %s already, with the same score and novelty, and count twice. If the "
+                "%d of %d images of %s are already in %s, with the same score and novelty, and count twice. If the "
                 "table is a copy, leave it out; if it has grown, keep only its new images.",
                 count,
                 len(rows),

@@ -36,7 +36,7 @@ def record_table(records: dict[str, list[Record]]) -> pd.DataFrame:
         records: Records of every product.
 
     Returns:
-        The table; what there is not is empty.
+        The table; missing values are empty.
     """
     rows = []
     for name, of_product in records.items():
@@ -71,12 +71,12 @@ def read_records(folder: Path) -> dict[str, list[Record]]:
         folder: The monitor's ``--output``.
 
     Returns:
-        Records of every product, as of :func:`~anomalib_hgad.report.monitor.movements.product_records`, without the
+        Records of every product, as from :func:`~anomalib_hgad.report.monitor.movements.product_records`, without the
         sums that the charts do not need.
 
     Raises:
         FileNotFoundError: If there is no table.
-        ValueError: If it is broken, or another one.
+        ValueError: If it is broken, or another table.
     """
     path = folder / TABLE
     if not path.is_file():

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Check that exports say what their checkpoint says."""
+"""Check that exports give the results of their checkpoint."""
 
 # No `from __future__ import annotations`: jsonargparse reads the types of the arguments.
 
@@ -100,7 +100,7 @@ def images_to_compare(data: Mapping[str, Any]) -> list[Path]:
 
     Raises:
         FileNotFoundError: If there are none.
-        ValueError: If an argument is wrong, or as of the datamodule.
+        ValueError: If an argument is wrong, or from the datamodule.
     """
     check_arguments(data)
     root = Path(data.get("root") or "")
@@ -122,14 +122,14 @@ def images_to_compare(data: Mapping[str, Any]) -> list[Path]:
 
 
 def check_same_model(export: Export, reference: Reference) -> None:
-    """Check that a file does not say that it is of another model.
+    """Check that a file is not of another model by its metadata.
 
     Args:
         export: The file.
         reference: The checkpoint.
 
     Raises:
-        ValueError: If it says so.
+        ValueError: If it is.
     """
     said = str(export.description.get("model", "")).rpartition(".")[2]
     here = type(reference.model).__name__

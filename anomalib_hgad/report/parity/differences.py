@@ -186,7 +186,7 @@ def _score_failure(parity: Parity, differences: Sequence[ImageDifference], toler
         return None
     said = (
         f"pred_score of {worst.image} is {_number(worst.found.pred_score)}, and "
-        f"{_number(worst.expected.pred_score)} by the checkpoint: {worst.score:.2g} apart, where "
+        f"{_number(worst.expected.pred_score)} in the checkpoint: {worst.score:.2g} apart, where "
         f"score_tolerance={tolerance:g}; beyond it are {others} of {len(differences)} images."
     )
     if others == len(differences) > 1 and parity.form == "FP32":
@@ -206,8 +206,8 @@ def _other_failure(
         return None
     worst = _worst(others, lambda one: one.score)
     return (
-        f"{name} of {worst.image} is {value(worst.found)}, and {value(worst.expected)} by the checkpoint; it is "
-        f"another for {len(others)} of {len(differences)} images, where label_tolerance={tolerance:g}."
+        f"{name} of {worst.image} is {value(worst.found)}, and {value(worst.expected)} in the checkpoint; it "
+        f"differs for {len(others)} of {len(differences)} images, where label_tolerance={tolerance:g}."
     )
 
 

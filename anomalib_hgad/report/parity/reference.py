@@ -72,7 +72,7 @@ class Reference:
             Outputs of the model.
         """
         batch = ClassImageBatch(image=image.unsqueeze(0))
-        # Without a trainer, which none of anomalib's components asks for.
+        # Without a trainer, which none of anomalib's components needs.
         pre_processor, post_processor = cast("Any", self.model.pre_processor), cast("Any", self.model.post_processor)
         if hasattr(pre_processor, "on_predict_batch_start"):
             pre_processor.on_predict_batch_start(None, self.model, batch, 0)
@@ -87,7 +87,7 @@ class Reference:
 
 
 def _model_class(ckpt_path: Path, name: str | None) -> type[AnomalibModule]:
-    """Class of a checkpoint: given, or ours by what only ours hold, or by the folders that anomalib has put it in."""
+    """Class of a checkpoint: given, or found by entries of ours, or by the folders that anomalib has put it in."""
     models = {
         name: value
         for name, value in (vars(anomalib.models) | {"Hgad": Hgad, "UniAd": UniAd}).items()
@@ -109,7 +109,7 @@ def _model_class(ckpt_path: Path, name: str | None) -> type[AnomalibModule]:
 
 
 def _content(ckpt_path: Path) -> dict[str, Any]:
-    # Some of anomalib's models keep types of their own in a checkpoint, which their own classes know.
+    # Some of anomalib's models store their own types in a checkpoint, which only their classes know.
     own = [kind for model in AnomalibModule.__subclasses__() for kind in model.checkpoint_safe_globals()]
     with explain_checkpoint_errors(ckpt_path), anomalib_safe_globals(extra=own):
         return cast("dict[str, Any]", torch.load(ckpt_path, map_location="cpu", weights_only=True, mmap=True))

@@ -20,7 +20,7 @@ from anomalib_hgad.report.parity.differences import ImageDifference, Parity, Tol
 from anomalib_hgad.report.parity.exports import Export
 
 ENDINGS = (".json", ".csv")
-"""Of files that the figures are written to."""
+"""Suffixes of files for the results."""
 
 COLUMNS = {
     "form": "form",
@@ -41,11 +41,11 @@ def show(
     without_labels: Sequence[str],
     failed: Sequence[str],
 ) -> None:
-    """Show the figures on the terminal, and what to know of them.
+    """Print the results of the exports, with notes.
 
     Args:
-        figures: Of every export.
-        differences: Those of its images, of every export.
+        figures: Results of every export.
+        differences: Differences of its images, for every export.
         exports: The exports.
         without_labels: Labels of the checkpoint that mean nothing.
         failed: Differences beyond the tolerances.
@@ -79,8 +79,8 @@ def notes(parity: Parity, differences: Sequence[ImageDifference], export: Export
     """Notes on the comparison of an export.
 
     Args:
-        parity: The figures.
-        differences: Those of all images.
+        parity: Its results.
+        differences: Differences of all images.
         export: The export.
 
     Returns:
@@ -101,25 +101,25 @@ def notes(parity: Parity, differences: Sequence[ImageDifference], export: Export
         )
     if lost := [one.image for one in differences if one.score == 0 and math.isnan(one.expected.pred_score or 0)]:
         said.append(
-            f"{export.path}: {len(lost)} of {len(differences)} scores are NaN, by the checkpoint too, such as that of "
+            f"{export.path}: {len(lost)} of {len(differences)} scores are NaN in the checkpoint too, such as that of "
             f"{lost[0]}. They count as equal, but mean nothing."
         )
     if export.size is not None:
         size = " x ".join(map(str, export.size))
         said.append(f"{export.path} accepts only images of {size}: others were resized first, with antialiasing.")
     if export.form != "FP32":
-        said.append(f"{export.path} is in {export.form}, which rounds: its tolerances are yours to choose.")
+        said.append(f"{export.path} is in {export.form}, which rounds: choose tolerances for it.")
     return said
 
 
 def write(
     output: Path, figures: Sequence[Parity], ckpt_path: Path, tolerances: Tolerances, failed: Sequence[str]
 ) -> None:
-    """Write the figures.
+    """Write the results.
 
     Args:
         output: A .json file, or a .csv file with a row for each export.
-        figures: Of every export.
+        figures: Results of every export.
         ckpt_path: The checkpoint.
         tolerances: Largest accepted differences.
         failed: Differences beyond them.

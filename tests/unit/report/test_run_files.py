@@ -64,13 +64,13 @@ def test_images_that_are_gone(run: Path, tmp_path: Path) -> None:
 def test_test_of_another_checkpoint_is_told(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Also where only a threshold differs; that of the training itself is of the checkpoint."""
     assert not read_run(run).tested_another
-    assert "was of another model" not in caplog.text
+    assert "used another model" not in caplog.text
     shutil.copytree(run, tmp_path / "run")
     content = torch.load(run / CHECKPOINT, weights_only=True)
     content["state_dict"]["post_processor._image_threshold"] += 0.1
     torch.save(content, tmp_path / "run" / CHECKPOINT)
     assert read_run(tmp_path / "run").tested_another
-    assert "the last test in this folder was of another model than" in caplog.text
+    assert "the last test in this folder used another model than" in caplog.text
 
 
 def test_test_of_an_earlier_version_says_nothing(run: Path, tmp_path: Path) -> None:

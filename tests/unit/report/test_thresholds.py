@@ -102,19 +102,19 @@ def test_page_has_a_table_of_thresholds_where_a_rate_was_asked_for(run: Path) ->
     files = read_run(run)
     page = render(files)
     assert "false alarms</h3>" not in page
-    assert "was of another model" not in page
+    assert "used another model" not in page
     thresholds = files.model.model.calibration.class_thresholds
     common = torch.tensor(files.threshold)
     thresholds.update(common.expand(3), common, torch.tensor([30, 5, 0]), 0.05)
     page = render(replace(files, tested_another=True))  # as it would be read, with other thresholds than were tested
-    assert "The last test in this folder was of another model" in page
-    assert "All classes have one threshold" in page
-    assert "which takes 19 of them." in page
+    assert "The last test in this folder used another model" in page
+    assert "All classes share one threshold" in page
+    assert "This needs 19 of them." in page
     assert "too few</span>" not in page
     assert "at the common threshold" not in page
     thresholds.update(common + torch.tensor([1.0, 0.0, 0.0]), common, torch.tensor([30, 5, 0]), 0.05)
     page = render(files)
-    assert "Every class has a threshold of its own" in page
+    assert "Every class has its own threshold" in page
     assert page.count("too few</span>") == 2
     rows = threshold_rows(files)
     for verdict in {row.verdict for row in rows} | {row.common_verdict for row in rows}:

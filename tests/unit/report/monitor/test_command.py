@@ -77,7 +77,7 @@ def test_product_of_which_most_images_are_anomalous_is_named(line: Path, capsys:
         [*GOOD[:3], *(replace(row, pred_label=True) for row in GOOD[3:])], line / "days/3", PREDICTED_FILE
     )
     assert run(*days("1", "2", "3")) == 0
-    assert "3: 3 of 3 images of nut <b>&$x were found anomalous." in capsys.readouterr().out
+    assert "3: 3 of 3 images of nut <b>&$x were predicted anomalous." in capsys.readouterr().out
     table = pd.read_csv(line / "monitor/monitor.csv")
     assert table["mean_typicality"].notna().all(), "their mean says how far it has moved"
 
@@ -108,7 +108,7 @@ def test_product_of_no_reference_period_is_not_judged_and_named(line: Path, caps
     assert run(*days("1", "2", "3"), "--reference_periods", "2") == 0
     said = capsys.readouterr().out
     assert "No product has moved: 1 products, 3 periods." in said
-    assert f"Not judged: {NAMES[1]}. What is expected of them is not known" in said
+    assert f"Not judged: {NAMES[1]}. Their expected values are unknown" in said
     page = (line / "monitor/monitor.html").read_text(encoding="utf-8")
     assert "<b>Not judged:</b> nut &lt;b&gt;&amp;$x." in page
     assert "<b>0 of 1</b>" in page

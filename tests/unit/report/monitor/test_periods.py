@@ -77,8 +77,8 @@ def test_images_that_are_there_twice_are_named(tmp_path: Path, caplog: pytest.Lo
     read_periods([tmp_path / name for name in tables], NAMES)
     said = [record.getMessage().partition(", with")[0] for record in caplog.records]
     assert said == [
-        f"2 of 3 images of {tmp_path / 'grown'} are in {tmp_path / 'first'} already",
-        f"2 of 4 images of {tmp_path / 'twice'} are in it already",
+        f"2 of 3 images of {tmp_path / 'grown'} are already in {tmp_path / 'first'}",
+        f"2 of 4 images of {tmp_path / 'twice'} are already in it",
     ]
 
 

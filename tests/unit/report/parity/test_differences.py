@@ -112,13 +112,13 @@ def test_figures_of_several_images() -> None:
 def test_sentence_names_file_figure_and_image() -> None:
     (score,) = said(difference(HERE), difference(replace(HERE, pred_score=0.75), name="bad.png"))
     assert score == (
-        "model.onnx (onnxruntime, FP32): pred_score of bad.png is 0.75, and 0.25 by the checkpoint: 0.5 apart, where "
+        "model.onnx (onnxruntime, FP32): pred_score of bad.png is 0.75, and 0.25 in the checkpoint: 0.5 apart, where "
         "score_tolerance=0.001; beyond it are 1 of 2 images."
     )
     (label,) = said(difference(HERE), difference(replace(HERE, pred_label=True), name="bad.png"))
-    assert "pred_label of bad.png is True, and False by the checkpoint; it is another for 1 of 2 images" in label
+    assert "pred_label of bad.png is True, and False in the checkpoint; it differs for 1 of 2 images" in label
     (kind,) = said(difference(HERE), difference(replace(HERE, class_name="nut"), name="bad.png"))
-    assert "class of bad.png is nut, and bolt by the checkpoint" in kind
+    assert "class of bad.png is nut, and bolt in the checkpoint" in kind
     (of_map,) = said(difference(HERE), difference(replace(HERE, anomaly_map=HERE.anomaly_map + 1), name="bad.png"))
     assert "anomaly_map of bad.png differs from the checkpoint's by 1, where map_tolerance=0.001" in of_map
     (mask,) = said(difference(HERE), difference(replace(HERE, pred_mask=~HERE.pred_mask), name="bad.png"))
@@ -168,4 +168,4 @@ def test_scores_that_are_nan_in_both_are_counted() -> None:
     lost = replace(HERE, pred_score=math.nan)
     differences = [difference(HERE), difference(lost, lost, name="1.png"), difference(lost)]
     (note,) = [note for note in notes(summarise(EXPORT, differences), differences, EXPORT) if "NaN" in note]
-    assert note.startswith("model.onnx: 1 of 3 scores are NaN, by the checkpoint too, such as that of 1.png.")
+    assert note.startswith("model.onnx: 1 of 3 scores are NaN in the checkpoint too, such as that of 1.png.")
