@@ -36,7 +36,7 @@ from torch import nn
 
 
 class Anatomy(NamedTuple):
-    """What is known of a backbone before its weights are loaded.
+    """Properties of a backbone that are known before its weights are loaded.
 
     Attributes:
         layers: Layers that can be used as features, shallow to deep, and their positions in timm's list.
@@ -77,7 +77,7 @@ def check_backbone(backbone: str) -> None:
 
 
 def image_statistics(backbone: str) -> tuple[Sequence[float], Sequence[float]]:
-    """Channel means and standard deviations that a backbone's images are normalised with.
+    """Return the channel means and standard deviations for normalising a backbone's images.
 
     Args:
         backbone: timm model name.
@@ -99,7 +99,7 @@ def image_statistics(backbone: str) -> tuple[Sequence[float], Sequence[float]]:
 
 @cache
 def anatomy(backbone: str) -> Anatomy:
-    """Find out which layers a timm backbone has.
+    """Find the layers of a timm backbone.
 
     Args:
         backbone: timm model name.
@@ -111,7 +111,7 @@ def anatomy(backbone: str) -> Anatomy:
         ValueError: If timm has no such model, or if its layers do not have distinct names.
     """
     check_backbone(backbone)
-    # timm draws initial weights for it; a seed must give the same numbers the first time and later.
+    # timm draws initial weights; a seed must give the same numbers in the first call and in later ones.
     with torch.random.fork_rng(devices=[]):
         return _anatomy(backbone, architecture_of(backbone))
 
@@ -195,7 +195,7 @@ class TimmMaps(nn.Module):
         self.reductions = info.reduction()
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Features by layer, in timm's format."""
+        """Return features by layer, in timm's format."""
         return dict(zip(self.layers, self.feature_extractor(images), strict=True))
 
 

@@ -58,7 +58,7 @@ def check_types(function: Callable[..., object], arguments: Mapping[str, object]
 
 def _is_of_type(value: object, hint: Any, parser: ArgumentParser) -> bool:  # noqa: ANN401
     types = {hint, *get_args(hint)}
-    if value is None or isinstance(value, bool):  # to the parser no value, and a number
+    if value is None or isinstance(value, bool):  # the parser takes them for no value and a number
         return type(value) in types
     try:
         parsed = parser.parse_object({"value": plain(value)}).value  # a copy: the parser writes into what it is given
@@ -81,7 +81,7 @@ def _parser(function: Callable[..., object], name: str) -> ArgumentParser:
 
 
 def plain(value: object) -> object:
-    """Copy of a value with all sequences and mappings in it, at any depth, as plain lists and dicts."""
+    """Copy a value, with all sequences and mappings in it, at any depth, as plain lists and dicts."""
     if isinstance(value, Mapping):
         return {name: plain(part) for name, part in value.items()}
     return [plain(part) for part in value] if isinstance(value, Sequence) and not isinstance(value, str) else value

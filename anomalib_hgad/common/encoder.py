@@ -28,7 +28,7 @@ from anomalib_hgad.common.checks import check_range
 
 
 def layers_of_levels(backbone: str, known: Anatomy, names: Sequence[str]) -> dict[str, list[str]]:
-    """Layers that each level is made of.
+    """Return the layers that each level consists of.
 
     Args:
         backbone: timm model name.
@@ -36,7 +36,7 @@ def layers_of_levels(backbone: str, known: Anatomy, names: Sequence[str]) -> dic
         names: Names of layers, or of groups of them: ``blocks.2+3`` is the mean of ``blocks.2`` and ``blocks.3``.
 
     Returns:
-        The layers of every name, the names ordered by the first of their layers, shallow to deep.
+        The layers by name, ordered by the first layer of each name, shallow to deep.
 
     Raises:
         ValueError: If the backbone has no such layer, or if a group names a layer twice.
@@ -57,7 +57,7 @@ def layers_of_levels(backbone: str, known: Anatomy, names: Sequence[str]) -> dic
 
 
 def names_of_scales(levels: Mapping[str, Sequence[float]], order: Sequence[str]) -> dict[float, list[str]]:
-    """Layers and groups used at each scale of the image.
+    """Return the layers and groups used at each scale of the image.
 
     Args:
         levels: Scales of every layer or group of layers.
@@ -87,11 +87,11 @@ def names_of_scales(levels: Mapping[str, Sequence[float]], order: Sequence[str])
 
 
 def neighborhood_mean(features: torch.Tensor, side: int) -> torch.Tensor:
-    """Mean of the features of a square of positions around each of them (PatchCore, Roth et al., CVPR 2022, Eq. 2).
+    """Average the features over a square around each position (PatchCore, Roth et al., CVPR 2022, Eq. 2).
 
     Args:
         features: Features, shape (B, D, H, W).
-        side: Side of the square, odd. At the border, only positions within the map count.
+        side: Odd side of the square. At the border, only positions within the map count.
 
     Returns:
         The means, same shape.
@@ -106,11 +106,11 @@ class PyramidEncoder(nn.Module):
 
     Args:
         backbone: timm model name.
-        levels: Layers to extract, or groups such as ``blocks.2+3`` to extract the mean of, and for each of them the
-            image sizes of the pyramid, relative to the input, to extract it at.
+        levels: Layers to extract, or groups such as ``blocks.2+3``, whose mean is extracted. The values are the image
+            sizes of the pyramid for each of them, relative to the input.
         pre_trained: Download timm's weights from the hub. Ignored when ``backbone_weights`` is given.
         backbone_weights: Local weights file, or ``"package"`` for those of an installed package.
-        neighborhood: Side, odd, of the square of positions that features are averaged over; 1 does not average.
+        neighborhood: Odd side of the square of positions over which features are averaged; 1 does not average.
         tokens: Extract all tokens of a Vision Transformer instead of a map of its patches: the class token first,
             then other tokens such as registers, then the patch tokens.
 
@@ -181,7 +181,7 @@ class PyramidEncoder(nn.Module):
         self.train()
 
     def _dims(self, dims: Mapping[str, int]) -> list[int]:
-        """D of each level, given that of each layer."""
+        """Return D of each level, given that of each layer."""
         strides = dict(zip(dims, getattr(self.extractor, "reductions", [1] * len(dims)), strict=True))
         for name, layers in self._members.items():
             if len({(dims[layer], strides[layer]) for layer in layers}) > 1:
@@ -228,7 +228,7 @@ class PyramidEncoder(nn.Module):
             image_size: Height and width.
 
         Raises:
-            ValueError: If it does not.
+            ValueError: If it has not.
         """
         model = self.extractor.feature_extractor
         patches = getattr(model, "patch_embed", None)
@@ -246,7 +246,7 @@ class PyramidEncoder(nn.Module):
             self._check_run(image_size, scale)
 
     def _check_run(self, image_size: tuple[int, int], scale: float) -> None:
-        """Check that the backbone accepts an image size by shapes alone, without computing anything."""
+        """Check that the backbone accepts an image size, from shapes only, without computing anything."""
         state = {**dict(self.extractor.named_parameters()), **dict(self.extractor.named_buffers())}
         shapes = {name: tensor.to("meta") for name, tensor in state.items()}
         dtype = next(tensor.dtype for tensor in state.values() if tensor.is_floating_point())

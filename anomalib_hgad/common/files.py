@@ -19,13 +19,13 @@ UNFINISHED = ".part"
 """Suffix of a file or folder being written. Leftovers of a killed process are never read and may be deleted."""
 
 READABLE = 40
-"""Letters of a name that are also in its temporary one."""
+"""Number of characters of a name that its temporary name keeps."""
 
 NO_ROOM = 2**20
 """Free bytes below which a failed write is explained by a full disk."""
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Numbers of the errors of a full disk."""
+"""Error numbers of a full disk."""
 
 
 @contextmanager
@@ -61,8 +61,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
         path: The final path. Its folder is created if missing.
 
     Yields:
-        The file to write, beside that place: a file is not renamed from one disk to another. Its name is of this
-        process alone, as equal runs may write the same file together.
+        The file to write, in the same folder: a file is not renamed from one disk to another. Its name is unique to
+        this process, as equal runs may write the same file at the same time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _beside(path)
@@ -139,7 +139,7 @@ def move_whole(made: Path, place: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    # No longer than names of files may be, whatever the name of the path.
+    # No longer than a file name may be, whatever the name of the path.
     return path.with_name(f"{path.name[:READABLE]}.{uuid4().hex[:12]}{UNFINISHED}")
 
 

@@ -13,10 +13,10 @@ import torch
 
 
 def full_precision(values: torch.Tensor) -> torch.Tensor:
-    """Values in float32; float64 stays float64."""
+    """Convert values to float32; float64 stays float64."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def no_autocast(values: torch.Tensor) -> torch.autocast:
-    """Context that disables autocast on the device of the values."""
+    """Return a context that disables autocast on the device of the values."""
     return torch.autocast(values.device.type, enabled=False)

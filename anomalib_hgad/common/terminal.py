@@ -9,5 +9,5 @@ from rich.console import Console
 
 
 def console() -> Console:
-    """Console for text with names and paths in it: brackets and ``:x:`` stay, and no path is broken into lines."""
+    """Return a console for text with names and paths: brackets and ``:x:`` stay, and no path is broken into lines."""
     return Console(markup=False, emoji=False, soft_wrap=True)

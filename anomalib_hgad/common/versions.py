@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:
-    """Versions of packages by name.
+    """Return the versions of packages by name.
 
     Args:
         packages: Distribution names.

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Types of the arguments of a :class:`~anomalib_hgad.MultiClass`, which fail deep within otherwise."""
+"""Checks the types of the arguments of :class:`~anomalib_hgad.MultiClass`; wrong ones would fail deep inside."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch.nn import Sequential
 
 
 def as_text(names: Sequence[str | Path] | str | Path | None) -> list[str] | str | None:
-    """Names of folders as text: anomalib's ``Folder`` takes paths too, alone or in a list."""
+    """Return names of folders as text: anomalib's ``Folder`` also takes paths, alone or in a list."""
     if names is None or isinstance(names, str):
         return names
     return str(names) if isinstance(names, Path) else [str(name) for name in names]
 
 
 def _takes_images_alone(transform: object) -> bool:
-    """Whether a transform has no place for a mask: one of torchvision's first version, or a sequence of PyTorch."""
+    """Whether a transform takes no mask: one of torchvision's first version, or PyTorch's ``Sequential``."""
     return isinstance(transform, Sequential) or type(transform).__module__ == "torchvision.transforms.transforms"
 
 

@@ -16,7 +16,7 @@ OBJECTS = ("datamodules", "train_augmentations", "val_augmentations", "test_augm
 
 
 def check_arguments(arguments: Mapping[str, object]) -> None:
-    """Check names and types of arguments, as ``anomalib`` does of its own.
+    """Check names and types of arguments, as ``anomalib`` checks its own.
 
     Args:
         arguments: Arguments of :class:`~anomalib_hgad.MultiClass`.
@@ -44,7 +44,7 @@ def multi_class(arguments: Mapping[str, object]) -> MultiClass:
         The datamodule.
 
     Raises:
-        ValueError: As of :func:`check_arguments` and of :class:`~anomalib_hgad.MultiClass`.
+        ValueError: As in :func:`check_arguments` and :class:`~anomalib_hgad.MultiClass`.
         FileNotFoundError: If a folder is missing.
     """
     check_arguments(arguments)

@@ -148,7 +148,7 @@ class FeatureItem(NamedTuple):
     """Features of an image.
 
     Attributes:
-        features: One of shape (D, H, W) for every level.
+        features: Feature maps of the levels, shapes (D, H, W).
         class_name: Class of the image; ``None`` if its dataset has none.
     """
 
@@ -161,7 +161,7 @@ class FeatureBatch:
     """Features of a batch of images.
 
     Attributes:
-        features: One of shape (B, D, H, W) for every level.
+        features: Feature maps of the levels, shapes (B, D, H, W).
         class_name: Classes of the images; ``None`` if their dataset has none.
         class_index: The model's class indices, int64, shape (B,).
         image: Always ``None``; anomalib's pre-processor reads it.

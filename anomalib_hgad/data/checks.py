@@ -196,11 +196,11 @@ def check_permissions(datamodule: AnomalibDataModule) -> None:
 
 
 def clashing_pictures(paths: Iterable[str], folder_name: str) -> list[str]:
-    """Images whose pictures anomalib would save to the same file as those of other images.
+    """Find images whose pictures anomalib would save to the same file as those of other images.
 
     Args:
         paths: The images, as anomalib's items name them.
-        folder_name: What anomalib uses as the name of the datamodule.
+        folder_name: Name that anomalib uses for the datamodule.
 
     Returns:
         These images.
@@ -219,7 +219,7 @@ def check_pictures(paths: Iterable[str], folder_name: str) -> None:
         folder_name: Name of the datamodule.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If some would be saved to the same file.
     """
     if clashing := clashing_pictures(paths, folder_name):
         msg = (

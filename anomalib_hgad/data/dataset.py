@@ -134,7 +134,7 @@ class MultiClassDataset(AnomalibDataset):
         return ClassImageItem(**values, class_index=class_index, class_name=sample.class_name)
 
     def __add__(self, other_dataset: AnomalibDataset) -> MultiClassDataset:
-        """Put the images of another :class:`MultiClassDataset` behind these.
+        """Append the images of another :class:`MultiClassDataset`.
 
         Args:
             other_dataset: The images to add.
@@ -195,7 +195,7 @@ def _rows(number: int, part: ClassPart) -> pd.DataFrame:
     samples = part.dataset.samples
     return pd.DataFrame(
         {
-            # A relative path lacks the folder above all classes, by which saved pictures are told apart.
+            # A relative path lacks the folder above all classes, which distinguishes saved pictures.
             "image_path": [str(Path(path).absolute()) for path in samples["image_path"]],
             "split": samples["split"].to_list(),
             "label_index": samples["label_index"].astype("int64").to_list(),

@@ -77,7 +77,7 @@ def leave_out_hidden(data: AnomalibDataset, folders: Sequence[Path]) -> None:
 
     Args:
         data: The dataset.
-        folders: As of :func:`is_hidden`.
+        folders: As in :func:`is_hidden`.
     """
     resolved = [folder.resolve() for folder in folders]
     paths = [Path(path).absolute() for path in data.samples["image_path"]]

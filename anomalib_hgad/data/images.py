@@ -65,8 +65,8 @@ class NamingPredictDataset(PredictDataset):
 
         Args:
             dataset: The dataset.
-            resize: What a model does to images first. Without it, images of different sizes in a batch are resized to
-                the largest before that, so that their scores depend on the others. Defaults to ``None``, nothing.
+            resize: First transform of the model. Without it, images of different sizes are first resized to the largest
+                of their batch, so that their scores depend on the others. Defaults to ``None``, no transform.
         """
         dataset.__class__ = cls
         if dataset.transform is None:

@@ -104,7 +104,7 @@ class ClassFolders:
 
 
 def check_named_folders(root: Path, places: Sequence[Path], folders: FolderNames) -> None:
-    """Check that folder names are consistent, and that each folder exists in at least one class and none in another.
+    """Check that folder names are consistent: each folder exists in at least one class, and none lies in another.
 
     Args:
         root: Folder of the classes.
@@ -113,7 +113,7 @@ def check_named_folders(root: Path, places: Sequence[Path], folders: FolderNames
 
     Raises:
         ValueError: If names are given without ``normal_dir``, if two folders of images of a kind are equal or one is in
-            the other, or if there is another number of ``mask_dir`` than ``abnormal_dir``.
+            the other, or if the numbers of ``mask_dir`` and ``abnormal_dir`` differ.
         FileNotFoundError: If no class has one of the folders.
     """
     for argument in (field.name for field in fields(folders)):

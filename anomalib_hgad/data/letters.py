@@ -17,7 +17,7 @@ def has_control_characters(path: str | Path) -> bool:
 
 
 def composed(name: str) -> str:
-    """A name in Unicode's composed form (NFC): macOS uses the decomposed form, keyboards do not."""
+    """Return a name in Unicode's composed form (NFC): macOS uses the decomposed form, keyboards do not."""
     return unicodedata.normalize("NFC", name)
 
 

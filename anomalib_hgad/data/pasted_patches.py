@@ -19,7 +19,7 @@ AREA = (0.005, 0.08)
 
 ASPECT_RATIO = (0.3, 3.3)
 BRIGHTNESS = 0.15
-"""Maximum relative change of a patch's brightness; a third of it is the maximum absolute change in addition."""
+"""Maximum relative change of a patch's brightness; an absolute change of at most a third of it is added."""
 
 LEAST_CHANGE = 0.03
 """Minimum change of a pixel, for values in [0, 1], to count as anomalous."""
@@ -55,7 +55,7 @@ class PastedPatches(Dataset[ImageItem]):
         """Read an image.
 
         Args:
-            index: The copies of an image follow one another.
+            index: Index of the copy; the copies of an image follow one another.
 
         Returns:
             The image with its mask, which is empty where a patch changes nothing.

@@ -98,7 +98,7 @@ class PseudoLabels:
         places = subfolders(folder)
         if len(places) < 2:
             msg = f"references: {folder} has {len(places) or 'no'} subfolder. Expected one with a few images for each "
-            msg += "class, and two classes at least: an image is of the one that it resembles most."
+            msg += "class, and at least two classes: an image gets the one that it resembles most."
             raise ValueError(msg)
         check_names([composed(place.name) for place in places])
         images = {composed(place.name): image_files(place) for place in places}

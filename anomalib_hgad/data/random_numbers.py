@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Random numbers that depend on nothing else that a process has done."""
+"""Random numbers that do not depend on anything that a process did before."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 @contextmanager
 def own_random_numbers(seed: int | None) -> Iterator[None]:
-    """Draw all random numbers on the CPU from a seed, then go on with those from before.
+    """Draw all random numbers on the CPU from a seed, and restore the earlier random state at the end.
 
     Args:
         seed: The seed; ``None`` for 0.

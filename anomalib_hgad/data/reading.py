@@ -18,7 +18,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tif
 UNREADABLE = (OSError, SyntaxError, Image.DecompressionBombError)
 """Exceptions of Pillow for files that are not images, broken or far too large; SyntaxError for a broken PNG file.
 
-For other faults of a file Pillow raises what also has other causes: see :func:`decoding`.
+For other faults of a file, Pillow raises exceptions that also have other causes: see :func:`decoding`.
 """
 
 
@@ -43,11 +43,11 @@ def has_pages(image: Image.Image) -> bool:
 
 @contextmanager
 def decoding() -> Iterator[None]:
-    """Turn the exceptions of Pillow that also have other causes into OSError; nothing but decoding belongs in it.
+    """Turn the exceptions of Pillow that also have other causes into OSError; only decoding belongs in this context.
 
-    Which ones there are depends on the format: ValueError for a PGM file cut within its header, or a PNG file with a
-    chunk too short or too long; NotImplementedError for a DDS file of an unknown kind; RuntimeError for an AVIF file
-    that was cut; MemoryError for a header that promises too many pixels.
+    They depend on the format: ValueError for a PGM file truncated within its header, or a PNG file with a chunk too
+    short or too long; NotImplementedError for a DDS file of an unknown kind; RuntimeError for a truncated AVIF file;
+    MemoryError for a header that declares too many pixels.
 
     Raises:
         OSError: If a file cannot be decoded.
@@ -62,7 +62,7 @@ def decoding() -> Iterator[None]:
 
 @contextmanager
 def naming_errors(path: str | Path) -> Iterator[None]:
-    """Make errors of decoding a file name it; nothing else belongs in it.
+    """Make errors of decoding a file name it; only decoding belongs in this context.
 
     Args:
         path: The file.

@@ -59,7 +59,7 @@ def explain_setup_error(class_name: str, datamodule: AnomalibDataModule, error: 
 
 
 def _fault_of_folder(folder: Path) -> str | None:
-    """What is wrong with a folder, regardless of its layout."""
+    """Explain what is wrong with a folder, regardless of its layout."""
     if not folder.is_dir():
         return f"its folder {folder} is missing. Correct root, or leave the class out."
     names = {name for path in (folder, *folder.rglob("*")) if path.is_dir() for name in path.resolve().parts}
@@ -101,7 +101,7 @@ def warn_of_unread_images(class_name: str, datamodule: AnomalibDataModule, read:
 
 
 def _stray(folder: Path, read: Collection[Path] = ()) -> str | None:
-    """Which images are directly in train or test, outside the folders of their kinds, and are not read."""
+    """Explain which images are directly in train or test, outside the folders of their kinds, and are not read."""
     places = (folder / "train", folder / "test")
     images = [file for place in places for file in image_files(place) if file.parent == place]
     if not (stray := [file for file in images if file.resolve() not in read]):
@@ -110,7 +110,7 @@ def _stray(folder: Path, read: Collection[Path] = ()) -> str | None:
 
 
 def _unused_rows(datamodule: AnomalibDataModule) -> str | None:
-    """Which rows of a table of images are in none of the splits that anomalib knows."""
+    """Explain which rows of a table of images are in none of the splits that anomalib knows."""
     table = pd.DataFrame(datamodule._unprocessed_samples) if isinstance(datamodule, Tabular) else pd.DataFrame()
     if "split" not in table:
         return None
@@ -126,7 +126,7 @@ def _unused_rows(datamodule: AnomalibDataModule) -> str | None:
 
 
 def _too_deep(folder: Path, read: Collection[Path] = ()) -> str | None:
-    """Which images are in folders within those of the kinds, and are not read; in some datasets all images are."""
+    """Explain which images are in folders within those of the kinds and not read; in some datasets all images are."""
     images = [file for place in ("train", "test") for file in image_files(folder / place)]
     depths = [len(file.relative_to(folder).parts) for file in images]
     deep = [file for file, depth in zip(images, depths, strict=True) if depth > 3 and file.resolve() not in read]
@@ -136,7 +136,7 @@ def _too_deep(folder: Path, read: Collection[Path] = ()) -> str | None:
 
 
 def _linked(folder: Path, read: Collection[Path] = ()) -> str | None:
-    """Which linked images, and folders of such, are not read: anomalib leaves out what is outside of the class."""
+    """Explain which linked images and folders are not read: anomalib leaves out what is outside of the class."""
     files = [file for file in image_files(folder) if file.is_symlink() and file.resolve() not in read]
     folders = [link for link in linked_folders(folder) if not all(file.resolve() in read for file in image_files(link))]
     if not (linked := [*files, *folders]):
@@ -148,7 +148,7 @@ def _linked(folder: Path, read: Collection[Path] = ()) -> str | None:
 
 
 def _unread(folder: Path, datamodule: AnomalibDataModule) -> str | None:
-    """Which images the dataset of a datamodule does not read because of their file extension."""
+    """Explain which images the dataset of a datamodule does not read because of their file extension."""
     module = import_module(type(datamodule).__module__.replace(".datamodules.", ".datasets."))
     endings = vars(module).get("IMG_EXTENSIONS", IMAGE_SUFFIXES)
     if endings == IMAGE_SUFFIXES or not (
@@ -162,7 +162,7 @@ def _unread(folder: Path, datamodule: AnomalibDataModule) -> str | None:
 
 
 def _fault_of_class(folder: Path, datamodule: AnomalibDataModule) -> str | None:
-    """What a class lacks, or which of its images or masks are wrong."""
+    """Explain what a class lacks, or which of its images or masks are wrong."""
     normal = named_folders(datamodule, "normal_dir")
     if normal and not any(map(image_files, normal)):
         return f"{listed(normal)} has no normal training image. Add some, or leave the class out."
@@ -190,7 +190,7 @@ def _fault_of_class(folder: Path, datamodule: AnomalibDataModule) -> str | None:
 
 
 def _hidden(folder: Path) -> str | None:
-    """Which images are hidden; anomalib includes most of them, and finds no masks for them."""
+    """Explain which images are hidden; anomalib includes most of them, and finds no masks for them."""
     images = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
     if not (hidden := [path for path in images if is_hidden(path, [folder])]):
         return None

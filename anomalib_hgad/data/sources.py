@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Where the classes of a :class:`~anomalib_hgad.MultiClass` come from.
+"""Sources of the classes of a :class:`~anomalib_hgad.MultiClass`.
 
 A source is an anomalib datamodule of one class. There are three kinds of sources: datamodules created by the user, the
 categories of a dataset that anomalib knows, and the subfolders of a folder.
@@ -88,7 +88,7 @@ def sources_of_datamodules(datamodules: Sequence[AnomalibDataModule]) -> list[Cl
 
 
 def _one_class(datamodule: AnomalibDataModule) -> ClassSource:
-    """A datamodule as a class: Unicode has two forms of some names, and a checkpoint identifies its classes by name."""
+    """Make a class of a datamodule, named in one of Unicode's forms: a checkpoint identifies its classes by name."""
     name = datamodule.category or datamodule.name
     check_names([name])
     return ClassSource(composed(name), composed(datamodule.name or name), datamodule)
@@ -97,7 +97,7 @@ def _one_class(datamodule: AnomalibDataModule) -> ClassSource:
 def _check_classes_are_taken_over(datamodule: AnomalibDataModule, taken_over: Sequence[str]) -> None:
     """Raise if a datamodule has classes of its own, other than those that are taken over from it.
 
-    Such are clusters, those of references, and those of CIFAR-10.
+    Examples are clusters, the classes of references, and those of CIFAR-10.
     """
     own = getattr(datamodule, "class_names", None)
     kind = getattr(getattr(datamodule, "pseudo_labels", None), "kind", "given")

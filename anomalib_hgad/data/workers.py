@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 MOST = 8
-"""anomalib's default, of which PyTorch warns on a machine with fewer cores."""
+"""anomalib's default, about which PyTorch warns on a machine with fewer cores."""
 
 
 def usual_workers() -> int:

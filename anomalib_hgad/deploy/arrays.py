@@ -45,7 +45,7 @@ def as_input(image: np.ndarray) -> np.ndarray:
         return made / np.float32(255)
     low, high = made.min(), made.max()
     if not np.isfinite([low, high]).all():
-        return made  # the model says so of its score
+        return made  # the score of the model shows it
     if low < -ROUNDING or high > 1 + ROUNDING:
         raise _wrong(image, f" from {low:.4g} to {high:.4g}")
     return made.clip(0, 1, out=made)

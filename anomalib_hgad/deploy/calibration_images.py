@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Training images that show a quantised graph what its activations are."""
+"""Training images on which the activations of a quantised graph are calibrated."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ CALIBRATION_IMAGES = 300
 """Maximum number of images, unless there are more classes."""
 
 LEAST_OF_A_CLASS = 10
-"""Images of each class that are among them, if it has as many and if there is room for them."""
+"""Minimum number of images of each class, if it has as many and if they fit into the maximum."""
 
 
 def calibration_images(datamodule: Any, size: tuple[int, int] | None) -> DataLoader[np.ndarray]:  # noqa: ANN401
-    """Training images without augmentations, the same ones in the same order every time.
+    """Return training images without augmentations, the same ones in the same order every time.
 
     Args:
         datamodule: The data, set up.
@@ -43,12 +43,12 @@ def calibration_images(datamodule: Any, size: tuple[int, int] | None) -> DataLoa
 
 
 def resized(images: torch.Tensor, size: tuple[int, int] | None) -> np.ndarray:
-    """Input of a graph: for a graph of one image size, the images are resized first."""
+    """Return the input of a graph; for a graph of one image size, the images are resized first."""
     return (images if size is None else resize(images, list(size), antialias=True)).numpy()
 
 
 def without_augmentations(images: AnomalibDataset) -> AnomalibDataset:
-    """The same dataset with its images as they are in their files: a camera's images are not augmented."""
+    """Return a copy of a dataset without augmentations: a camera's images are not augmented."""
     plain = copy(images)
     plain.augmentations = None
     if isinstance(plain, MultiClassDataset):

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 IMAGE_SIZE = [256, 256]
-"""Height and width of the first image for a file that does not say which ones its model has."""
+"""Height and width of the first image for a file without those of its model."""
 
 THRESHOLDS = {"pred_label": "image_threshold", "pred_mask": "pixel_threshold"}
 """Outputs of a graph that need a threshold, and its entry in the metadata."""
 
 
 def load_onnx(path: Path) -> ModelProto:
-    """Read an .onnx file without weights that lie beside it.
+    """Read an .onnx file without weights that are in another file.
 
     Args:
         path: The file.
@@ -35,7 +35,7 @@ def load_onnx(path: Path) -> ModelProto:
         Its graph.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not an .onnx file.
     """
     import onnx  # noqa: PLC0415 - takes a third of a second that other files do not need
 
@@ -70,14 +70,14 @@ def of_openvino(graph: openvino.Model) -> dict[str, Any]:
         graph: The graph, as it was read.
 
     Returns:
-        As of :func:`of_onnx`.
+        As in :func:`of_onnx`.
     """
     described = graph.has_rt_info(["model_info"])
     return values(dict(graph.get_rt_info(["model_info"]).value)) if described else {}
 
 
 def check_description(path: Path, description: dict[str, Any]) -> None:
-    """Check the metadata of a file of Hgad, which programs can change: a wrong entry would end them at some image.
+    """Check the metadata of a file of Hgad: other programs can change it, and a wrong entry would fail at some image.
 
     Args:
         path: The file.
@@ -107,17 +107,17 @@ def _is_number(value: object) -> bool:
 
 
 def has_threshold(description: dict[str, Any], output: str) -> bool:
-    """Whether an output of a graph means something: without a threshold the graph compares raw scores with 0.5.
+    """Whether an output of a graph is meaningful: without a threshold the graph compares raw scores with 0.5.
 
     Args:
-        description: Metadata of the exported file. A file of another model says nothing of thresholds, and has them.
+        description: Metadata of the exported file. That of another model does not mention thresholds, but has them.
         output: ``pred_label`` or ``pred_mask``.
     """
     return description.get(THRESHOLDS[output], math.nan) is not None
 
 
 def scored_names(description: dict[str, Any], class_index: np.ndarray | None, images: int) -> list[str] | None:
-    """Names of the classes that a batch was scored as.
+    """Return the names of the classes that a batch was scored as.
 
     Args:
         description: Metadata of the exported file.
@@ -140,7 +140,7 @@ def scored_names(description: dict[str, Any], class_index: np.ndarray | None, im
 
 
 def are_unknown(description: dict[str, Any], novelty: np.ndarray) -> np.ndarray:
-    """Which images of a batch show none of the model's products.
+    """Determine which images of a batch show none of the model's products.
 
     Args:
         description: Metadata of the exported file.
@@ -155,7 +155,7 @@ def are_unknown(description: dict[str, Any], novelty: np.ndarray) -> np.ndarray:
 def predicted_names(
     description: dict[str, Any], novelty: np.ndarray, class_index: np.ndarray | None
 ) -> list[str] | None:
-    """Names of the inferred classes of a batch.
+    """Return the names of the inferred classes of a batch.
 
     Args:
         description: Metadata of the exported file.
@@ -175,7 +175,7 @@ def predicted_names(
 
 
 def values(entries: dict[str, str]) -> dict[str, Any]:
-    """Entries of a file whose values are JSON, as written by this package."""
+    """Read the entries of a file whose values are JSON, as written by this package."""
     read = {}
     for name, value in entries.items():
         try:

@@ -71,7 +71,7 @@ class DescribedExport(ExportMixin):
             The file.
 
         Raises:
-            ValueError: If the model was not trained, or if the name is none.
+            ValueError: If the model was not trained, or if the name is not a file name.
         """
         self.check_trained()
         check_file_name(model_file_name)
@@ -98,8 +98,8 @@ class DescribedExport(ExportMixin):
             The file.
 
         Raises:
-            ValueError: If the model was not trained, if name or size are none, if images of any size are requested and
-                nothing resizes them, or if the graph could not resize them like the pre-processor.
+            ValueError: If the model was not trained, if name or size are invalid, if images of any size are requested
+                and nothing resizes them, or if the graph could not resize them like the pre-processor.
         """
         import onnx  # noqa: PLC0415 - takes half a second, with openvino, that training does not need
 
@@ -142,7 +142,7 @@ class DescribedExport(ExportMixin):
             The .xml file.
 
         Raises:
-            ValueError: As of :meth:`to_onnx`, or if a setting of the compression is wrong, or lacks data.
+            ValueError: As in :meth:`to_onnx`, or if a setting of the compression is wrong or lacks data.
         """
         import openvino  # noqa: PLC0415 - as onnx above
 
@@ -169,7 +169,7 @@ class DescribedExport(ExportMixin):
             return _completed(export_root, described)
 
     def to_torch_export(self, export_root: Path | str, model_file_name: str = "model") -> Path:
-        """Export by ``torch.export``, with :meth:`description` in the file: for PyTorch without this package.
+        """Export with ``torch.export``, with :meth:`description` in the file, for PyTorch without this package.
 
         anomalib has no such export type. A batch may have any number of images, of any size if the pre-processor
         resizes them.
@@ -182,7 +182,7 @@ class DescribedExport(ExportMixin):
             The .pt2 file. Its program returns the outputs of :meth:`named_outputs` by name.
 
         Raises:
-            ValueError: If the model was not trained, or if the name is none.
+            ValueError: If the model was not trained, or if the name is not a file name.
         """
         self.check_trained()
         check_file_name(model_file_name)
@@ -199,7 +199,7 @@ class DescribedExport(ExportMixin):
             return _completed(export_root, described)
 
     def named_outputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Outputs of an exported model by name.
+        """Compute the outputs of an exported model by name.
 
         Args:
             images: Images with values from 0 to 1, shape (B, 3, height, width).
@@ -214,7 +214,7 @@ class DescribedExport(ExportMixin):
         """Check that the model was trained."""
 
     def description(self) -> dict[str, str]:
-        """Metadata of an exported model: its name, thresholds, image size and versions, each as JSON."""
+        """Return the metadata of an exported model: its name, thresholds, image size and versions, each as JSON."""
         without_meaning = labels_without_meaning(self.post_processor)
         thresholds = {
             f"{kind}_threshold": None
@@ -231,7 +231,7 @@ class DescribedExport(ExportMixin):
         return {name: json.dumps(value) for name, value in entries.items()}
 
     def _model_for_inference(self, image_size: tuple[int, int] | None) -> nn.Module:
-        """The model to export for images of one size, or of any size."""
+        """Return the model to export for images of one size, or of any size."""
         del image_size
         return self.model
 

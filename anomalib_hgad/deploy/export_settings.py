@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Checks of the settings of an export, before it takes its time."""
+"""Checks the settings of an export before it starts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_file_name(model_file_name: str) -> None:
-    """Check that the name of an exported file is one: folders in it would lead elsewhere than to the export root.
+    """Check the name of an exported file: folders in it would lead out of the export root.
 
     Args:
         model_file_name: The name, without suffix.
@@ -51,14 +51,14 @@ def check_input_size(input_size: object) -> None:
 
 
 def check_compression(arguments: Mapping[str, Any]) -> None:
-    """Check the compression of an export to OpenVINO; warn of what it does not use.
+    """Check the compression of an export to OpenVINO; warn of an unused metric.
 
     Args:
         arguments: Arguments of the export by name.
 
     Raises:
-        ValueError: If the type is unknown, if a calibrated one gets no data, if the metric is none, or if ``max_drop``
-            is out of range.
+        ValueError: If the type is unknown, if a calibrated one gets no data, if the metric is not a metric, or if
+            ``max_drop`` is out of range.
     """
     given, metric = arguments.get("compression_type"), arguments.get("metric")
     types = [kind.value for kind in CompressionType]

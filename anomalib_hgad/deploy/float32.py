@@ -82,7 +82,7 @@ def _constant(graph: Model) -> set[str]:
 
 
 def _align(product: Node, constant: set[str]) -> None:
-    """Turn the factors of a product, and give both as many axes: OpenVINO would replace the product by one so made."""
+    """Transpose the factors of a product, and give both as many axes: OpenVINO would replace any other product."""
     ranks = [len(factor.get_partial_shape()) for factor in sources_of(product)]
     if product.get_attributes()["transpose_a"]:
         *order, rows, columns = range(ranks[0])

@@ -100,7 +100,7 @@ def compile_graph(graph: openvino.Model, device: str, settings: dict[str, Any], 
 
 
 def infer(request: openvino.InferRequest, image: np.ndarray) -> Any:  # noqa: ANN401 - OpenVINO's own dictionary
-    """Outputs of a request by name, in the memory of the request: copy what is kept."""
+    """Run a request and return its outputs by name, in the memory of the request: copy what is kept."""
     return request.infer({0: image}, share_inputs=True, share_outputs=True)
 
 

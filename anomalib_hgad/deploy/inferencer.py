@@ -65,7 +65,7 @@ class ClassInferencer(ABC):
             A batch of one, or of B, with ``novelty``, ``pred_class_index`` and ``pred_class_name``, which is
             ``"unknown"`` above the limit of the novelty: ``pred_label`` is meaningless for such an image. A single
             Gaussian for several classes infers no class. ``pred_label`` and ``pred_mask`` are ``None`` for a model
-            without a threshold for them, as of a training without a validation.
+            without a threshold for them, as after a training without a validation.
 
         Raises:
             OSError: If a file is not an image, or a file or PIL image has grey values of more than 8 bits. The message
@@ -90,7 +90,7 @@ class ClassInferencer(ABC):
 
     @abstractmethod
     def compute(self, images: np.ndarray) -> dict[str, Any]:
-        """Outputs of the graph by name, including class and novelty.
+        """Compute the outputs of the graph by name, including class and novelty.
 
         Args:
             images: From 0 to 1, float32, shape (B, 3, height, width).
@@ -155,7 +155,7 @@ class ClassOpenVINOInferencer(ClassInferencer, OpenVINOInferencer):
         return model.input(0), model.output(0), model
 
     def compute(self, images: np.ndarray) -> dict[str, Any]:
-        """As of :class:`ClassInferencer`."""
+        """Compute the outputs, as in :class:`ClassInferencer`."""
         with self._turn:
             results = self.model({self.input_blob.any_name: images})
         # A graph that was changed since its export may have more names for a tensor than its own.
@@ -177,7 +177,7 @@ class ClassONNXInferencer(ClassInferencer):
 
     Raises:
         FileNotFoundError: If the file, or that of its weights, does not exist.
-        ValueError: As of :class:`ClassOpenVINOInferencer`.
+        ValueError: As in :class:`ClassOpenVINOInferencer`.
         RuntimeError: If a provider is not available, or cannot be used.
         ModuleNotFoundError: If onnxruntime is not installed.
     """
@@ -214,7 +214,7 @@ class ClassONNXInferencer(ClassInferencer):
             raise RuntimeError(msg)
 
     def compute(self, images: np.ndarray) -> dict[str, Any]:
-        """As of :class:`ClassInferencer`."""
+        """Compute the outputs, as in :class:`ClassInferencer`."""
         names = [output.name for output in self.session.get_outputs()]
         (entry,) = self.session.get_inputs()
         return dict(zip(names, self.session.run(names, {entry.name: images}), strict=True))

@@ -9,7 +9,7 @@ from openvino import Node, Output
 
 
 def sources_of(node: Node) -> list[Output]:
-    """Inputs of an operation."""
+    """Return the inputs of an operation."""
     return [entry.get_source_output() for entry in node.inputs()]
 
 

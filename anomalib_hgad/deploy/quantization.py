@@ -133,8 +133,8 @@ def compress(
         )
         if not any(value > 0 for value in measured):
             logger.warning(
-                "The metric is never above 0 on the validation images, so that INT8_ACQ can measure no drop of it: the "
-                "file is as of INT8_PTQ. Give data with normal and anomalous validation images."
+                "The metric is never above 0 on the validation images, so that INT8_ACQ cannot measure its drop: the "
+                "file is that of INT8_PTQ. Give data with normal and anomalous validation images."
             )
     computed = {node.get_friendly_name() for node in deep}
     stored = [node for node in _products(quantised, modules) if node.get_friendly_name() not in computed]
@@ -143,7 +143,7 @@ def compress(
 
 
 def _products(graph: Model, modules: Sequence[str]) -> list[Node]:
-    """Products with weights within the given modules."""
+    """Find the products with weights within the given modules."""
     starts = tuple(f"{module}." for module in modules)
     of_nodes = modules_of(graph)
     return [
@@ -161,7 +161,7 @@ def _weights(node: Node) -> list[Node]:
 
 
 def _deep(graph: Model, products: Sequence[Node]) -> list[Node]:
-    """The products without those in the first :data:`FLOAT_DEPTH` of the depth from the image."""
+    """Leave out the products in the first :data:`FLOAT_DEPTH` of the depth from the image."""
     counted = {node.get_friendly_name() for node in products}
     depths: dict[str, int] = {}
     for node in graph.get_ordered_ops():
@@ -254,10 +254,10 @@ def _recentred(quantised: Model, before: Model, images: Iterable[np.ndarray], cl
 
 
 def _shifts(quantised: Model, before: Model, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """What quantisation adds to unscaled score and novelty of each image, each of which is read once.
+    """Measure what quantisation adds to the unscaled score and the novelty of each image; images are read once.
 
     Returns:
-        The differences, shape (number of images, 2), and the classes that were inferred before, shape (number of
+        The differences, shape (number of images, 2), and the classes inferred without quantisation, shape (number of
         images,).
     """
     names = [name for name in (PIXELS_TENSOR, NOVELTY_TENSOR, CLASS_TENSOR) if name in _by_name(before)]
@@ -272,7 +272,7 @@ def _shifts(quantised: Model, before: Model, images: Iterable[np.ndarray]) -> tu
 
 
 def _compiled(graph: Model, names: Sequence[str]) -> CompiledModel:
-    """A graph in float32 with further tensors among its outputs."""
+    """Compile a graph in float32, with further tensors among its outputs."""
     graph = graph.clone()
     graph.add_outputs(list(names))
     keep_in_float32(graph)

@@ -4,7 +4,7 @@
 """Antialiased bilinear resizing for exported graphs, by operations that every runtime supports.
 
 ONNX has an attribute for antialiasing in Resize, but OpenVINO ignores it without a warning, which changed scores by up
-to 0.49. OpenVINO's own antialiased operation takes longer than a small backbone on images as cameras make them.
+to 0.49. OpenVINO's own antialiased operation takes longer than a small backbone on images of a camera's size.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torchvision.transforms.v2 import Transform
 
 BLOCK = 32
-"""New pixels that are computed together, from the window of old ones that they depend on."""
+"""Number of new pixels that are computed together, from the window of old ones that they depend on."""
 
 
 class AntialiasedResize(Transform):
@@ -55,7 +55,7 @@ class AntialiasedResize(Transform):
 
 
 def window_weights(size: int, new_size: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight of old pixels in new ones, along one axis: a triangle as wide as two pixels of the coarser grid.
+    """Compute the weights of old pixels in new ones along one axis: a triangle two pixels of the coarser grid wide.
 
     Args:
         size: Number of old pixels.

@@ -16,7 +16,7 @@ SMOOTHED = (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC)
 
 
 def steps(transform: Transform | None) -> list[Transform]:
-    """The steps of a transform, with those of nested ``Compose`` transforms."""
+    """Return the steps of a transform, including those of nested ``Compose`` transforms."""
     if transform is not None and type(transform) is Compose:
         return [step for part in transform.transforms for step in steps(part)]
     return [] if transform is None else [transform]
@@ -31,8 +31,8 @@ def last_size(transform: Transform | None) -> tuple[int, int] | None:
 def takes_any_size(transform: Transform | None) -> bool:
     """Whether a graph that begins with a transform can take images of any size.
 
-    It can if a Resize to a height and a width comes before all other steps that depend on the size. For the others, as
-    a Resize of the shorter side, PyTorch's exporter takes the size of its example image for that of all.
+    It can if a Resize to a height and a width comes before all other steps that depend on the size. For other steps,
+    such as a Resize of the shorter side, PyTorch's exporter fixes the size of its example image for all images.
 
     Args:
         transform: The transform.
@@ -71,10 +71,10 @@ def _is_antialiased(step: Transform) -> bool:
 
 
 def exportable(transform: Transform | None) -> Transform | None:
-    """Exportable form of a transform that produces the same images.
+    """Return the exportable form of a transform, which produces the same images.
 
-    anomalib's own omits the antialiasing of every Resize: a deployed model would get other images than those it was
-    trained and tested on.
+    anomalib's own form omits the antialiasing of every Resize: a deployed model would get other images than those it
+    was trained and tested on.
 
     Args:
         transform: The transform.

@@ -1,10 +1,11 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The file with the weights of an exported graph, which lies beside it and may be of another export.
+"""The file with the weights of an exported graph, which is separate and may be of another export.
 
-Graphs of two trainings are alike but for thresholds and numbers that lie beside them: if only one of the two files is
-copied, the graph runs and every score is wrong. An exported file therefore has checksums of itself and of its weights.
+The graphs of two trainings differ only in their thresholds, and the weights are in another file: if only one of the two
+files is copied, the graph runs and every score is wrong. An exported file therefore has checksums of itself and of its
+weights.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ weights."""
 DIGITS = 16
 
 UNKNOWN = "checksums-of-file-and-of-weights"
-"""What the entry is before they are known; as long as they are."""
+"""Placeholder of the entry until the checksums are known, of the same length."""
 
 
 def weights_of(path: Path) -> Path | None:
@@ -54,7 +55,7 @@ def weights_of(path: Path) -> Path | None:
 
 
 def with_checksums(description: dict[str, str]) -> dict[str, str]:
-    """Add the place of the checksums to the metadata of a file that is exported, for :func:`seal`.
+    """Add a placeholder of the checksums to the metadata of an exported file, for :func:`seal`.
 
     Args:
         description: Metadata, each as JSON.
@@ -100,7 +101,7 @@ def check_weights(path: Path, description: dict[str, Any]) -> None:
 
 
 def checksum(*contents: bytes | Path) -> str:
-    """Checksum of contents, one after another.
+    """Compute the checksum of contents, one after another.
 
     Args:
         contents: Bytes, or files.

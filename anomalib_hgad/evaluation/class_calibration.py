@@ -1,10 +1,10 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""One scale for the scores of all classes, of any anomalib model.
+"""One scale for the scores of all classes, for any anomalib model.
 
-A model of many product classes scores each of them on a scale of its own: a normal image of one class may score higher
-than an anomalous one of another, and no threshold is right for both.
+A model of many product classes scores each of them on its own scale: a normal image of one class may score higher than
+an anomalous one of another, and no threshold is right for both.
 
 Dimensions: B images, K classes, height x width pixels.
 """
@@ -37,29 +37,31 @@ class MultiClassCalibration(NormalPostProcessor):
 
     It works with every anomalib model except :class:`~anomalib_hgad.Hgad`, which calibrates itself. A score S of class
     y becomes (S - location of y) / spread of y, and so does every pixel of a map, with separate constants. They come
-    from the normal validation images only: median and deviation of the image scores, mean and deviation of the pixels;
-    spreads of classes with few images are drawn towards that of the others. The order of the scores within a class does
-    not change, nor does its AUROC. The threshold is then that of :class:`~anomalib_hgad.NormalPostProcessor`.
+    from the normal validation images only: median and deviation of the image scores, mean and deviation of the pixels.
+    The spreads of classes with few images are shrunk towards that of the others. The order of the scores within a class
+    does not change, nor does its AUROC. The threshold is that of :class:`~anomalib_hgad.NormalPostProcessor`, on the
+    calibrated scores.
 
     The class of an image is read from the batch, as in batches of :class:`~anomalib_hgad.MultiClass`. With a
-    ``classifier`` it is inferred in tests and predictions, as on a production line, where it is not given. Images of
-    none of the classes, or of a class without normal validation images, use the scale of all images together.
+    ``classifier`` it is inferred in tests and predictions, as on a production line, where it is not given. Images of no
+    class, or of a class without normal validation images, use the scale of all images together.
 
     Validate on normal images that were not trained on (``val_split_mode: from_train``). The constants are saved in the
     checkpoint; to load it, give ``load_from_checkpoint`` this post-processor and the classifier again. A model of
     several classes cannot be exported with it: an exported graph gets no class and infers none.
 
     Args:
-        classifier: Checkpoint of :class:`~anomalib_hgad.Hgad`, fitted on the same classes, which infers the class of an
-            image. Defaults to ``None``: the class is read from the batches.
+        classifier: Checkpoint of an :class:`~anomalib_hgad.Hgad` fitted on the same classes, which infers the class of
+            an image.
+            Defaults to ``None``: the class is read from the batches.
         false_positive_rate: Fraction of normal images that may be predicted anomalous.
             Defaults to ``0.05``.
         **kwargs: Arguments of :class:`anomalib.post_processing.PostProcessor`.
 
     Raises:
         TypeError: Before the first image, if the model calibrates its classes itself.
-        ValueError: If no validation image is normal; if there are several classes and images have none; if a model of
-            several classes is exported.
+        ValueError: If no validation image is normal; if there are several classes and images without one; if a model
+            of several classes is exported.
 
     Attributes:
         class_names: Names of the classes of the last validation, sorted.
@@ -94,18 +96,18 @@ class MultiClassCalibration(NormalPostProcessor):
         """Take the settings of a checkpoint, whose constants are read next.
 
         Args:
-            config: What :meth:`checkpoint_config` gave.
+            config: Settings that :meth:`checkpoint_config` returned.
         """
         super().load_checkpoint_config(config)
         self._class_scale = self._class_scale.new_ones(4, len(self.class_names) + 1)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a model that does this itself, and come to see images before they are pre-processed.
+        """Reject a model that calibrates its classes itself, and add the classifier before the pre-processing.
 
         Args:
             trainer: The trainer.
             pl_module: The model.
-            stage: What the trainer is about to do.
+            stage: Stage that the trainer starts.
 
         Raises:
             TypeError: If it is such a model.
@@ -117,7 +119,7 @@ class MultiClassCalibration(NormalPostProcessor):
             raise TypeError(msg)
         if self._inference is not None:
             self._inference.load()
-            # A list of its own: Lightning goes through the present one.
+            # A new list: Lightning iterates over the current one.
             lightning = cast("Any", trainer)  # Lightning does not declare the list
             others = [callback for callback in lightning.callbacks if callback is not self._inference]
             lightning.callbacks = [self._inference, *others]
@@ -165,7 +167,7 @@ class MultiClassCalibration(NormalPostProcessor):
         score, label, lowest, highest = rows[:, :4].unbind(1)
         index = self._index(names)
         image, pixel = self._scales(self._class_scale.double().cpu())
-        # The least and the largest pixel of a map are all that thresholds and scales depend on.
+        # Thresholds and scales depend only on the smallest and the largest pixel of a map.
         ends = torch.stack((lowest, highest), dim=1)
         calibrated = SimpleNamespace(
             pred_score=_on_scale(score, image, index).to(self._class_scale),
@@ -190,10 +192,10 @@ class MultiClassCalibration(NormalPostProcessor):
             pl_module: The model.
             outputs: Batch with predictions.
             *args: As in anomalib.
-            **kwargs: As there.
+            **kwargs: As in anomalib.
         """
         self.calibrate(outputs)
-        # What depends on the order of the scores is computed from those that are neither cut off nor of each class.
+        # Metrics of the order of the scores use the calibrated ones, before they are clipped.
         for callback in cast("Any", trainer).callbacks:
             if isinstance(callback, RawScores):
                 callback.keep(outputs)
@@ -212,7 +214,7 @@ class MultiClassCalibration(NormalPostProcessor):
         super().on_predict_batch_end(trainer, pl_module, outputs, *args, **kwargs)
 
     def forward(self, predictions: InferenceBatch) -> InferenceBatch:
-        """Post-process predictions of which no class is known, as an exported graph does.
+        """Post-process predictions without classes, as an exported graph does.
 
         Args:
             predictions: Predictions of a model of one class.
@@ -232,13 +234,13 @@ class MultiClassCalibration(NormalPostProcessor):
         return super().forward(predictions._replace(**self._calibrated(predictions, index)))
 
     def calibrate(self, batch: Batch) -> None:
-        """Put scores and maps of a batch on the scale of all classes; as they are before the first validation.
+        """Put scores and maps of a batch on the scale of all classes; they do not change before the first validation.
 
         Args:
             batch: Batch with predictions.
 
         Raises:
-            ValueError: If there are several classes, and nothing tells that of the images, or a classifier of others.
+            ValueError: If there are several classes and the images have none, or if the classifier lacks a class.
         """
         names: Sequence[str | None] | None
         names = self._inference.names if self._inference is not None else class_names_of(batch)
@@ -258,14 +260,14 @@ class MultiClassCalibration(NormalPostProcessor):
             batch.update(scored_class_name=known if len(known) == batch.batch_size else known * batch.batch_size)
 
     def _check_inferable(self, names: Sequence[str]) -> None:
-        """Check that a classifier tells apart what has a scale."""
+        """Check that a classifier knows all classes that have a scale."""
         if missing := [name for name in self.class_names if name not in names]:
             msg = f"The classifier knows {', '.join(names)}, but not {', '.join(missing)} of the calibration. "
             msg += "Expected one that was fitted on the same classes: fit Hgad on them, or add them to it."
             raise ValueError(msg)
 
     def _set_scale(self, rows: torch.Tensor, names: Sequence[str | None]) -> None:
-        """Set the constants by the rows of all processes, shape (images, 6)."""
+        """Set the constants from the rows of all processes, shape (images, 6)."""
         is_normal = rows[:, 1] == 0
         normal = rows[is_normal]
         owners = [name for name, normal_too in zip(names, is_normal.tolist(), strict=True) if normal_too]
@@ -281,16 +283,16 @@ class MultiClassCalibration(NormalPostProcessor):
 
     @staticmethod
     def _scales(constants: torch.Tensor) -> tuple[ClassScale, ClassScale]:
-        """Constants of image scores and of pixels."""
+        """Return the constants of image scores and of pixels."""
         return ClassScale(*constants[:2]), ClassScale(*constants[2:])
 
     def _index(self, names: Sequence[str | None]) -> torch.Tensor:
-        """Columns of the constants of images, int64, shape (B,): the last one for those of none of the classes."""
+        """Return the column of the constants for each image, int64, shape (B,): the last one for no class."""
         columns: dict[str | None, int] = {name: column for column, name in enumerate(self.class_names)}
         return torch.tensor([columns.get(name, len(columns)) for name in names])
 
     def _calibrated(self, batch: Batch | InferenceBatch, index: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Calibrated scores and maps of a batch, those of them that it has."""
+        """Return the calibrated scores and maps of a batch, as far as it has them."""
         scales = zip(("pred_score", "anomaly_map"), self._scales(self._class_scale), strict=True)
         return {
             field: _on_scale(values, scale, index)
@@ -300,6 +302,6 @@ class MultiClassCalibration(NormalPostProcessor):
 
 
 def _on_scale(values: torch.Tensor, scale: ClassScale, index: torch.Tensor) -> torch.Tensor:
-    """Scores or maps, shape (B, ...), on the scale of their classes."""
+    """Put scores or maps, shape (B, ...), on the scales of their classes."""
     location, spread = (constant[index].view(-1, *[1] * (values.ndim - 1)) for constant in scale)
     return (values - location) / spread

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Infers the class of images without a given class by the closed form, for a model that knows no classes."""
+"""Infers the class of images with a fitted Hgad, for a model that knows no classes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ClassInference(Callback):
         checkpoint: Checkpoint of the classifier.
 
     Attributes:
-        names: Classes of the images of the present batch.
+        names: Classes of the images of the current batch.
     """
 
     def __init__(self, checkpoint: str | Path) -> None:
@@ -41,7 +41,7 @@ class ClassInference(Callback):
     def load(self) -> None:
         """Load the classifier, once."""
         if self._model is None:
-            # By the name that anomalib knows it by: metrics do not know models.
+            # By its name in anomalib: metrics do not import models.
             self._model = anomalib.models.Hgad.load_from_checkpoint(self.checkpoint, map_location="cpu").eval()
 
     @torch.no_grad()

@@ -21,13 +21,13 @@ from anomalib_hgad.evaluation.post_processing import LABELS
 from anomalib_hgad.evaluation.values import between_0_and_1, scaled_down
 
 POST_PROCESSED = frozenset({"pred_score", "anomaly_map"})
-"""Fields that a post-processor of a test brings between 0 and 1, where it cuts them off."""
+"""Fields that a post-processor scales to between 0 and 1 in a test, where it clips them."""
 
 ALWAYS_RAW = frozenset(f"class_{source}_{field}" for source in ("given", "inferred") for field in ("score", "map"))
 """Fields that no post-processor changes."""
 
 NEEDS_CLASS = frozenset({"class_index", "class_given_score", "class_given_map"})
-"""Fields that are meaningless for an image of none of the classes."""
+"""Fields that are meaningless for an image of no class."""
 
 OF_ORDER = (BinaryPrecisionRecallCurve, AUPRO, AUPIMO, PIMO, F1Max, PGn, PBn)
 """Metrics that depend only on the order of the scores, unless they are given thresholds."""
@@ -61,11 +61,11 @@ class Source(NamedTuple):
     squeezed: bool
 
     def of(self, batch: ImageBatch, raw: Mapping[str, torch.Tensor | None]) -> torch.Tensor | None:
-        """Values of a batch, maps and masks at most as large as pixel metrics take them; ``None`` if it has none.
+        """Return the values of a batch, maps and masks scaled down for pixel metrics; ``None`` if it has none.
 
         Args:
             batch: The batch after the post-processing.
-            raw: Scores and maps from before it.
+            raw: Scores and maps from before the post-processing.
         """
         values = raw[self.field] if self.raw else getattr(batch, self.field, None)
         if values is None:
@@ -77,13 +77,13 @@ class Source(NamedTuple):
 def values_of(
     batch: ImageBatch, raw: Mapping[str, torch.Tensor | None], sources: Iterable[Source]
 ) -> dict[Source, torch.Tensor]:
-    """Values of a batch by where they come from, without those that it lacks; arguments as of :meth:`Source.of`."""
+    """Return the values of a batch by source, without those that it lacks; arguments as in :meth:`Source.of`."""
     found = {source: source.of(batch, raw) for source in dict.fromkeys(sources)}
     return {source: values for source, values in found.items() if values is not None}
 
 
 def sources_of(metric: AnomalibMetric, normalized: bool) -> list[Source]:
-    """Sources of a metric's fields, in their order.
+    """Return the sources of a metric's fields, in order.
 
     Scores and maps are raw where only their order matters: anomalib's post-processor clips them to [0, 1], which
     makes ties.
@@ -105,7 +105,7 @@ def sources_of(metric: AnomalibMetric, normalized: bool) -> list[Source]:
 
 
 def needs_threshold(metric: AnomalibMetric) -> bool:
-    """Whether a metric has no value where nothing says which scores are anomalous, as in a validation."""
+    """Whether a metric has no value without a threshold, as in a validation."""
     fields = set(metric.fields)
     return bool(fields & LABELS.keys() or (fields & POST_PROCESSED and isinstance(metric, OF_THRESHOLD)))
 
@@ -114,13 +114,11 @@ def check_metric_names(metrics: Iterable[AnomalibMetric]) -> None:
     """Check that metrics have different names, by which their values are kept.
 
     Raises:
-        ValueError: If two have one.
+        ValueError: If two have the same.
     """
     counts = Counter(metric.name for metric in metrics)
     if shared := [name for name, count in counts.items() if count > 1]:
-        msg = (
-            f"{counts[shared[0]]} metrics have the name {shared[0]}, of which one alone would have a value. Give each "
-        )
+        msg = f"{counts[shared[0]]} metrics have the name {shared[0]}: only one of them would have a value. Give each "
         msg += "a prefix, such as F1Score(fields=['pred_mask', 'gt_mask'], prefix='pixel_')."
         raise ValueError(msg)
 
@@ -134,7 +132,7 @@ class ClassMetric:
 
     Args:
         metric: The metric to copy.
-        normalized: As of :func:`sources_of`.
+        normalized: As in :func:`sources_of`.
 
     Attributes:
         sources: What the metric reads, in the order of its fields.
@@ -146,7 +144,7 @@ class ClassMetric:
         self.needs_class = not NEEDS_CLASS.isdisjoint(metric.fields)
         self.metric = metric.clone()
         self.metric.reset()
-        # All processes see all images, see ClassEvaluator._update: there is nothing to exchange in the end.
+        # All processes see all images, see ClassEvaluator._update: there is nothing to exchange at the end.
         self.metric.distributed_available_fn = _never
         self.truth_range = MinMax(fields=[metric.fields[-1]]).to(metric.device)
         self.truth_range.distributed_available_fn = _never
@@ -172,7 +170,7 @@ class ClassMetric:
         return self.truth_range.update_called
 
     def compute(self) -> float | None:
-        """The value; ``None`` if it is not defined.
+        """Compute the value; ``None`` if it is not defined.
 
         With a ground truth it needs normal and anomalous images; the false-alarm rate needs normal images only.
         """
@@ -185,7 +183,7 @@ class ClassMetric:
         return self._number()
 
     def _number(self) -> float | None:
-        """The metric's value; ``None`` and a fault if it has none: the other figures of a test are kept."""
+        """Compute the metric; ``None`` and a fault if it has no value: the other metrics of a test are kept."""
         try:
             value = self.metric.compute()
         except (ValueError, RuntimeError) as error:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 
 PRIOR_IMAGES = 5
-"""How many images' worth of trust the spread common to all classes has against a class's own."""
+"""Weight, in images, of the spread common to all classes against a class's own."""
 
 OF_GAUSSIAN = math.sqrt(math.pi / 2)
 """Standard deviation of a Gaussian, as a multiple of its mean absolute deviation."""
@@ -37,16 +37,17 @@ class ClassScale(NamedTuple):
 
 
 def scale_of_scores(scores: Sequence[torch.Tensor], together: torch.Tensor) -> ClassScale:
-    """Median of every class's scores, and their mean absolute deviation from it, as a Gaussian's standard one.
+    """Compute the median of every class's scores, and a spread from the mean absolute deviation from the median.
 
-    One odd image among a few moves neither of them far. See :func:`drawn_together` for what a few images say.
+    The spread of a Gaussian is its standard deviation. One outlier among a few images changes neither of them much. The
+    spreads of classes with few images are shrunk, see :func:`drawn_together`.
 
     Args:
         scores: Scores of the normal images of every class, float64, shapes (images of the class,).
-        together: Those of all normal images, at least one, shape (images,).
+        together: Scores of all normal images, at least one, shape (images,).
 
     Returns:
-        The scale; that of all images for a class of none.
+        The scale; that of all images for a class without any.
     """
     rows = [*(of_class if len(of_class) else together for of_class in scores), together]
     freedom = torch.tensor([max(len(of_class) - 1, 0) for of_class in scores], dtype=torch.float64)
@@ -56,7 +57,7 @@ def scale_of_scores(scores: Sequence[torch.Tensor], together: torch.Tensor) -> C
 
 
 def scale_of_pixels(moments: Sequence[torch.Tensor], together: torch.Tensor) -> ClassScale:
-    """Mean and standard deviation of the pixels of every class's normal maps.
+    """Compute mean and standard deviation of the pixels of every class's normal maps.
 
     Args:
         moments: Mean of the pixels and mean of their squares for every normal image of the classes, float64, shapes
@@ -64,7 +65,7 @@ def scale_of_pixels(moments: Sequence[torch.Tensor], together: torch.Tensor) -> 
         together: Those of all normal images, at least one, shape (images, 2).
 
     Returns:
-        The scale; that of all images for a class of none. See :func:`drawn_together`.
+        The scale; that of all images for a class without any. See :func:`drawn_together`.
     """
     rows = [*(of_class if len(of_class) else together for of_class in moments), together]
     location, squares = torch.stack([row.mean(dim=0) for row in rows]).unbind(dim=1)
@@ -73,18 +74,18 @@ def scale_of_pixels(moments: Sequence[torch.Tensor], together: torch.Tensor) -> 
 
 
 def drawn_together(deviations: torch.Tensor, freedom: torch.Tensor) -> torch.Tensor:
-    """Deviations of classes, drawn towards a typical one, which counts as much as :data:`PRIOR_IMAGES` images.
+    """Shrink the deviations of classes towards a typical one, which counts as :data:`PRIOR_IMAGES` images.
 
-    The typical one is their geometric mean, weighted by their images: classes of one model may spread many times as
-    wide as others, and their arithmetic mean would be that of the widest.
+    The typical deviation is the geometric mean of the classes, weighted by their images: some classes of a model may
+    have many times the spread of others, and would dominate the arithmetic mean.
 
     Args:
-        deviations: Those of every class, and in the last place that of all images together, shape (K + 1,).
-        freedom: How many images of a class tell its deviation, shape (K,). A class of none has the typical one, and so
-            has a class whose images are all alike.
+        deviations: Deviation of every class, and last that of all images together, shape (K + 1,).
+        freedom: Degrees of freedom of each class's deviation, shape (K,). A class without any gets the typical
+            deviation, and so does a class whose images are all alike.
 
     Returns:
-        Deviations, positive, shape (K + 1,). The last one is as it was; where it is 0, so that nothing tells any, 1.
+        Deviations, positive, shape (K + 1,). The last one does not change, but is 1 instead of 0.
     """
     own, of_all = deviations[:-1], torch.where(deviations[-1:] > 0, deviations[-1:], 1.0)
     freedom = torch.where(own > 0, freedom, 0.0)
@@ -95,6 +96,6 @@ def drawn_together(deviations: torch.Tensor, freedom: torch.Tensor) -> torch.Ten
 
 
 def _deviation(scores: torch.Tensor, middle: torch.Tensor) -> torch.Tensor:
-    """Standard deviation by the mean absolute one; n / (n - 1) for the middle being that of the same n scores."""
+    """Estimate the standard deviation from the mean absolute one; n / (n - 1) as the middle is of the same n scores."""
     count = len(scores)
     return OF_GAUSSIAN * math.sqrt(count / max(count - 1, 1)) * (scores - middle).abs().mean()

@@ -12,7 +12,7 @@ from torchmetrics import MeanMetric
 from anomalib_hgad.evaluation.class_metric import FalseAlarmRate
 
 RETURNED = frozenset({"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score"})
-"""Default metrics that a test returns: those of anomalib's own models, so that its tools can lay all side by side."""
+"""Default metrics that a test returns: those of anomalib's own models, so that its tools can compare all models."""
 
 
 class _ClassAccuracy(MeanMetric):
@@ -21,17 +21,16 @@ class _ClassAccuracy(MeanMetric):
 
 
 class ClassAccuracy(AnomalibMetric, _ClassAccuracy):
-    """Share of the images whose class was inferred right."""
+    """Fraction of the images whose class was inferred correctly."""
 
     default_fields = ("pred_class_index", "class_index")
 
 
 def default_test_metrics() -> list[AnomalibMetric]:
-    """AUROC and F1 of images and pixels, AUPRO, and AUROCs of the raw scores with the class given and inferred.
+    """Return AUROC and F1 of images and pixels, AUPRO, and AUROCs of the raw scores with given and inferred class.
 
-    Beside them the share of normal images that raise an alarm, and that of images whose class is inferred right.
-
-    F1 of pixels is there twice: at the post-processor's threshold, and at the limits of the classes' masks.
+    The false-alarm rate and the accuracy of the inferred class are included too. The pixel F1 is included twice: at the
+    post-processor's threshold, and at the limits of the classes' masks.
     """
     return [
         AUROC(fields=["pred_score", "gt_label"], prefix="image_"),
@@ -51,7 +50,7 @@ def default_test_metrics() -> list[AnomalibMetric]:
 
 
 def default_val_metrics() -> list[AnomalibMetric]:
-    """AUROC of images and pixels."""
+    """Return AUROC of images and pixels."""
     return [
         AUROC(fields=["pred_score", "gt_label"], prefix="val_image_", strict=False),
         AUROC(fields=["anomaly_map", "gt_mask"], prefix="val_pixel_", strict=False),

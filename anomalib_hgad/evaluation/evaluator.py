@@ -54,30 +54,33 @@ from anomalib_hgad.evaluation.values import class_names_of
 class ClassEvaluator(Evaluator):
     """Evaluator of one model on many classes.
 
-    Every metric is computed for each class, and for all images pooled. AUROC, AUPRO and all others that depend on the
-    order of the scores use raw scores. A test returns ``image_AUROC`` (the mean over the classes) and so on, of the
-    default metrics those that anomalib's own models return, and nan for one that is not defined. Loggers and the
-    trainer's ``callback_metrics`` get all of them and, with several classes, ``image_AUROC_pooled`` and
-    ``image_AUROC_CLASS``. After the test a table is printed, and ``results.csv``, ``results.json`` and
-    ``predictions.csv``, with the decision on every image, are written into the results folder. A class without
-    anomalous images or without masks has no value for metrics that need them; means are over the classes with a value.
-    An image of none of the classes counts only for all images pooled, and not for metrics that need a class. If no
-    class has a value, a test returns that of all images pooled. All processes have the same values, over all images,
-    each of which counts once.
+    Every metric is computed for each class, and for all images pooled. Metrics that depend only on the order of the
+    scores, such as AUROC and AUPRO, use raw scores.
+
+    A test returns the means over the classes, such as ``image_AUROC``, and nan for a metric that is not defined. Of the
+    default metrics it returns those that anomalib's own models return. Loggers and the trainer's ``callback_metrics``
+    get all metrics and, with several classes, ``image_AUROC_pooled`` and ``image_AUROC_CLASS``. After the test a table
+    is printed, and ``results.csv``, ``results.json`` and ``predictions.csv``, with the decision on every image, are
+    written to the results folder.
+
+    A class without anomalous images or without masks has no value for metrics that need them; means are over the
+    classes with a value. If no class has a value, a test returns that of all images pooled. An image of no class counts
+    only for all images pooled, and not for metrics that need a class. All processes of a distributed run have the same
+    values, over all images, each of which counts once.
 
     Args:
         val_metrics: Metrics of the validation. Defaults to ``None``, AUROC of images and pixels.
-        test_metrics: Metrics of the test. Defaults to ``None``, AUROC and F1 of images and pixels, AUPRO, the rate of
-            false alarms, the accuracy of the inferred class, and the AUROCs of the raw scores with the given and with
-            the inferred class.
+        test_metrics: Metrics of the test. Defaults to ``None``, AUROC and F1 of images and pixels, AUPRO, the
+            false-alarm rate, the accuracy of the inferred class, and the AUROCs of the raw scores with the given and
+            with the inferred class.
         compute_on_cpu: Keep the states of the metrics in main memory. Defaults to ``True``.
 
     Raises:
-        ValueError: If two metrics have one name; before a training, if a metric of its validation needs a threshold,
+        ValueError: If two metrics have the same name; before a training, if a validation metric needs a threshold,
             which is chosen at the end of the validation.
 
     Attributes:
-        results: Metrics of the last test; ``None`` before one.
+        results: Metrics of the last test; ``None`` before the first.
     """
 
     def __init__(
@@ -103,12 +106,12 @@ class ClassEvaluator(Evaluator):
         self.results: Results | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse metrics that a validation cannot have, and come to see scores before they are post-processed.
+        """Reject metrics that a validation cannot have, and add a callback for scores before the post-processing.
 
         Args:
             trainer: The trainer.
             pl_module: The model.
-            stage: What the trainer is about to do.
+            stage: Stage that the trainer starts.
 
         Raises:
             ValueError: If a metric of the validation of a training needs a threshold.
@@ -121,7 +124,7 @@ class ClassEvaluator(Evaluator):
                 msg += "F1Max(fields=['pred_score', 'gt_label']), the largest F1 of all thresholds, or AUROC."
                 raise ValueError(msg)
         warn_of_shared_names(trainer.loggers, self._names_of_classes(trainer))
-        # A list of its own: Lightning goes through the present one.
+        # A new list: Lightning iterates over the current one.
         lightning = cast("Any", trainer)  # Lightning does not declare the list
         others = [callback for callback in lightning.callbacks if not isinstance(callback, RawScores)]
         lightning.callbacks = [self._raw_scores, *others]
@@ -159,7 +162,7 @@ class ClassEvaluator(Evaluator):
     ) -> None:
         """Add a batch of the test.
 
-        anomalib's tiled ensemble gives whole images without a trainer, and then asks the metrics themselves.
+        anomalib's tiled ensemble passes complete images without a trainer, and then reads the metrics themselves.
         """
         del outputs, batch_idx
         if trainer is None:
@@ -194,7 +197,7 @@ class ClassEvaluator(Evaluator):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the metrics to files, and give the loggers what a test does not return."""
         if self.results is not None and trainer.is_global_zero:
-            # Lightning's own table of what a test returns has nothing that this one has not.
+            # Lightning's own table of what a test returns has nothing that this one lacks.
             loop = trainer.test_loop
             self._to_be_shown, loop.verbose = loop.verbose, False
             write_results(self.results, Path(trainer.default_root_dir), identity(pl_module.state_dict()))
@@ -235,8 +238,8 @@ class ClassEvaluator(Evaluator):
             new = [not repeated for repeated in are_repeated(loader, self._seen[loader_index], len(names))]
             self._seen[loader_index] += len(names)
             own = {source: value.cpu()[torch.tensor(new)] for source, value in values.items()}
-            # Batch by batch, and not the metrics in the end: a process may have no images of a class, and torchmetrics'
-            # metrics wait for each other.
+            # Batch by batch, instead of the metrics at the end: a process may have no images of a class, and
+            # torchmetrics' metrics wait for each other.
             own_names = [name for name, is_new in zip(names, new, strict=True) if is_new]
             own_predictions = [row for row, is_new in zip(predictions, new, strict=False) if is_new]
             for its_values, its_names, its_predictions in gather_objects((own, own_names, own_predictions)):
@@ -248,7 +251,7 @@ class ClassEvaluator(Evaluator):
             self._predictions.extend(predictions)
 
     def _update_metrics_alone(self, batch: ImageBatch) -> None:
-        """Add a batch to the metrics themselves, without classes; those that it has no fields for are left out."""
+        """Add a batch to the metrics themselves, without classes; metrics whose fields it lacks are left out."""
         raw = {field: getattr(batch, field, None) for field in POST_PROCESSED}
         computable = []
         for metric in self.test_metrics:
@@ -261,7 +264,7 @@ class ClassEvaluator(Evaluator):
         self.add_module("test_metrics", ModuleList(computable))
 
     def _class_names(self, batch: ImageBatch) -> Sequence[str | None]:
-        """Class of every image; ``None`` for one of none of the classes."""
+        """Return the class of every image; ``None`` for an image of no class."""
         if (names := class_names_of(batch)) is not None:
             return names
         known = self._metrics.class_names
@@ -270,7 +273,7 @@ class ClassEvaluator(Evaluator):
 
     @staticmethod
     def _figures(results: Results) -> dict[str, float | None]:
-        """All figures by the names that they are logged by: of one class each is there once."""
+        """Return all figures by the names that they are logged under; with one class, each occurs once."""
         suffixes = {"": results.mean}
         if len(results.classes) != 1 or results.pooled != results.mean:
             suffixes |= {"_pooled": results.pooled}

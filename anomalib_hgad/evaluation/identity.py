@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Tells whether the files of a test are of the model of a checkpoint."""
+"""Identity of a model, by which the files of a test are matched with a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Mapping
 import torch
 
 COUNTED = ("model.", "post_processor.")
-"""Beginnings of the names of the tensors that scores and labels depend on; metrics have others."""
+"""Name prefixes of the tensors that scores and labels depend on; those of metrics have others."""
 
 
 def identity(state: Mapping[str, torch.Tensor]) -> str:
-    """Checksum of the weights, scales and thresholds of a model.
+    """Compute a checksum of the weights, scales and thresholds of a model.
 
     Args:
         state: Its state.

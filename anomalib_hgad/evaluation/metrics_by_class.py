@@ -25,7 +25,7 @@ class MetricsByClass:
 
     Args:
         metrics: The metrics; copies of them are updated.
-        class_names: Classes that are known before their images; others are added with these.
+        class_names: Classes that are known in advance; others are added with their images.
         normalized: Whether the post-processor normalises scores and maps.
 
     Attributes:
@@ -44,12 +44,12 @@ class MetricsByClass:
 
     @property
     def class_names(self) -> list[str]:
-        """The classes, in the order in which they were named."""
+        """The classes, in the order in which they were added."""
         return list(self._by_class)
 
     @property
     def sources(self) -> list[Source]:
-        """What the metrics take of a batch."""
+        """Sources of the values that the metrics use of a batch."""
         return [source for metric in self.pooled for source in metric.sources]
 
     def _new_metrics(self) -> list[ClassMetric]:
@@ -60,7 +60,7 @@ class MetricsByClass:
 
         Args:
             values: A row for each image.
-            names: Their classes; ``None`` for an image of none of the classes.
+            names: Their classes; ``None`` for an image of no class.
         """
         if not names:
             return
@@ -76,11 +76,11 @@ class MetricsByClass:
                 metric.update(of_class)
 
     def compute(self, track: Callable[..., Iterable[list[ClassMetric]]] | None = None) -> Results:
-        """Compute the metrics; a warning names those without a value that they should have.
+        """Compute the metrics; a warning names those that lack a value which they should have.
 
         Args:
-            track: Shows the progress over the classes and all images, whose number is its argument ``total``: regions
-                take AUPRO longer than the images.
+            track: Shows the progress over the classes and all images pooled, whose number is its argument ``total``:
+                with many regions AUPRO takes longer than the images.
 
         Returns:
             The results.

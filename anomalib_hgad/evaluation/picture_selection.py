@@ -30,7 +30,7 @@ class _Kept:
     worst: list[tuple[float, Path]] = field(default_factory=list)
     sample: list[Path] = field(default_factory=list)
     others: int = 0
-    """Images that are none of the worst."""
+    """Number of images that are not among the worst."""
 
 
 class PictureSelection:
@@ -54,7 +54,7 @@ class PictureSelection:
             place: File of its picture.
 
         Returns:
-            Whether it is kept, and the file that is not kept any more for it.
+            Whether it is kept, and the file that it replaces, if any.
         """
         self.seen += 1
         kept = self._groups[group]
@@ -68,7 +68,7 @@ class PictureSelection:
         return out != place, out if out != place else None
 
     def _sample(self, kept: _Kept, place: Path) -> Path | None:
-        """Offer a picture to the sample by reservoir sampling; returns what is left out for it, it or another one."""
+        """Offer a picture to the sample by reservoir sampling; return the picture that is left out, if any."""
         kept.others += 1
         if len(kept.sample) < SAMPLED:
             kept.sample.append(place)

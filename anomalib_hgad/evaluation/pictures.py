@@ -52,7 +52,7 @@ class SeparatePictures(ImageVisualizer):
 
     @property
     def note(self) -> str:
-        """What the pictures are of."""
+        """Which images the pictures show."""
         return f"all {self.written} images"
 
     def on_test_batch_end(
@@ -119,13 +119,13 @@ class SomePictures(SeparatePictures):
 
     @property
     def note(self) -> str:
-        """What the pictures are of."""
+        """Which images the pictures show."""
         if self.written == self._selection.seen:
             return super().note
         return f"{self.written} of {self._selection.seen} images: the worst, and a sample"
 
     def _is_wanted(self, item: ImageItem, place: Path, trainer: Trainer) -> bool:
-        """Ask the selection about an image of a test; the picture of another one may have to go for it."""
+        """Ask the selection about an image of a test; its picture may replace that of another image."""
         if trainer.state.fn != TrainerFn.TESTING or item.pred_score is None:
             return True
         label = None if item.gt_label is None else bool(item.gt_label)

@@ -18,15 +18,15 @@ from anomalib_hgad.evaluation.values import scaled_down
 def with_pixel_counts(predictions: Sequence[Prediction], batch: ImageBatch) -> list[Prediction]:
     """Add the pixel counts of a batch to its predictions.
 
-    Masks are those that the pixel metrics compare: of images larger than
-    :data:`~anomalib_hgad.evaluation.values.PIXEL_METRIC_SIZE` they are scaled down.
+    The masks are those that the pixel metrics compare: scaled down for images larger than
+    :data:`~anomalib_hgad.evaluation.values.PIXEL_METRIC_SIZE`.
 
     Args:
         predictions: One for each image of the batch, or none where the files are not known.
         batch: The batch, with ``pred_mask`` and ``gt_mask`` where there are thresholds and masks.
 
     Returns:
-        The predictions; those of a batch without both masks as they were.
+        The predictions; unchanged for a batch without both masks.
     """
     if not predictions or batch.pred_mask is None or batch.gt_mask is None:
         return list(predictions)

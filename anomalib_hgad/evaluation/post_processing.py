@@ -48,7 +48,7 @@ class RawScores(Callback):
             batch.update(raw_score=batch.pred_score)
 
     def keep(self, batch: ImageBatch) -> None:
-        """Keep what a batch has now in place of that: scores that were put on one scale, and are not cut off yet.
+        """Keep the current values of a batch instead: scores on one scale that are not yet clipped.
 
         Args:
             batch: The batch.
@@ -58,10 +58,10 @@ class RawScores(Callback):
             batch.update(raw_score=batch.pred_score)
 
     def take(self, batch: ImageBatch) -> dict[str, torch.Tensor | None]:
-        """What a batch had before the post-processing, which is forgotten then.
+        """Return the values of a batch from before the post-processing, and forget them.
 
         Args:
-            batch: The batch. One that was never post-processed has it still.
+            batch: The batch. One that was never post-processed still has them.
 
         Returns:
             ``pred_score``, ``anomaly_map``, ``pred_label`` and ``pred_mask``.
@@ -93,7 +93,7 @@ def labelled_above(post_processor: object) -> float:
         post_processor: The post-processor.
 
     Returns:
-        The score; NaN without a threshold, or if the post-processor is not one of anomalib.
+        The score; NaN without a threshold, or if the post-processor is not anomalib's.
     """
     if not isinstance(post_processor, PostProcessor):
         return math.nan
@@ -105,17 +105,17 @@ def labelled_above(post_processor: object) -> float:
 
 
 def labels_without_meaning(post_processor: object) -> list[str]:
-    """Labels that a post-processor sets without a fitted threshold or scale, by comparing raw scores with 0.5.
+    """Return labels that a post-processor sets without a fitted threshold or scale, comparing raw scores with 0.5.
 
     Args:
-        post_processor: The post-processor, if it is one of anomalib.
+        post_processor: The post-processor; one that is not anomalib's has no such labels.
 
     Returns:
         Some of ``pred_label`` and ``pred_mask``.
     """
     if not isinstance(post_processor, PostProcessor) or not post_processor.enable_thresholding:
         return []
-    # One that marks pixels in its own way needs no threshold for it.
+    # A post-processor that marks pixels in its own way needs no threshold for them.
     cut = LABELS if type(post_processor).threshold_batch is PostProcessor.threshold_batch else ("pred_label",)
     return [
         field

@@ -23,7 +23,7 @@ PREDICTIONS_FILE = "predictions.csv"
 """File that a test writes."""
 
 PREDICTED_FILE = "predicted.csv"
-"""What a prediction writes: anomalib gives it the folder of a test where both are of one datamodule."""
+"""File that a prediction writes: anomalib gives it the same folder as a test on the same datamodule."""
 
 
 @dataclass(frozen=True)
@@ -66,20 +66,20 @@ class Prediction:
 
     @property
     def called_unknown(self) -> bool:
-        """Whether it was taken for an unknown product: neither good nor a defect of a known one."""
+        """Whether it was predicted to show an unknown product: neither good nor a defect of a known one."""
         return self.pred_class_name == UNKNOWN
 
     @property
     def raises_alarm(self) -> bool:
-        """Whether it was taken for a defect of a known product."""
+        """Whether it was predicted to show a defect of a known product."""
         return bool(self.pred_label) and not self.called_unknown
 
 
 PIXEL_COLUMNS = ["pixel_true_positives", "pixel_false_positives", "pixel_false_negatives"]
-"""Columns that the table of a test has beside the others: they take masks."""
+"""Additional columns of the table of a test, which need masks."""
 
 WATCH_COLUMNS = ["verdict", "time", "model", "error"]
-"""Columns that ``anomalib-hgad watch`` has beside them. An image with an error has no prediction."""
+"""Additional columns of ``anomalib-hgad watch``. An image with an error has no prediction."""
 
 COLUMNS = [field.name for field in fields(Prediction) if field.name not in {*PIXEL_COLUMNS, *WATCH_COLUMNS}]
 """Columns of all tables."""
@@ -92,11 +92,11 @@ KINDS: dict[str, Callable[[str], float | None]] = {
     "novelty": as_number,
     **dict.fromkeys(PIXEL_COLUMNS, as_count),
 }
-"""What the columns hold that are no text."""
+"""Functions that read the columns that are not text."""
 
 
 def predictions_of_batch(batch: ImageBatch, raw_score: torch.Tensor | None = None) -> list[Prediction]:
-    """What a model said of a batch of images whose files are known.
+    """Return the predictions for a batch of images whose files are known.
 
     Args:
         batch: Batch with predictions.
@@ -108,7 +108,7 @@ def predictions_of_batch(batch: ImageBatch, raw_score: torch.Tensor | None = Non
     """
     paths = batch.image_path or []
     columns = {
-        # anomalib's batches make a text of every path, also of none.
+        # anomalib's batches turn every path into text, even a missing one.
         "mask_path": [None if path in {"", "None"} else path for path in batch.mask_path or [""] * len(paths)],
         "class_name": _column(batch, "class_name", len(paths)),
         "pred_class_name": _column(batch, "pred_class_name", len(paths)),
@@ -144,11 +144,11 @@ def write_predictions(predictions: Iterable[Prediction], folder: Path, name: str
         folder: Folder of the run.
         name: Name of the file.
     """
-    import pandas as pd  # noqa: PLC0415 - half a second that whoever reads tables need not wait for
+    import pandas as pd  # noqa: PLC0415 - takes half a second, which reading tables does not need
 
     columns = [*COLUMNS, *PIXEL_COLUMNS] if name == PREDICTIONS_FILE else COLUMNS
     table = pd.DataFrame(map(asdict, predictions), columns=columns, dtype=object)
-    # Where lines end otherwise, a carriage return in the name of a file is written without quotes.
+    # With another line terminator, a carriage return in a file name would be written without quotes.
     write_text(folder / name, lambda file: table.to_csv(file, index=False, lineterminator="\r\n"))
 
 
@@ -180,7 +180,7 @@ def read_table(path: Path) -> list[Prediction]:
         path: The file.
 
     Returns:
-        The rows, but those of images that a watch could not read.
+        The rows, without those of images that a watch could not read.
 
     Raises:
         OSError: If it cannot be read.

@@ -20,12 +20,12 @@ from anomalib_hgad.common.files import write_json, write_text
 from anomalib_hgad.data.reserved_names import MEAN, POOLED
 
 SHOWN_FIRST = ("image_AUROC", "pixel_AUROC", "pixel_AUPRO", "image_F1Score")
-"""Metrics that the table on the terminal has; others fill places that these leave."""
+"""Metrics that the table on the terminal shows first; others fill the remaining columns."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """Metrics by name, of each class and of all images pooled. ``None`` where one is not defined.
+    """Metrics by name, of each class and of all images pooled; ``None`` for a metric that is not defined.
 
     Attributes:
         classes: Metrics of each class.
@@ -93,7 +93,7 @@ def heading(metric: str) -> str:
 
 
 def write_results(results: Results, folder: Path, model: str | None = None) -> None:
-    """Write ``results.csv`` and ``results.json``; an interrupted write leaves no half file behind.
+    """Write ``results.csv`` and ``results.json``; an interrupted write leaves no partial file.
 
     Args:
         results: The metrics, written as fractions of 1.
@@ -130,7 +130,7 @@ def read_results(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))  # an editor may mark it
         tables = [content["mean"], content["pooled"], *content["classes"].values()]
         figures = [value for table in tables for value in table.values()]
-        [math.isnan(value) for value in figures if value is not None]  # what is no number is an error
+        [math.isnan(value) for value in figures if value is not None]  # raises an error for anything but a number
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         msg = f"{path} is not what a test writes ({type(error).__name__}: {error}). Test the model again."
         raise ValueError(msg) from error

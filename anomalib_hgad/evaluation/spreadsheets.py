@@ -13,14 +13,14 @@ from pathlib import Path
 SEPARATORS = (",", ";", "\t", "|")
 
 ENCODINGS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-"""Encodings by the marks that files of them begin with."""
+"""Encodings by the marks at the beginning of a file."""
 
 BOOK = b"PK\x03\x04"
-"""What .xlsx and .ods begin with."""
+"""First bytes of .xlsx and .ods files."""
 
 TRUE = frozenset({"true", "1", "wahr", "vrai", "vero", "verdadero", "verdadeiro", "waar", "prawda", "sant", "sand"})
 FALSE = frozenset({"false", "0", "falsch", "faux", "falso", "onwaar", "fałsz", "falskt", "falsk"})
-"""Truth values, in small letters, in the languages that spreadsheets write them in."""
+"""Truth values, in lower case, in the languages that spreadsheets write them in."""
 
 
 def read_rows(
@@ -31,24 +31,24 @@ def read_rows(
     Args:
         path: The file.
         columns: Names of its columns, in any order.
-        numbers: Those that hold numbers or truth values, further ones too.
-        further: Columns that it may have beside them: all of one of these lists. Defaults to ``()``, none.
+        numbers: Columns with numbers or truth values, including further columns.
+        further: Lists of additional columns; the table may have all columns of one list. Defaults to ``()``, none.
 
     Returns:
         The rows, without empty ones. Numbers have decimal points.
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it is no such table, or broken.
+        ValueError: If it is not such a table, or is broken.
     """
     content = path.read_bytes()
     if content.startswith(BOOK):
         msg = "it is a spreadsheet workbook. Save the sheet as CSV."
         raise ValueError(msg)
     encoding = next((name for mark, name in ENCODINGS.items() if content.startswith(mark)), None)
-    # The name of a file may have bytes that are no text.
+    # A file name may have bytes that are not text.
     text = content.decode(encoding) if encoding else content.decode("utf-8", errors="surrogateescape")
-    if text.startswith("sep="):  # what tells Excel the separator
+    if text.startswith("sep="):  # this tells Excel the separator
         text = text.partition("\n")[2]
     expected = [sorted([*columns, *beside]) for beside in ([], *further)]
     separator = next((one for one in SEPARATORS if sorted(_header(text, one)) in expected), ",")
@@ -61,10 +61,10 @@ def read_rows(
 
 
 def as_truth(text: str) -> bool | None:
-    """Truth value of a cell; ``None`` if it is empty.
+    """Read a truth value of a cell; ``None`` if it is empty.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not a truth value.
     """
     word = text.strip().casefold()
     if word in {"1.0", "0.0"}:
@@ -78,24 +78,24 @@ def as_truth(text: str) -> bool | None:
 
 
 def as_number(text: str) -> float | None:
-    """Number of a cell; ``None`` if it is empty, or not a number.
+    """Read a number of a cell; ``None`` if it is empty or NaN.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not a number.
     """
     try:
         number = float(text) if text.strip() else None
     except ValueError as error:
         msg = f"expected a number or an empty cell, got {text!a}"
         raise ValueError(msg) from error
-    return None if number != number else number  # noqa: PLR0124 - nan alone is not itself
+    return None if number != number else number  # noqa: PLR0124 - only NaN differs from itself
 
 
 def as_count(text: str) -> int | None:
-    """Number of things of a cell; ``None`` if it is empty.
+    """Read a count of a cell; ``None`` if it is empty.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not a non-negative integer.
     """
     number = as_number(text)
     if number is not None and (number < 0 or not number.is_integer()):
@@ -124,10 +124,10 @@ def _body(text: str, separator: str, width: int) -> Iterator[list[str]]:
 
 
 def _with_decimal_points(rows: list[dict[str, str]], numbers: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a table whose columns no comma separates, so that one may be a decimal comma.
+    """Replace the decimal commas of a table whose separator is not a comma.
 
     Raises:
-        ValueError: If numbers have points too, which separate thousands then.
+        ValueError: If numbers also have points, which would separate thousands.
     """
     cells = [row[name] for row in rows for name in numbers]
     if not any("," in cell for cell in cells):

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a test says on the terminal when it is over."""
+"""Output of a test on the terminal at its end."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from anomalib_hgad.evaluation.results import Results, results_table
 
 
 def show_test(trainer: Trainer, results: Results, images: Mapping[str, int], title: str) -> None:
-    """Print the table of a test, where its files are, and the command that comes next.
+    """Print the table of a test, where its files are, and the next command.
 
     Args:
         trainer: Trainer of the test.
         results: Its metrics.
-        images: Numbers of images, as of :func:`~anomalib_hgad.evaluation.results.results_table`.
+        images: Numbers of images, as in :func:`~anomalib_hgad.evaluation.results.results_table`.
         title: Line above the table.
     """
     console = get_console()
@@ -33,19 +33,19 @@ def show_test(trainer: Trainer, results: Results, images: Mapping[str, int], tit
 
 
 def places(trainer: Trainer) -> dict[str, str]:
-    """Where the files of a test are, and the command that comes next.
+    """Return where the files of a test are, and the next command.
 
     Args:
         trainer: Trainer of the test.
 
     Returns:
-        Words and paths by what they are of. Paths within the working directory are relative to it.
+        Paths and the command, by name. Paths within the working directory are relative to it.
     """
     folder = Path(trainer.default_root_dir)
     found = {"Metrics": _shown(folder / "results.csv")}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning does not declare the list
         if isinstance(callback, SeparatePictures) and callback.written:
-            # Another process knows how many it has saved.
+            # Of several processes, this one does not know how many the others have saved.
             note = f" ({callback.note})" if trainer.world_size == 1 else ""
             found["Pictures"] = _shown(callback.folder(trainer)) + note
     checkpoint = trainer.ckpt_path or getattr(trainer.checkpoint_callback, "best_model_path", "")

@@ -24,29 +24,29 @@ from anomalib_hgad.common.checks import check_range
 logger = logging.getLogger(__name__)
 
 SCALE_REACH = 8.0
-"""How far above the threshold the scale of the scores reaches, in distances from the lowest normal score to it.
+"""Reach of the scale of the scores above the threshold, in distances from the lowest normal score to the threshold.
 
-Normal images do not say how large scores become; without room for larger ones all anomalies would have the score 1.
+Normal images do not show how large scores become; without room for larger ones all anomalies would have the score 1.
 """
 
 LEAST_WIDTH = 0.01
-"""Least width of the scale of the scores, relative to the threshold.
+"""Minimum width of the scale of the scores, relative to the threshold.
 
-One validation image, or many that are nearly equal, do not say how much normal scores vary. The scale is then as wide
-as if they varied by the size of the threshold or by what the pixels of their maps do.
+One validation image, or many that are nearly equal, do not show how much normal scores vary. The scale is then as wide
+as if they varied by the size of the threshold or as much as the pixels of their maps.
 """
 
 
 def normal_threshold(scores: torch.Tensor, false_positive_rate: float) -> torch.Tensor:
-    """Threshold that a normal image exceeds with at most a given probability.
+    """Compute the threshold that a normal image exceeds with at most a given probability.
 
-    The k-th smallest of n scores, k = ceil((n + 1)(1 - rate)): a new image from the same source is above it with a
-    probability of at most the rate, whatever the distribution (split conformal prediction, Vovk et al. 2005). With
-    fewer than 1 / rate - 1 images no score of theirs is high enough; it is the largest then.
+    It is the k-th smallest of n scores, k = ceil((n + 1)(1 - rate)): a new image from the same source is above it with
+    a probability of at most the rate, whatever the distribution (split conformal prediction, Vovk et al. 2005). With
+    fewer than 1 / rate - 1 images no score is high enough; the threshold is then the largest.
 
     Args:
         scores: Scores of normal images that the model was not trained on, shape (n,), n > 0.
-        false_positive_rate: The probability, between 0 and 1, as its decimal digits say.
+        false_positive_rate: The probability, between 0 and 1; its decimal digits count as exact.
 
     Returns:
         Scalar.
@@ -63,7 +63,7 @@ def normal_threshold(scores: torch.Tensor, false_positive_rate: float) -> torch.
 
 
 def images_needed(false_positive_rate: float) -> int:
-    """The fewest normal images of which one can be a threshold that keeps a rate, see :func:`normal_threshold`.
+    """Return the minimum number of normal images for a threshold that keeps a rate, see :func:`normal_threshold`.
 
     Example:
         >>> images_needed(0.05), images_needed(0.01)
@@ -73,17 +73,17 @@ def images_needed(false_positive_rate: float) -> int:
 
 
 def class_thresholds(scores: Sequence[torch.Tensor], common: torch.Tensor, false_positive_rate: float) -> torch.Tensor:
-    """Threshold of every class that a normal image of it exceeds with at most a given probability.
+    """Compute the threshold of each class that its normal images exceed with at most a given probability.
 
-    A class of enough images, :func:`images_needed`, takes :func:`normal_threshold` of its own. None of fewer scores is
-    high enough: their largest is the threshold, unless that of all classes is larger, so that a few images with low
-    scores do not make a class more prone to false alarms than it is without a threshold of its own. A class without
-    images takes that of all.
+    A class with enough images, :func:`images_needed`, gets its own :func:`normal_threshold`. Of fewer scores none is
+    high enough: the threshold is then the larger of their largest score and the common threshold, so that a class with
+    a few low scores does not get more false alarms than with the common threshold. A class without images gets the
+    common threshold.
 
     Args:
         scores: Scores of every class's normal images that the model was not trained on, shapes (images of the class,).
-        common: The threshold of all classes, scalar.
-        false_positive_rate: The probability, between 0 and 1, as its decimal digits say.
+        common: The common threshold of all classes, scalar.
+        false_positive_rate: The probability, between 0 and 1; its decimal digits count as exact.
 
     Returns:
         Thresholds, shape (K,).
@@ -105,9 +105,9 @@ def _as_written(rate: float) -> Fraction:
 
 @runtime_checkable
 class ModelOfClassThresholds(Protocol):
-    """A model that takes thresholds of its classes, for one threshold to stand for all of them.
+    """A model that takes thresholds of its classes, so that one common threshold acts as all of them.
 
-    Its batches have ``scored_class_index``. The scores of a validation are those before any of the thresholds.
+    Its batches have ``scored_class_index``. The scores of a validation are not shifted by any threshold.
     """
 
     @property
@@ -117,7 +117,7 @@ class ModelOfClassThresholds(Protocol):
     def set_class_thresholds(
         self, thresholds: torch.Tensor, common: torch.Tensor, images: torch.Tensor, rate: float
     ) -> None:
-        """Take thresholds, shape (K,), of the threshold of all, and what they come from."""
+        """Set thresholds, shape (K,), given the common threshold, and what they come from."""
 
 
 class _NormalThreshold(Metric):
@@ -170,7 +170,7 @@ class _ScoresOfClasses(Metric):
 
     def update(self, values: torch.Tensor, gt_label: torch.Tensor, class_index: torch.Tensor) -> None:
         self.scores.append(values)
-        self.labels.append(gt_label.long())  # not all backends gather truth values
+        self.labels.append(gt_label.long())  # not all backends gather booleans
         self.classes.append(class_index)
 
     def compute(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -178,7 +178,7 @@ class _ScoresOfClasses(Metric):
 
 
 ScoresOfClasses = create_anomalib_metric(_ScoresOfClasses)
-"""Scores of a validation with labels and the classes that they are under, as an anomalib metric, shapes (images,)."""
+"""Scores of a validation with labels and scored classes, as an anomalib metric, shapes (images,)."""
 
 
 class NormalPostProcessor(PostProcessor):
@@ -188,15 +188,15 @@ class NormalPostProcessor(PostProcessor):
     given fraction of new normal images is above it. With ``each_class`` the fraction applies to each class, which gets
     its own threshold. This needs a model that scales its scores by class, such as :class:`~anomalib_hgad.Hgad`: the
     model shifts the scores of each class by the difference between the common threshold and that of the class, so that
-    the common one fits all classes. The class is the one that the image is scored under. A warning names classes with
-    too few images, see :func:`class_thresholds`.
+    the common threshold fits all classes. The class is the one that the image is scored under. A warning names classes
+    with too few images, see :func:`class_thresholds`.
 
-    The threshold of the maps is the ``pixel_limit`` of the model. :class:`~anomalib_hgad.Hgad` has one: its maps are
-    scaled by the limits of each class's masks. For other models it is chosen from the largest values of the maps: at
+    The threshold of the maps is the ``pixel_limit`` of the model. :class:`~anomalib_hgad.Hgad` has one: it scales the
+    maps of each class by the class's own limit. For other models it is chosen from the largest values of the maps: at
     most the given fraction of normal images has a pixel above it.
 
-    Validate on normal images that were not trained on (``val_split_mode: from_train``). Loaded from a checkpoint it is
-    anomalib's plain post-processor with the same thresholds.
+    Validate on normal images that were not trained on (``val_split_mode: from_train``). When loaded from a checkpoint,
+    it is anomalib's plain post-processor with the same thresholds.
 
     Args:
         false_positive_rate: Fraction of normal images that may be predicted anomalous.
@@ -206,8 +206,8 @@ class NormalPostProcessor(PostProcessor):
         **kwargs: Arguments of :class:`anomalib.post_processing.PostProcessor`.
 
     Raises:
-        ValueError: If the rate is not between 0 and 1, or, before the first image, if the model does not support
-            thresholds of classes.
+        ValueError: If the rate is not between 0 and 1, or, before the first image, if ``each_class`` is set and the
+            model does not support thresholds of classes.
 
     Example:
         >>> from anomalib_hgad import Hgad, NormalPostProcessor
@@ -240,12 +240,12 @@ class NormalPostProcessor(PostProcessor):
         self._class_scores_metric = ScoresOfClasses(["pred_score", "gt_label", "scored_class_index"], strict=False)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a model that cannot give classes thresholds of their own, where they are asked for.
+        """Reject a model that does not support thresholds of classes, if they are requested.
 
         Args:
             trainer: The trainer.
             pl_module: The model.
-            stage: What the trainer is about to do.
+            stage: Stage that the trainer starts.
 
         Raises:
             ValueError: If it is such a model.
@@ -271,7 +271,7 @@ class NormalPostProcessor(PostProcessor):
             pl_module: The model.
             outputs: Batch with predictions and labels.
             *args: As in anomalib.
-            **kwargs: As there.
+            **kwargs: As in anomalib.
         """
         super().on_validation_batch_end(trainer, pl_module, outputs, *args, **kwargs)
         if self.enable_thresholding:
@@ -301,7 +301,7 @@ class NormalPostProcessor(PostProcessor):
                 most.copy_(least + SCALE_REACH * torch.where(width > 0, width, 1.0))
 
     def _set_class_thresholds(self, model: ModelOfClassThresholds) -> None:
-        """Let the model know the thresholds of the classes, all of them the same unless each has one of its own."""
+        """Give the model the thresholds of the classes: the common one, unless each class has its own."""
         names = model.threshold_names
         scores, labels, classes = (values.view(-1) for values in self._class_scores_metric.compute())
         of_classes = [scores[(classes == index) & (labels == 0)] for index in range(len(names))]

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Values of a batch as metrics take them.
+"""Values of a batch in the form that metrics need.
 
 Dimensions: B images, height x width pixels.
 """
@@ -24,7 +24,7 @@ KeyT = TypeVar("KeyT")
 
 
 def class_names_of(batch: Any) -> list[str | None] | None:  # noqa: ANN401 - of any datamodule
-    """Class of every image of a batch, ``None`` for one of none of the classes; ``None`` if the batch carries none."""
+    """Return the class of every image, ``None`` for an image of no class; ``None`` if the batch has no classes."""
     if (names := getattr(batch, "class_name", None)) is None:
         return None
     if (class_index := getattr(batch, "class_index", None)) is None:
@@ -33,22 +33,22 @@ def class_names_of(batch: Any) -> list[str | None] | None:  # noqa: ANN401 - of 
 
 
 def rows_of(values: Mapping[KeyT, torch.Tensor], chosen: Sequence[bool]) -> dict[KeyT, torch.Tensor]:
-    """Values of the chosen images; none at all if no image is."""
+    """Select the values of the chosen images; none at all if no image is chosen."""
     rows = torch.tensor(chosen)
     return {key: value[rows.to(value.device)] for key, value in values.items()} if any(chosen) else {}
 
 
 def between_0_and_1(values: torch.Tensor) -> torch.Tensor:
-    """Scores in their order, in float64, in which close ones stay apart.
+    """Map scores to between 0 and 1 in the same order, in float64, in which close ones stay distinct.
 
-    torchmetrics takes a batch with values outside for logits, and brings this batch alone between 0 and 1.
+    torchmetrics treats a batch with values outside as logits, and maps only this batch to between 0 and 1.
     """
     values = values.double()
     return 0.5 + 0.5 * values / (1 + values.abs())
 
 
 def scaled_down(values: torch.Tensor) -> torch.Tensor:
-    """Maps and masks, shape (B, height, width), brought down to :data:`PIXEL_METRIC_SIZE`; other fields as they are."""
+    """Scale maps and masks, shape (B, height, width), down to :data:`PIXEL_METRIC_SIZE`; leave other fields."""
     is_map = values.ndim >= 3  # batch, height, width
     if not is_map or max(values.shape[-2:]) <= PIXEL_METRIC_SIZE:
         return values

@@ -1,4 +1,4 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The anomaly models, and what they share."""
+"""The anomaly models and their shared parts."""

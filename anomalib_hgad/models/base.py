@@ -104,7 +104,7 @@ class PluginModel(CheckpointedModel):
                 part.training = True
 
     def configure_callbacks(self) -> list[Callback]:
-        """anomalib's components and the callbacks that all models share."""
+        """Return anomalib's components and the callbacks that all models share."""
         if self.stage is not None:
             check_trainer(self.trainer)
             transform = getattr(cast("AnomalibModule", self).pre_processor, "transform", None)
@@ -113,11 +113,11 @@ class PluginModel(CheckpointedModel):
         components = super().configure_callbacks()
         for component in components:
             SeparatePictures.take_over(component)
-        # Right after the post-processor: what comes then reads the labels.
+        # Right after the post-processor: later callbacks read the labels.
         place = 1 + max((at for at, one in enumerate(components) if isinstance(one, PostProcessor)), default=-1)
         components.insert(place, MeaningfulLabels())
         own = [
-            FiniteWeights(),  # before all that is fitted to weights
+            FiniteWeights(),  # before anything that is fitted to weights
             WholeCheckpoints(),
             QuietRun(),
             LoggedProgress(),
@@ -132,12 +132,12 @@ class PluginModel(CheckpointedModel):
 
     @staticmethod
     def configure_evaluator() -> ClassEvaluator:
-        """Metrics of each class and their means."""
+        """Return metrics of each class and their means."""
         return ClassEvaluator()
 
     @classmethod
     def configure_visualizer(cls) -> SomePictures:
-        """Pictures of the worst images of a test, and of a sample of the others."""
+        """Return a visualizer of the worst images of a test, and of a sample of the others."""
         return SomePictures()
 
     @classmethod
@@ -206,5 +206,5 @@ class PluginModel(CheckpointedModel):
         return batch
 
     def on_train_batch_end(self, *_: Any) -> None:  # noqa: ANN401
-        """Remember the step."""
+        """Mark a model with training steps as trained."""
         self.is_trained |= not self.fits_in_one_pass

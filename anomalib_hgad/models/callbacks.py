@@ -31,7 +31,7 @@ UNVALIDATED_KEY = "hgad_steps_since_validation"
 """Checkpoint key: the number of training steps since scales and thresholds were set."""
 
 TERMINATED = 128 + signal.SIGTERM
-"""Exit status of a program ended by SIGTERM."""
+"""Exit status of a program that SIGTERM ended."""
 
 
 class TrainedModel(Callback):
@@ -140,7 +140,7 @@ class LastValidation(Callback):
     def record(self, trainer: Trainer, checkpoint: dict[str, Any]) -> None:
         """Save the number of steps since scales and thresholds were set.
 
-        The model calls it: Lightning asks no callback what to save with weights alone.
+        The model calls this: Lightning calls no callback when it saves only weights.
 
         Args:
             trainer: Trainer of the running fit.
@@ -158,7 +158,7 @@ class LastValidation(Callback):
     def _validate(self, trainer: Trainer) -> None:
         if self._validated_step == trainer.global_step or not is_validated(trainer):
             return
-        # As Lightning does within an epoch. It has no public way to validate a training.
+        # As Lightning does within an epoch; it has no public way to validate during a training.
         trainer.validating = True
         trainer.fit_loop.epoch_loop.val_loop.run()
         trainer.training = True

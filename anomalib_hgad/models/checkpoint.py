@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Versions and settings that a checkpoint was made with, and checks whether it can be loaded."""
+"""Versions and settings that a checkpoint was made with, and checks that it can be loaded."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def check_versions(checkpoint: dict[str, Any]) -> None:
         checkpoint: The checkpoint.
 
     Raises:
-        ValueError: If it was made by another minor version of this package or of anomalib, or does not say by which.
+        ValueError: If it was made by another minor version of this package or of anomalib, or has no versions.
     """
     if not {VERSIONS_KEY, SETTINGS_KEY} <= checkpoint.keys():
-        msg = "Expected a checkpoint of a model of anomalib_hgad; this one does not say that it is one, and may be of "
-        msg += "another model."
+        msg = "Expected a checkpoint of a model of anomalib_hgad; this one lacks the versions and settings of one, and "
+        msg += "may be of another model."
         raise ValueError(msg)
-    made_with = {package: checkpoint[VERSIONS_KEY].get(package, "0.0 (not said)") for package in CHECKED_PACKAGES}
+    made_with = {package: checkpoint[VERSIONS_KEY].get(package, "0.0 (unknown)") for package in CHECKED_PACKAGES}
     here = installed_versions(CHECKED_PACKAGES)
     if any(_minor(made_with[package]) != _minor(here[package]) for package in CHECKED_PACKAGES):
         msg = f"The checkpoint was made with {_listed(made_with)}; installed are {_listed(here)}: install the versions "

@@ -88,7 +88,7 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
         Args:
             path: The file.
             *args: As in anomalib.
-            **kwargs: As there.
+            **kwargs: As in anomalib.
 
         Returns:
             Its contents.

@@ -84,7 +84,7 @@ class CheckpointedModel(DescribedExport):
 
     @property
     def stage(self) -> TrainerFn | None:
-        """What the trainer is doing, if there is one."""
+        """Stage that the trainer is in, if there is one."""
         module = cast("AnomalibModule", self)
         return None if module._trainer is None else module._trainer.state.fn
 
@@ -186,7 +186,7 @@ class CheckpointedModel(DescribedExport):
         Args:
             checkpoint_path: The checkpoint.
             *args: As in :meth:`anomalib.models.AnomalibModule.load_from_checkpoint`.
-            **kwargs: As there.
+            **kwargs: Likewise.
 
         Returns:
             The model.

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Ends a training whose weights are lost, before scores, scales or a checkpoint are made of them."""
+"""Ends a training whose weights are NaN or infinite, before scores, scales or a checkpoint are made from them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from anomalib_hgad.models.callbacks import validates_fit
 
 
 def check_finite_weights(trainer: Trainer, module: AnomalibModule) -> None:
-    """Check the weights that are trained.
+    """Check the trained weights.
 
     Args:
         trainer: Trainer of the running fit.
         module: The model.
 
     Raises:
-        ArithmeticError: If a weight is NaN or infinite, as after such a loss.
+        ArithmeticError: If a weight is NaN or infinite, as after a loss that is.
     """
     sums = torch.stack([parameter.detach().sum() for parameter in module.parameters() if parameter.requires_grad])
     if not sums.isfinite().all():
@@ -30,9 +30,9 @@ def check_finite_weights(trainer: Trainer, module: AnomalibModule) -> None:
 
 
 class FiniteWeights(Callback):
-    """Checks the weights before every validation, and before what other callbacks do after an epoch.
+    """Checks the weights before every validation, and before other callbacks run after an epoch.
 
-    The model checks them before every checkpoint: Lightning asks no callback before one of weights alone.
+    The model checks them before every checkpoint: Lightning calls no callback before one with only weights.
     """
 
     def on_validation_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:

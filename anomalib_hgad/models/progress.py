@@ -17,7 +17,7 @@ from anomalib_hgad.common.progress import LoggedTask, is_interactive, shows_prog
 
 
 class LoggedProgress(Callback):
-    """Lines in a log in the place of Lightning's bars, which are drawn once there, when all is over."""
+    """Writes progress as lines to a log, where Lightning would draw its bars only once, at the end."""
 
     def __init__(self) -> None:
         self._task: LoggedTask | None = None
@@ -37,7 +37,7 @@ class LoggedProgress(Callback):
         self._end()
 
     def on_validation_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Start the lines of a validation that is no part of a training."""
+        """Start the lines of a validation outside of a training."""
         del pl_module
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._start(trainer, "Validation", sum(trainer.num_val_batches))

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Course of a training: optimiser, learning rate and stages, in shares of its optimiser steps (HGAD, Sec. 4.1)."""
+"""Course of a training: optimiser, learning rate and stages, as fractions of its optimiser steps (HGAD, Sec. 4.1)."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ TRAINING_ARGUMENTS: Mapping[str, float] = {
 
 
 def checked_training_arguments(given: Mapping[str, float] | None) -> dict[str, float]:
-    """All settings of :data:`TRAINING_ARGUMENTS`.
+    """Return all settings of :data:`TRAINING_ARGUMENTS`.
 
     Args:
-        given: Those that are not at their defaults.
+        given: Settings that differ from their defaults.
 
     Returns:
         The settings.
 
     Raises:
-        ValueError: If there is no setting of a name, or if one is out of range.
+        ValueError: If there is no setting of such a name, or if one is out of range.
     """
     given = dict(given or {})
     if unknown := sorted(given.keys() - TRAINING_ARGUMENTS.keys()):
@@ -59,12 +59,12 @@ def checked_training_arguments(given: Mapping[str, float] | None) -> dict[str, f
 
 @dataclass(frozen=True)
 class TrainingCourse:
-    """What happens when in a training.
+    """Schedule of a training.
 
     Attributes:
         total_steps: Optimiser steps of the training.
-        warmup: Share of the steps with a rising learning rate.
-        first_stage: Share of the steps with the inter-class losses alone.
+        warmup: Fraction of the steps with a rising learning rate.
+        first_stage: Fraction of the steps with only the inter-class losses.
     """
 
     total_steps: int
@@ -72,7 +72,7 @@ class TrainingCourse:
     first_stage: float
 
     def learning_rate_factor(self, step: int) -> float:
-        """Linear warm-up from a tenth, then cosine down to a thousandth.
+        """Compute a linear warm-up from a tenth, then a cosine down to a thousandth.
 
         Args:
             step: Steps taken so far.
@@ -87,7 +87,7 @@ class TrainingCourse:
         return COSINE_END + (1 - COSINE_END) * 0.5 * (1 + math.cos(math.pi * progress))
 
     def stage(self, step: int) -> int:
-        """1 while only the inter-class losses are trained, then 2.
+        """Return 1 while only the inter-class losses are trained, then 2.
 
         Args:
             step: Steps taken so far.
@@ -99,7 +99,7 @@ class TrainingCourse:
 
 
 def train_for_one_pass(trainer: Trainer) -> None:
-    """Let a training end after one pass over the images, and be validated then.
+    """Make a training end after one pass over the images, with a validation.
 
     Args:
         trainer: The trainer, before its first epoch.
@@ -113,7 +113,7 @@ def train_for_one_pass(trainer: Trainer) -> None:
 
 
 def limits_within_a_pass(trainer: Trainer) -> list[str]:
-    """Settings of a trainer that may end a training before it has seen all images, as the user writes them.
+    """Return the settings that may end a training before it has seen all images, as the user writes them.
 
     Args:
         trainer: The trainer.
@@ -134,7 +134,7 @@ def limits_within_a_pass(trainer: Trainer) -> list[str]:
 
 
 def total_steps(trainer: Trainer) -> int:
-    """Optimiser steps of a training.
+    """Return the number of optimiser steps of a training.
 
     Args:
         trainer: The trainer, once it has the data.
@@ -185,7 +185,7 @@ def make_optimizer(
     weight_decay: float,
     fused: bool = True,
 ) -> Adam:
-    """Adam with the paper's settings.
+    """Return Adam with the paper's settings.
 
     Args:
         flow_parameters: Parameters of the flows; the fixed permutations among them are left out.

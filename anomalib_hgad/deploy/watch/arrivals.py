@@ -37,7 +37,7 @@ RETRY_SECONDS = 0.5
 
 @dataclass
 class Waiting:
-    """An image that was seen and not scored.
+    """An image that was seen but not scored yet.
 
     Attributes:
         state: Its file size and modification time.
@@ -146,7 +146,7 @@ class Arrivals:
 
         Args:
             folder: The folder.
-            unlisted: Folders of which a warning has said that they cannot be listed.
+            unlisted: Folders that a warning has already named, as they cannot be listed.
         """
         subfolders = []
         try:
@@ -169,7 +169,7 @@ class Arrivals:
             yield from self._listed(subfolder, unlisted)
 
     def _is_file(self, entry: os.DirEntry[str]) -> bool:
-        """Whether an entry is a file, or a link to one; what leads nowhere must not take the place of images."""
+        """Whether an entry is a file, or a link to one; a broken link must not take the place of an image."""
         try:
             if entry.is_file():
                 return True
@@ -198,7 +198,7 @@ class Arrivals:
 
 
 def _state(path: str) -> tuple[int, int] | None:
-    """Size and modification time of a file; ``None`` if it is not a file, or does not exist any more."""
+    """Size and modification time of a file; ``None`` if it is not a file, or no longer exists."""
     try:
         status = os.stat(path)  # noqa: PTH116 - thousands of times a second
     except OSError:

@@ -88,7 +88,7 @@ def watch(
 
 
 def _say(text: str) -> None:
-    """Print a line; what reads the output may have gone, or its disk be full, which must not end a watch."""
+    """Print a line; a closed output or a full disk must not end a watch."""
     try:
         print(text, flush=True)
     except OSError:

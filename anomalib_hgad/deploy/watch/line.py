@@ -64,7 +64,7 @@ class Line:
     """Scores images as they arrive.
 
     One thread handles an image from its file to its row in the table, so that no more images are in memory than there
-    are threads. A failed inference belongs to one image; OpenVINO's own queue would not say to which.
+    are threads. A failed inference belongs to one image; OpenVINO's own queue does not report to which.
 
     Args:
         arrivals: The images.

@@ -151,7 +151,7 @@ class Scorer:
 
 
 def identity(path: Path) -> str:
-    """Checksum of an exported model.
+    """Compute a checksum of an exported model.
 
     Args:
         path: The file.

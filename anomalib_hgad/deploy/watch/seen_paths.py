@@ -36,7 +36,7 @@ class SeenPaths:
             self._newest = set()
 
     def unseen(self, paths: Sequence[str]) -> list[str]:
-        """Those of the given paths that are not in the set, in the same order."""
+        """Return the given paths that are not in the set, in the same order."""
         hashes = np.fromiter(map(hash, paths), dtype=np.int64, count=len(paths))
         places = np.searchsorted(self._sorted, hashes).clip(max=len(self._sorted) - 1)
         is_old = self._sorted[places] == hashes if len(self._sorted) else np.zeros(len(paths), dtype=bool)

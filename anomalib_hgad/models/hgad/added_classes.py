@@ -3,14 +3,14 @@
 
 """Classes added to a fitted model, and classes removed from it: all others keep their scores, bit for bit.
 
-A class is a row of constants: its Gaussian of every level, the Gaussians that it is contrasted with, the scales of its
-scores. What classes have in common, which is the flows and the covariance by which candidates are chosen, stays as it
-was when they were fitted together.
+A class is a row of constants: its Gaussian on every level, the Gaussians that it is contrasted with, and the scales of
+its scores. What the classes share, the flows and the covariance that chooses the candidates, stays as it was when they
+were fitted together.
 
-The Gaussians of the classes come first, then the backgrounds: what classes are contrasted with and that is no class, as
-one that was removed.
+The Gaussians of the classes come first, then the backgrounds: Gaussians that classes are contrasted with but that are
+no class, such as one of a removed class.
 
-Dimensions: K classes, A added ones, N Gaussians, R of them a class is contrasted with, D channels.
+Dimensions: K classes, A added ones, N Gaussians, R of which a class is contrasted with, D channels.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from anomalib_hgad.models.hgad.rows import append_rows, keep_rows
 from anomalib_hgad.models.hgad.torch_model import RIVAL_CLASSES, HgadModel
 
 CLOSE_DEVIATIONS = 4.0
-"""Lead of a class over another one, in standard deviations, from which on no image of it is expected to be lost."""
+"""Lead of a class over another, in standard deviations, above which the other is not expected to get its images."""
 
 ADDED_KEY = "hgad_added_classes"
 """Key of the number of added classes in a checkpoint."""
@@ -48,13 +48,13 @@ class ClassGaussians(NamedTuple):
 
 
 def check_can_change(model: HgadModel) -> None:
-    """Check that the classes of a model can come and go.
+    """Check that classes can be added to a model and removed from it.
 
     Args:
         model: The model.
 
     Raises:
-        ValueError: If its densities or scores are not of each class alone.
+        ValueError: If its densities or scores are not separate for each class.
     """
     for right, expected, got in (
         (model.prior_kind != "single_gaussian", "classes", "prior='single_gaussian', which has one Gaussian for all"),
@@ -68,10 +68,10 @@ def check_can_change(model: HgadModel) -> None:
 
 
 def set_shape(model: HgadModel, checkpoint: Mapping[str, Any], num_classes: int) -> None:
-    """Give a model as many rows of every kind as the one that a checkpoint is of.
+    """Give a model as many rows of every kind as the model of a checkpoint has.
 
     Args:
-        model: The model; what it has in these rows is lost if it had others.
+        model: The model; its rows are initialised again if their numbers differ.
         checkpoint: The checkpoint.
         num_classes: K of the checkpoint.
     """
@@ -89,7 +89,7 @@ def append_classes(
     novelty: NoveltyScale,
     rivals: torch.Tensor | None = None,
 ) -> None:
-    """Add classes to a model, after those that it has.
+    """Add classes to a model, after its own.
 
     Args:
         model: The model.
@@ -97,7 +97,7 @@ def append_classes(
         calibration: Constants of their scores.
         novelty: Scale of their novelty.
         rivals: Gaussians of the model that they are contrasted with, int64, shape (A, R), -1 for a missing one.
-            ``None`` makes backgrounds of the classes most like each of them.
+            ``None`` makes backgrounds of the classes most similar to each of them.
     """
     old, added, backgrounds = model.num_classes, calibration.num_classes, _num_backgrounds(model)
     order = [*range(old), *range(old + backgrounds, old + backgrounds + added), *range(old, old + backgrounds)]
@@ -113,10 +113,11 @@ def append_classes(
 
 
 def likely_to_move(model: HgadModel, first: int) -> list[tuple[int, int]]:
-    """Classes whose normal images may be taken for one that was added, by what is kept of them.
+    """Find classes whose normal images may be assigned to an added class, from their Gaussians alone.
 
-    A position of class y has, on average, E_y log p(z|y) - E_y log p(z|k) more under its own class than under k. Where
-    that is less than :data:`CLOSE_DEVIATIONS` standard deviations of the typicality of y, k may have some images.
+    The log-density of a position of class y is higher under y than under k by E_y log p(z|y) - E_y log p(z|k) on
+    average. If that is less than :data:`CLOSE_DEVIATIONS` standard deviations of the typicality of y, some images of y
+    may be assigned to k.
 
     Args:
         model: The model.
@@ -137,7 +138,7 @@ def likely_to_move(model: HgadModel, first: int) -> list[tuple[int, int]]:
 def remove_class(model: HgadModel, index: int) -> None:
     """Remove a class from a model.
 
-    Its Gaussian stays as long as other classes are contrasted with it: their scores do not change.
+    Its Gaussian stays as a background as long as other classes are contrasted with it: their scores do not change.
 
     Args:
         model: The model, of at least two classes.
@@ -154,18 +155,18 @@ def remove_class(model: HgadModel, index: int) -> None:
         prior.keep(order, fitted or len(classes))
     for constants in (model.calibration, model.novelty):
         keep_rows(constants, classes, *dict(constants.named_buffers()))
-    # A row without as many others has itself in their place, in the last columns.
+    # A class with fewer rivals has itself in the place of the missing ones, in the last columns.
     model.rivals = _renumbered(rivals, order)[:, : len(order) - 1]
 
 
 def join_classes(model: HgadModel) -> bool:
-    """Let all classes of a model count as fitted together, before they are, and forget the removed ones.
+    """Mark all classes of a model as fitted together, before they are fitted again, and forget the removed ones.
 
     Args:
         model: The model.
 
     Returns:
-        Whether that changed anything, so that they have to be fitted.
+        Whether this changed anything, so that the classes have to be fitted again.
     """
     if not model.num_added and not _num_backgrounds(model):
         return False
@@ -180,13 +181,13 @@ def join_classes(model: HgadModel) -> bool:
 
 
 def _new_backgrounds(model: HgadModel, gaussians: Sequence[ClassGaussians]) -> torch.Tensor:
-    """Give a model what its last classes are contrasted with: the classes most like each of them, as it sees them.
+    """Add backgrounds for the last classes of a model: the classes most similar to each of them, widened.
 
-    The ridge of a Gaussian was measured in the directions in which the classes vary that were fitted together. Where an
-    added class varies and they do not, they would be unlikely beyond measure, and the contrast would be the distance
-    from them and no more. So the ridge of a background grows by the added class's share of the variance of all, as in
-    joint training: Sigma_r + r (C + K/(K+1) m m^T) / (K+1), with r the ridge of Sigma_r, C the covariance of the added
-    class, and m its distance from the mean of the K classes' centres.
+    The ridge of a Gaussian depends only on how the classes that were fitted together vary. In directions in which only
+    an added class varies, its latents would be arbitrarily unlikely under the other classes, and the contrast would be
+    nothing but the distance from them. The ridge of a background therefore grows by the added class's share of the
+    total variance, as in joint training: Sigma_r + r (C + K/(K+1) m m^T) / (K+1), with r the ridge of Sigma_r, C the
+    covariance of the added class, and m its distance from the mean of the K classes' centres.
 
     Args:
         model: The model, with the classes.
@@ -213,14 +214,14 @@ def _new_backgrounds(model: HgadModel, gaussians: Sequence[ClassGaussians]) -> t
 
 
 def _stacked(of_old: torch.Tensor, of_added: torch.Tensor, count: int) -> torch.Tensor:
-    """Rivals of all classes, R = count. A class without as many has itself in place of the missing ones."""
+    """Stack the rivals of all classes, R = count. A class with fewer has itself in the place of the missing ones."""
     rivals = torch.cat([F.pad(rivals, (0, count - rivals.shape[1]), value=-1) for rivals in (of_old, of_added)])
     themselves = torch.arange(len(rivals), device=rivals.device).unsqueeze(1)
     return torch.where(rivals < 0, themselves, rivals)
 
 
 def _renumbered(rivals: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
-    """Numbers of Gaussians that were brought into an order; -1 stays."""
+    """Renumber Gaussians after a change of their order; -1 stays."""
     numbers = torch.full((max(order) + 2,), -1, device=rivals.device)
     numbers[list(order)] = torch.arange(len(order), device=rivals.device)
     return numbers[rivals]

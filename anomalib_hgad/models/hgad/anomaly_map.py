@@ -1,14 +1,15 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Scores of positions to an anomaly map (HGAD, Sec. 3.4).
+"""Anomaly map from the scores of the positions (HGAD, Sec. 3.4).
 
 A level gives every position a log-likelihood a under the image's class, its contrast c to other classes and a negative
-entropy e. The paper's maps take a and e against the largest value that normal training images of the class reach: each
-becomes a normality in (0, 1]; the normalities of the levels are upsampled, summed, turned over and smoothed, to S_a and
-S_e. The other maps measure a and c in standard deviations of normal images, so that levels count alike.
+entropy e. The paper's maps compare a and e with the largest value on normal training images of the class, which gives
+normalities in (0, 1]. The normalities of the levels are upsampled, summed, subtracted from the largest possible sum and
+smoothed, to S_a and S_e. The other maps measure a and c in standard deviations of normal images, so that all levels
+have the same weight.
 
-The constants come from normal images, so the score of an image never depends on the images beside it.
+The constants come from normal images, so the score of an image never depends on other images in its batch.
 
 Dimensions: B images, n = H*W positions, K classes, R other classes, L levels.
 """
@@ -31,14 +32,14 @@ MAXIMUM_SCORES = frozenset({"sum", "product", "log_likelihood", "entropy"})
 """Scores that are measured against the largest value of normal training images."""
 
 ENTROPY_SCORES = frozenset({"sum", "product", "entropy"})
-"""Scores that take the entropy of the classes at a position."""
+"""Scores that use the entropy of the classes at a position."""
 
 SIGMA_AT_256 = 4.0
-"""Smoothing of the maps of a 256-pixel image; it grows with the image."""
+"""Standard deviation, in pixels, that smooths the maps of a 256-pixel image; it scales with the image size."""
 
 
 class LevelScores(NamedTuple):
-    """What a level says about every position under the class of its image.
+    """Scores of a level at every position under the class of its image.
 
     Attributes:
         log_likelihood: a = log p(x|y) / D, in nats per dimension, shape (B, n).
@@ -54,17 +55,16 @@ class LevelScores(NamedTuple):
 
 
 QUANTITIES = LevelScores._fields[:3]
-"""Names of the numbers that a level gives each position, in the order of the last axis of :class:`LevelConstants`."""
+"""Names of a level's scores of each position, in the order of the last axis of :class:`LevelConstants`."""
 
 
 class LevelConstants(NamedTuple):
-    """What the scores of the positions are measured against: of normal images of a class, for every level and quantity.
+    """Reference values of the scores of the positions, from normal images of a class, for every level and quantity.
 
     Attributes:
-        maximum: Largest values of the images that were trained on, in the units of :data:`QUANTITIES`, shape
-            (..., L, 3).
-        mean: Means over images that were not, likewise.
-        deviation: Standard deviations over these, positive, likewise.
+        maximum: Largest values over training images, in the units of :data:`QUANTITIES`, shape (..., L, 3).
+        mean: Means over held-out images, likewise.
+        deviation: Standard deviations over held-out images, positive, likewise.
     """
 
     maximum: torch.Tensor
@@ -73,10 +73,10 @@ class LevelConstants(NamedTuple):
 
 
 def class_contrast(log_likelihood: torch.Tensor, of_others: torch.Tensor) -> torch.Tensor:
-    """How much more likely a position is under its image's class than under the classes most like it.
+    """Compute how much more likely a position is under its image's class than under the most similar classes.
 
-    c = a - log sum_r exp(a_r), a log-ratio of likelihoods: what is usual in other products, or makes a likelihood high
-    or low whatever the class, cancels out (likelihood ratios against a background: Ren et al., NeurIPS 2019).
+    c = a - log sum_r exp(a_r), a log-likelihood ratio: what is usual in other products, or raises or lowers the
+    likelihood under all classes, cancels out (likelihood ratios against a background: Ren et al., NeurIPS 2019).
 
     Args:
         log_likelihood: a, in nats per dimension, shape (B, n).
@@ -92,16 +92,16 @@ def class_contrast(log_likelihood: torch.Tensor, of_others: torch.Tensor) -> tor
 
 
 def median(values: torch.Tensor, dim: int) -> torch.Tensor:
-    """Lower median along a dimension, by an operation that ONNX has."""
+    """Compute the lower median along a dimension, with an operation that ONNX has."""
     size = values.shape[dim]
     return values.topk(size // 2 + 1, dim=dim).values.select(dim, -1)
 
 
 def class_posterior(class_logits: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Posterior over an image's class.
+    """Compute the posterior over the classes of an image.
 
     Args:
-        class_logits: Logits of the image's class of every level, those of the positions summed, shapes (B, K).
+        class_logits: Class logits of the image from every level, summed over the positions, shapes (B, K).
 
     Returns:
         Probabilities, shape (B, K).
@@ -110,7 +110,7 @@ def class_posterior(class_logits: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def normality(log_score: torch.Tensor, maximum: torch.Tensor) -> torch.Tensor:
-    """exp(s - s_max).
+    """Compute exp(s - s_max).
 
     Args:
         log_score: s, shape (B, n).
@@ -123,7 +123,7 @@ def normality(log_score: torch.Tensor, maximum: torch.Tensor) -> torch.Tensor:
 
 
 def standardized(log_score: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
-    """(mean - s) / deviation.
+    """Compute (mean - s) / deviation.
 
     Args:
         log_score: s, shape (B, n).
@@ -137,11 +137,11 @@ def standardized(log_score: torch.Tensor, mean: torch.Tensor, deviation: torch.T
 
 
 def image_score(anomaly_map: torch.Tensor, share: float) -> torch.Tensor:
-    """Mean of the largest share of a map's pixels.
+    """Compute the mean of a share of a map's pixels, the largest ones.
 
     Args:
         anomaly_map: Maps, shape (B, 1, height, width).
-        share: The share; at least one pixel is taken, and that alone, the largest, with 0.
+        share: The share. At least one pixel is used, so 0 gives the maximum.
 
     Returns:
         Scores, shape (B,).
@@ -151,12 +151,12 @@ def image_score(anomaly_map: torch.Tensor, share: float) -> torch.Tensor:
 
 
 class AnomalyMapGenerator(nn.Module):
-    """Levels' scores to one anomaly map S.
+    """Combines the scores of the levels into one anomaly map S.
 
     Args:
-        score: ``"contrast"``, a and c in standard deviations of normal images, summed; ``"standardized"``, a alone in
-            them; ``"sum"`` S_a + S_e, ``"product"`` S_a * S_e as in the paper, ``"log_likelihood"`` S_a alone, or
-            ``"entropy"`` S_e alone.
+        score: ``"contrast"``, the sum of a and c in standard deviations of normal images; ``"standardized"``, only a
+            in these; ``"sum"`` S_a + S_e; ``"product"`` S_a * S_e, as in the paper; ``"log_likelihood"`` S_a; or
+            ``"entropy"`` S_e.
         image_size: Height and width of the images, which set the width of the smoothing.
     """
 
@@ -177,11 +177,11 @@ class AnomalyMapGenerator(nn.Module):
 
         Args:
             levels: Scores of the levels.
-            constants: Of the images' classes, shapes (B, L, 3), or (1, L, 3) of one class for all.
+            constants: Constants of the images' classes, shapes (B, L, 3), or (1, L, 3) for one class of all images.
             size: Height and width of the map.
 
         Returns:
-            S, higher is more anomalous, shape (B, 1, height, width). At least 0 but for the scores in standard
+            S, higher is more anomalous, shape (B, 1, height, width). At least 0, except for the scores in standard
             deviations.
         """
         with no_autocast(constants.maximum):
@@ -195,7 +195,7 @@ class AnomalyMapGenerator(nn.Module):
             return likelihood_map + entropy_map if self.score == "sum" else likelihood_map * entropy_map
 
     def _distances(self, levels: Sequence[LevelScores], constants: LevelConstants) -> list[torch.Tensor]:
-        """How far below normal the positions of the levels are, shapes (B, n)."""
+        """Compute how far below normal the positions of the levels are, shapes (B, n)."""
         means, deviations = constants.mean.unbind(-2), constants.deviation.unbind(-2)
         distances = []
         for level, mean, deviation in zip(levels, means, deviations, strict=True):
@@ -208,7 +208,11 @@ class AnomalyMapGenerator(nn.Module):
     def _turned_over(
         self, quantity: int, levels: Sequence[LevelScores], constants: LevelConstants, size: Sequence[int]
     ) -> torch.Tensor:
-        """Largest possible sum of the levels' normalities minus the sum, smoothed, shape (B, 1, height, width)."""
+        """Subtract the sum of the levels' normalities from its largest possible value, smoothed.
+
+        Returns:
+            Map, shape (B, 1, height, width).
+        """
         normalities = [
             normality(cast("torch.Tensor", level[quantity]), maximum[..., quantity])
             for level, maximum in zip(levels, constants.maximum.unbind(-2), strict=True)
@@ -218,7 +222,7 @@ class AnomalyMapGenerator(nn.Module):
     def _smooth_sum(
         self, values: Sequence[torch.Tensor], levels: Sequence[LevelScores], size: Sequence[int]
     ) -> torch.Tensor:
-        """Sum of values of the levels' positions, shapes (B, n), as a smooth map, shape (B, 1, height, width)."""
+        """Sum values of the levels' positions, shapes (B, n), to a smooth map, shape (B, 1, height, width)."""
         maps = []
         for value, level in zip(values, levels, strict=True):
             by_row, by_column = self._weights(level.grid, size, value)
@@ -228,9 +232,9 @@ class AnomalyMapGenerator(nn.Module):
     def _weights(
         self, grid: tuple[int, int], size: Sequence[int], like: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What each row and column of a grid adds to those of a smooth map of it, which is a product with both.
+        """Compute the weights of the rows and columns of a grid in its smooth map, which is a product with both.
 
-        Upsampling and smoothing are linear and separable: two narrow products instead of all pixels of every level.
+        Upsampling and smoothing are linear and separable: two narrow products replace work on all pixels of a level.
 
         Returns:
             Weights, shapes (1, 1, height, H) and (1, 1, W, width).

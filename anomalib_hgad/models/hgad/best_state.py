@@ -23,17 +23,17 @@ COURSE_KEY = "hgad_training_course"
 TRAINING_KEY = "hgad_training_state"
 
 DENSITY = ("flows.", "priors.", "rivals")
-"""Name prefixes of the tensors of a state: those that steps and refits change, without the constants of the scores."""
+"""Name prefixes of the tensors of a state: those that steps and refits change, but not the constants of the scores."""
 
 
 class BestState(Callback):
-    """Gives a model with full covariances, outside of its training steps, the best state so far.
+    """Gives a model with full covariances its best state so far, except in training steps.
 
     States are compared by :class:`~anomalib_hgad.models.hgad.criterion.SyntheticCriterion`, on normal images only: the
     closed form before the first step, then the state before each validation, and after each epoch. An earlier state is
     kept if a later one is no better. The best state immediately replaces the current one, so that constants of the
-    scores, thresholds, checkpoints and the trained model all belong to it; before the next step the training resumes
-    from its own state, as does a training resumed from a checkpoint.
+    scores, thresholds, checkpoints and the trained model all belong to it. The next step continues from the state of
+    the training, and so does a training resumed from a checkpoint.
 
     It comes after :class:`~anomalib_hgad.models.hgad.callbacks.ClosedForm`, which fits the compared state, and
     before :class:`~anomalib_hgad.models.hgad.callbacks.NormalConstants`.
@@ -63,7 +63,7 @@ class BestState(Callback):
         pl_module.training_course = []
         figures = self._criterion.figures(trainer, pl_module, float(trainer.current_epoch))
         self._keep(pl_module, figures)
-        # What is logged by the module here would be taken for figures of the first epoch.
+        # Figures logged by the module here would be taken for those of the first epoch.
         for run_logger in trainer.loggers:
             run_logger.log_metrics(logged(figures), step=trainer.global_step)
 
@@ -137,7 +137,7 @@ class BestState(Callback):
         pl_module.log_dict(logged(figures), on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
     def _keep(self, pl_module: AnomalibModule, figures: StateFigures) -> None:
-        """Put the best state in the place of the training's, which has these figures."""
+        """Replace the state of the training, which has these figures, by the best one."""
         course: list[StateFigures] = pl_module.training_course
         best = max((earlier.criterion for earlier in course), default=-1.0)
         kept = figures.criterion > best
@@ -149,7 +149,7 @@ class BestState(Callback):
 
 
 def logged(figures: StateFigures) -> dict[str, float]:
-    """Figures by the names that they are logged by."""
+    """Return figures by the names that they are logged under."""
     return {
         "val_synthetic_image_AUROC": figures.image_auroc,
         "val_synthetic_pixel_AUROC": figures.pixel_auroc,
@@ -158,7 +158,7 @@ def logged(figures: StateFigures) -> dict[str, float]:
 
 
 def density_state(model: HgadModel) -> dict[str, torch.Tensor]:
-    """Flows and mixtures of a model as they are, in main memory."""
+    """Copy the flows and mixtures of a model to main memory."""
     return {
         name: tensor.detach().to("cpu", copy=True)
         for name, tensor in model.state_dict().items()
@@ -167,10 +167,10 @@ def density_state(model: HgadModel) -> dict[str, torch.Tensor]:
 
 
 def set_density_state(model: HgadModel, state: dict[str, torch.Tensor]) -> None:
-    """Give a model the flows and mixtures that :func:`density_state` took.
+    """Set the flows and mixtures of a model to those that :func:`density_state` copied.
 
     Args:
-        model: The model. Its parameters stay the ones that an optimiser knows.
+        model: The model. Its parameter objects, which an optimiser refers to, stay the same.
         state: The state.
     """
     model.load_state_dict(state, strict=False)

@@ -1,10 +1,10 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Constants of the scores, all from normal training images, kept in the checkpoint and in the exported graph.
+"""Constants of the scores, all from normal training images, saved in the checkpoint and in the exported graph.
 
-Two kinds: what positions are measured against, for every class and level; and where and how wide the image scores and
-the maps' pixels of a class's normal images lie, which puts the scores of all classes on one scale for one threshold.
+There are two kinds: the reference values of the positions, for every class and level; and location and spread of the
+image scores and map pixels of a class's normal images, which put all classes on one scale for one threshold.
 
 Dimensions: B images, K classes, L levels.
 """
@@ -25,11 +25,11 @@ from anomalib_hgad.models.hgad.class_thresholds import ClassThresholds
 from anomalib_hgad.models.hgad.normal_scores import ClassValues, PositionScores
 
 ODD_DEVIATIONS = 4.0
-"""Scores count as at most so far above their class's median, in typical deviations: one odd image among a few would
-stretch the scale of its class."""
+"""Distance above their class's median, in typical deviations, at which scores are clipped: one outlier among a few
+images would stretch the scale of its class."""
 
 LEAST_CLASS = 3
-"""Images of a class from which on one of them can be told to be odd."""
+"""Minimum number of images of a class for an outlier to be recognised among them."""
 
 LEAST_SPREAD = 0.05
 """Smallest spread relative to the location, for images that are all alike."""
@@ -38,23 +38,23 @@ LARGEST_RATIO = 1.0
 """Variance, relative to the square of the location, above which scores lie around 0."""
 
 DEVIATIONS_TO_LIMIT = 3.0
-"""Distance from the mean of a class's normal pixels to its limit where nothing else tells it, in their standard
-deviations; it is at least one of them in any case."""
+"""Distance from the mean of a class's normal pixels to its limit if no pasted patch sets it, in their standard
+deviations; in any case the distance is at least one of them."""
 
 PIXEL_LIMIT = 1.0
-"""Calibrated pixels above it are marked: a limit for each class, since each has its own scale."""
+"""Limit above which calibrated pixels are marked; it acts as one for each class, since each has its own scale."""
 
 
 class CommonVariance(NamedTuple):
-    """What classes tell of the variance of another one's scores.
+    """Variance of scores that classes have in common, as an estimate for another class.
 
-    Most scores are far above 0, and a class whose scores are twice as large also spreads twice as wide. Those around 0,
-    as of maps of one value or of means over a whole map, have locations that tell nothing: their variance relative to
-    these is above :data:`LARGEST_RATIO`.
+    Most scores are far above 0, and a class with scores twice as large also has twice the spread. The locations of
+    scores around 0, such as those of constant maps or of means over a whole map, say nothing about the spread: the
+    variance relative to their squares is above :data:`LARGEST_RATIO`.
 
     Attributes:
         relative: Variance, relative to the square of the location.
-        absolute: Variance as it is.
+        absolute: Variance itself.
     """
 
     relative: float
@@ -62,11 +62,11 @@ class CommonVariance(NamedTuple):
 
     @property
     def around_zero(self) -> bool:
-        """Whether the locations tell nothing."""
+        """Whether the locations say nothing about the spread."""
         return self.relative > LARGEST_RATIO
 
     def squares(self, location: torch.Tensor) -> torch.Tensor:
-        """Sums of squared deviations of :data:`PRIOR_IMAGES` images of classes of these locations, same shape."""
+        """Return the sums of squared deviations of :data:`PRIOR_IMAGES` images at these locations, same shape."""
         units = torch.ones_like(location) if self.around_zero else location.square()
         return PRIOR_IMAGES * (self.absolute if self.around_zero else self.relative) * units
 
@@ -74,7 +74,7 @@ class CommonVariance(NamedTuple):
 class ScoreCalibration(nn.Module):
     """Holds the constants, and puts image scores and maps on the common scales.
 
-    Before they are set the constants are neutral: scores are finite, but not comparable.
+    Until they are set the constants are neutral: scores are finite, but not comparable.
 
     Args:
         num_classes: K.
@@ -88,8 +88,8 @@ class ScoreCalibration(nn.Module):
         location: Centre of the image scores of a class's normal images, shape (K,).
         spread: Their width, positive, shape (K,).
         pixel_location: Mean of the pixels of their maps, shape (K,).
-        pixel_spread: How far above that the limit of the class's masks is, positive, shape (K,).
-        class_thresholds: Thresholds of the classes, where each has one of its own.
+        pixel_spread: Distance from it to the pixel limit of the class, positive, shape (K,).
+        class_thresholds: Thresholds of the classes, if each has its own.
     """
 
     maximum: torch.Tensor
@@ -118,7 +118,7 @@ class ScoreCalibration(nn.Module):
         return len(self.location)
 
     def constants(self, class_index: torch.Tensor) -> LevelConstants:
-        """Constants of the levels of the images' classes, shape (B,): shapes (B, L, 3)."""
+        """Return the constants of the levels, shapes (B, L, 3), for the images' classes, shape (B,)."""
         return LevelConstants(self.maximum[class_index], self.mean[class_index], self.deviation[class_index])
 
     def forward(
@@ -126,8 +126,8 @@ class ScoreCalibration(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Put scores on the common scales: (S - location) / spread of the image's class.
 
-        Image scores are shifted from there where classes have thresholds of their own. Increasing in S for a given
-        class, so that it does not change the AUROC within a class.
+        Image scores are then shifted if classes have their own thresholds. For a given class the result increases with
+        S, so the AUROC within a class does not change.
 
         Args:
             image_score: S of the images, shape (B,).
@@ -145,7 +145,7 @@ class ScoreCalibration(nn.Module):
             return self.class_thresholds(image_score, class_index), (anomaly_map - location) / spread
 
     def set_positions(self, training: PositionScores, unseen: PositionScores) -> None:
-        """Set what positions are measured against. A class of no images keeps neutral constants.
+        """Set the reference values of the positions. A class without images keeps neutral ones.
 
         Args:
             training: Scores of the images that give the largest values.
@@ -176,8 +176,8 @@ class ScoreCalibration(nn.Module):
         Args:
             images: Image scores of every class's normal images, before any scale, shapes (images of the class,).
             pixels: Pixels of their maps, likewise.
-            limits: Values above which pixels are marked, likewise, shape (K,); NaN for a class where nothing tells it.
-            others: Scales of other classes, which the spreads are drawn towards, in place of each other's.
+            limits: Values above which pixels are marked, before any scale, shape (K,); NaN for a class without one.
+            others: Scales of other classes; the spreads are shrunk towards theirs instead of towards each other's.
         """
         location, spread = location_and_spread(images, None if others is None else others.common_variance())
         self.location.copy_(location)
@@ -188,35 +188,36 @@ class ScoreCalibration(nn.Module):
         self.pixel_spread.copy_(torch.where(pixels.counts > 0, (limits - pixels.means).clamp(min=deviations), 1.0))
 
     def set_positions_of(self, first: int, others: ScoreCalibration, times: int) -> None:
-        """Set what positions are measured against, in the classes from one on, to that of others, each some times."""
+        """Copy the reference values of other classes, each repeated ``times``, to the classes from ``first`` on."""
         for name in ("maximum", "mean", "deviation"):
             getattr(self, name)[first:] = getattr(others, name).repeat_interleave(times, dim=0)
 
     def common_variance(self) -> CommonVariance:
-        """Means over the classes of the squared spread."""
+        """Compute the mean over the classes of the squared spread."""
         spread = self.spread.double()
         relative = (spread / self.location.double()).square().nan_to_num(1, 1, 1)
         return CommonVariance(float(relative.mean()), float(spread.square().mean()))
 
     def clear_scale(self) -> None:
-        """Leave every class the scale of its own maps."""
+        """Reset the scales, so that every class keeps the scale of its own maps."""
         for location, spread in ((self.location, self.spread), (self.pixel_location, self.pixel_spread)):
             location.zero_()
             spread.fill_(1)
 
 
 def without_odd_ones(scores: Sequence[torch.Tensor], relative: bool = True) -> list[torch.Tensor]:
-    """Scores of every class, none of them far above the others.
+    """Clip the scores of every class that are far above the others.
 
-    The typical deviation is 1.48 times the median, over the images of all classes of three and more, of how far a score
-    is from its class's median, relative to that (the median absolute deviation, as large as a Gaussian's standard one).
+    The typical deviation is 1.48 times the median, over the images of all classes with three or more, of the absolute
+    deviation from the class's median, relative to that median (the median absolute deviation, scaled to a Gaussian's
+    standard deviation).
 
     Args:
         scores: Scores of every class, shapes (images of the class,).
-        relative: Whether deviations are relative to the medians; else they count as they are.
+        relative: Whether deviations are relative to the medians; otherwise they are absolute.
 
     Returns:
-        The same, at most :data:`ODD_DEVIATIONS` above the median of their class.
+        The scores, at most :data:`ODD_DEVIATIONS` typical deviations above the median of their class.
     """
     medians = [of_class.quantile(0.5) if len(of_class) else of_class.new_zeros(()) for of_class in scores]
     units = [median.abs().clamp(min=1e-3) if relative else torch.ones_like(median) for median in medians]
@@ -232,15 +233,15 @@ def without_odd_ones(scores: Sequence[torch.Tensor], relative: bool = True) -> l
 def location_and_spread(
     scores: Sequence[torch.Tensor], common: CommonVariance | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of the scores of every class's normal images, :func:`without_odd_ones`.
+    """Compute mean and standard deviation of the scores of every class's normal images, :func:`without_odd_ones`.
 
-    A few images say little of a standard deviation. It is therefore drawn towards the one that the class would have if
-    its ratio to the mean were that of all classes, which counts as much as :data:`PRIOR_IMAGES` images. Where no class
-    has two images that ratio is 1. Scores around 0 are drawn towards the deviation of all classes itself.
+    A few images determine a standard deviation poorly. It is therefore shrunk towards the one at which its ratio to the
+    mean is that of all classes, which counts as :data:`PRIOR_IMAGES` images. If no class has two images that ratio is
+    1. For scores around 0, it is shrunk towards the deviation of all classes itself.
 
     Args:
         scores: Scores of every class, shapes (images of the class,). A class without any gets 0 and 1.
-        common: What other classes tell. ``None`` takes it from these.
+        common: Variance common to other classes. ``None`` takes that of these classes.
 
     Returns:
         Location, shape (K,), and spread, shape (K,), at least :data:`LEAST_SPREAD` of the location.
@@ -257,13 +258,13 @@ def location_and_spread(
 
 
 def _sums(scores: Sequence[torch.Tensor], counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means of the classes, and sums of the squared deviations from them, shapes (K,)."""
+    """Compute the means of the classes, and the sums of the squared deviations from them, shapes (K,)."""
     location = torch.stack([of_class.sum() for of_class in scores]) / counts.clamp(min=1)
     return location, torch.stack([(s - mean).square().sum() for s, mean in zip(scores, location, strict=True)])
 
 
 def _common_variance(location: torch.Tensor, squares: torch.Tensor, counts: torch.Tensor) -> CommonVariance:
-    """What classes of these means and sums of squares tell of each other."""
+    """Compute the variance common to classes with these means and sums of squares."""
     freedom = (counts - 1).clamp(min=0).sum()
     if not freedom:
         return CommonVariance(1.0, 1.0)

@@ -23,7 +23,7 @@ class ClassCheck(Callback):
     """Raises an error before the first image if the data has classes that the model does not know."""
 
     def setup(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:
-        """Check the training data; a model that was not trained yet takes its classes from them."""
+        """Check the training data; an untrained model takes its classes from it."""
         if stage == TrainerFn.FITTING and pl_module.class_names:
             self._check(trainer, pl_module)
 
@@ -45,12 +45,12 @@ class ClassCheck(Callback):
 
 
 class ClosedForm(Callback):
-    """Fits to normal images everything that needs no gradient.
+    """Fits everything that needs no gradient to normal images.
 
-    The whitening of the flows is fitted once, before the first step. With an untrained flow the mixture is fitted too,
-    after one pass over the training images, which is the complete training. With full covariances of a trained flow the
-    mixture is fitted before the first step, which is the closed form, after every epoch and before every validation, so
-    that losses and scores use the Gaussians of the current flow.
+    The whitening of the flows is fitted once, before the first step. For a flow without parameters, whitening and
+    mixture are fitted after one pass over the training images, which is the complete training. For a trained flow with
+    full covariances, the mixture is fitted before the first step (the closed form), after every epoch and before every
+    validation, so that losses and scores use the Gaussians of the current flow.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class ClosedForm(Callback):
         """Whether the closed form had images of each class."""
 
     def on_train_start(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Fit the initial state; a resumed training has it, unless classes were added."""
+        """Fit the initial state; a resumed training already has one, unless classes were added."""
         model = pl_module.model
         if not model.trained:
             model.start_moments()
@@ -76,7 +76,7 @@ class ClosedForm(Callback):
             self._fit(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
-        """Fit the mixture before the next epoch, or in the end, which is then said if images were left out."""
+        """Fit the mixture; warn if the single pass of a closed form has left images out."""
         self._fit(trainer, pl_module)
         if not pl_module.model.trained:
             self._warn_of_part(trainer, pl_module)
@@ -105,7 +105,7 @@ class ClosedForm(Callback):
             taken,
             batches,
             ", ".join(limits_within_a_pass(trainer)) or "a callback",
-            f" No image of: {', '.join(without)}. Scores of these classes mean nothing." if without else "",
+            f" No image of: {', '.join(without)}. Scores of these classes are meaningless." if without else "",
         )
 
     def _fit(self, trainer: Trainer, pl_module: AnomalibModule) -> None:
@@ -122,8 +122,8 @@ class ClosedForm(Callback):
 class NormalConstants(Callback):
     """Sets the constants of the scores from normal images.
 
-    They are set before every validation, whose scores need them, and in a training without any before the checkpoint of
-    an epoch. Location and spread of the scores come from normal images held out of the training, if there are any.
+    They are set before every validation, whose scores need them, and, in a training without validations, before the
+    checkpoint of an epoch. Location and spread of the scores come from held-out normal images, if there are any.
     """
 
     def __init__(self) -> None:

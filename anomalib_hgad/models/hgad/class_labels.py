@@ -23,7 +23,7 @@ CLASS_NAMES_KEY = "hgad_class_names"
 """Key of the names in a checkpoint."""
 
 RECORDS_KEY = "hgad_classes"
-"""Key of what else is known of the classes, in a checkpoint."""
+"""Key of the records of the classes in a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ClassRecord:
 
     @classmethod
     def of_today(cls, images: int) -> ClassRecord:
-        """A class that comes today, in universal time."""
+        """Return a record with today's date, in universal time."""
         return cls(images, datetime.now(tz=timezone.utc).date().isoformat())
 
 
@@ -64,10 +64,10 @@ class ClassLabels:
         self.records: dict[str, ClassRecord] = {}
 
     def record(self, images: AnomalibDataset | None) -> None:
-        """Keep how many images of each class a training has, which starts today.
+        """Record the number of images of each class in a training that starts today.
 
         Args:
-            images: All of them; ``None`` if the data is not anomalib's.
+            images: The training images; ``None`` if the data is not anomalib's.
         """
         if images is None:
             self.records = {}
@@ -76,7 +76,7 @@ class ClassLabels:
         self.records = {name: ClassRecord.of_today(count) for name, count in Counter(of_images).items()}
 
     def names_of(self, datamodule: LightningDataModule | None) -> list[str]:
-        """Names that a training on some data gives the classes.
+        """Return the names of the classes in a training on some data.
 
         Args:
             datamodule: The data. ``None`` numbers the classes.
@@ -104,26 +104,26 @@ class ClassLabels:
             datamodule: The data.
 
         Raises:
-            ValueError: If it does not know one.
+            ValueError: If it does not know a class.
         """
         check_known(claimed_class_names(datamodule), self.names)
 
     def check_complete(self, datamodule: LightningDataModule | None) -> None:
-        """Check that training data has all classes of the model: those without images would be fitted to nothing.
+        """Check that training data has all classes of the model: a class without images cannot be fitted.
 
         Args:
             datamodule: The data.
 
         Raises:
-            ValueError: If it lacks one.
+            ValueError: If it lacks a class.
         """
         names = claimed_class_names(datamodule)
         if names and (missing := [name for name in self.names if name not in names]):
             msg = (
                 f"The model was trained on {', '.join(self.names)}, and the training data has no {', '.join(missing)}: "
             )
-            msg += "scores of what is missing would mean nothing. Train on all classes, remove a class from the model "
-            msg += "with remove_class, or train a new model."
+            msg += "scores of missing classes would be meaningless. Train on all classes, remove a class from the "
+            msg += "model with remove_class, or train a new model."
             raise ValueError(msg)
 
     def label(self, batch: _Batch, trainer: Trainer) -> _Batch:
@@ -134,7 +134,7 @@ class ClassLabels:
             trainer: Trainer that the batch comes from.
 
         Returns:
-            The same batch. One without classes, from data without classes, is unchanged.
+            The same batch; unchanged if neither it nor the data has classes.
 
         Raises:
             ValueError: If the model does not know a class, or if a training image has no class.
@@ -150,7 +150,7 @@ class ClassLabels:
         return batch
 
     def save(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the names in a checkpoint, and what else is known."""
+        """Save the names and the records in a checkpoint."""
         checkpoint[CLASS_NAMES_KEY] = list(self.names)
         checkpoint[RECORDS_KEY] = {name: asdict(record) for name, record in self.records.items()}
 
@@ -183,7 +183,7 @@ class ClassLabels:
 
 
 def with_class_fields(batch: ImageBatch | FeatureBatch) -> ClassImageBatch | FeatureBatch:
-    """A batch that can carry classes, with the fields of a plain one of anomalib."""
+    """Return a batch with class fields; a plain one of anomalib is converted."""
     if isinstance(batch, ClassImageBatch | FeatureBatch):
         return batch
     return ClassImageBatch.from_image_batch(batch)

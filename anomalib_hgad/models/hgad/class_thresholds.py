@@ -16,7 +16,7 @@ from torch import nn
 
 
 class ClassThresholds(nn.Module):
-    """Shifts image scores, so that one threshold stands for one of each class.
+    """Shifts image scores, so that one threshold acts as one for each class.
 
     Before the first :meth:`update` nothing is shifted.
 
@@ -25,8 +25,8 @@ class ClassThresholds(nn.Module):
 
     Attributes:
         shift: t - t_y of every class, shape (K,).
-        images: Normal validation images that the threshold of a class was chosen by, int64, shape (K,).
-        rate: Share of a class's normal images that was allowed above its threshold, shape (K,); 0 where the thresholds
+        images: Number of normal validation images that the threshold of a class was chosen on, int64, shape (K,).
+        rate: Share of a class's normal images that was allowed above its threshold, shape (K,); 0 if the thresholds
             were not chosen by such a share.
     """
 
@@ -45,7 +45,7 @@ class ClassThresholds(nn.Module):
 
         Args:
             image_score: Scores on the scale of all classes, shape (B,).
-            class_index: Classes that they are under, int64, shape (B,).
+            class_index: Classes that the images were scored under, int64, shape (B,).
 
         Returns:
             Scores to compare with the threshold of all classes, shape (B,).
@@ -58,11 +58,11 @@ class ClassThresholds(nn.Module):
         Args:
             thresholds: t_y, of scores that are not shifted, shape (K,).
             common: t, scalar.
-            images: Normal validation images of every class, shape (K,).
+            images: Number of normal validation images of every class, shape (K,).
             rate: Share of normal images that was allowed above a threshold.
         """
         self.shift.copy_(common - thresholds)
-        # Rounding must not lift the score that is the threshold of its class above that of all.
+        # Rounding must not lift a score that equals the threshold of its class above the common threshold.
         while (too_high := thresholds + self.shift > common).any():
             lower = self.shift.nextafter(torch.full_like(self.shift, -torch.inf))
             self.shift.copy_(torch.where(too_high, lower, self.shift))
@@ -71,10 +71,10 @@ class ClassThresholds(nn.Module):
 
     @property
     def rates(self) -> list[float]:
-        """The rates of the classes as they were written, not the nearest numbers of single precision."""
+        """The rates of the classes as they were given, without the rounding to single precision."""
         return [float(f"{rate:.6g}") for rate in self.rate.tolist()]
 
     def clear(self) -> None:
-        """Leave all classes the one threshold."""
+        """Let the common threshold apply to all classes."""
         for buffer in self.buffers():
             buffer.zero_()

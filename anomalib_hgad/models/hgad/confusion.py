@@ -16,16 +16,16 @@ PARTS = 5
 """Parts of the images of a class, each scored by a Gaussian of the others."""
 
 NAMED_IMAGES = 3
-"""Most images that a message lists."""
+"""Maximum number of images that a message lists."""
 
 
 class Confusion:
-    """Which images of added classes would be taken for a class that the model knows, if it did not know them.
+    """Finds images of added classes that a fit without them would assign to a class that the model knows.
 
     Args:
         model: The model.
-        with_parts: The same with the added classes, and from ``first`` on each of them without a part of its images.
-        first: The first of these.
+        with_parts: The model with the added classes and, from ``first`` on, each of these without a part of its images.
+        first: The first class without a part.
         names: Names of all classes, the added ones last.
         num_added: A.
     """
@@ -44,7 +44,7 @@ class Confusion:
         """Add a batch.
 
         Args:
-            readings: What the levels say.
+            readings: The readings of the levels.
             part: Part of each image, shape (B,).
             paths: Files of the images.
         """

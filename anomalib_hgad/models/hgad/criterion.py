@@ -1,9 +1,9 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How well a model in training tells normal images from synthetic anomalies: a criterion without real anomalies.
+"""How well a model in training separates normal images from synthetic anomalies: a criterion without real anomalies.
 
-The likelihood of normal images rises with training whether or not detection gains, so it cannot choose a state.
+The likelihood of normal images rises with training whether or not detection improves, so it cannot be the criterion.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ MOST_IMAGES = 200
 
 
 class StateFigures(NamedTuple):
-    """Metrics of a state of a training.
+    """Metrics of a training state.
 
     Attributes:
         epoch: Epochs trained until then, with a fraction within an epoch; 0 is the closed form.
-        image_auroc: AUROC of the image scores, mean of the classes.
-        pixel_auroc: AUROC of the pixels, likewise; NaN where no anomaly is left on the grid of the pixels.
+        image_auroc: AUROC of the image scores, mean over the classes.
+        pixel_auroc: AUROC of the pixels, likewise; NaN if no anomaly covers a pixel of the grid.
         log_likelihood: Mean log-likelihood of the normal images, in nats per dimension.
         kept: Whether the state was the best so far.
     """
@@ -58,7 +58,7 @@ def kept_state(course: Sequence[StateFigures]) -> StateFigures:
 
 
 class _Batch(NamedTuple):
-    """Features of a batch in main memory, and the truth."""
+    """Features of a batch in main memory, and the ground truth."""
 
     features: list[torch.Tensor]
     class_index: torch.Tensor
@@ -67,7 +67,7 @@ class _Batch(NamedTuple):
 
 
 class _Scores(NamedTuple):
-    """Classes, image scores, and on a grid of pixels maps and masks of some images."""
+    """Classes and scores of some images, and their maps and masks on a grid of pixels."""
 
     classes: np.ndarray
     images: np.ndarray
@@ -76,7 +76,7 @@ class _Scores(NamedTuple):
 
 
 class SyntheticCriterion:
-    """Compares held-out normal images with themselves under synthetic anomalies, on features that are computed once.
+    """Compares held-out normal images with copies that have synthetic anomalies, on features that are computed once.
 
     Args:
         trainer: Trainer of the running fit.
@@ -92,7 +92,7 @@ class SyntheticCriterion:
         self._anomalous = _encode(trainer, module, dataset, rows[len(rows) // 2 :])
 
     def figures(self, trainer: Trainer, module: AnomalibModule, epoch: float) -> StateFigures:
-        """Evaluate the current model; this sets its constants of the positions from the normal images.
+        """Evaluate the current model; this sets its position constants from the normal images.
 
         Args:
             trainer: Trainer of the running fit.
@@ -121,7 +121,7 @@ class SyntheticCriterion:
         return StateFigures(*trainer.strategy.broadcast(figures))
 
     def _set_positions(self, module: AnomalibModule) -> float:
-        """Set the constants of the positions; the mean log-likelihood of the normal images."""
+        """Set the position constants, and return the mean log-likelihood of the normal images."""
         model = module.model
         positions = PositionScores(model.num_classes, len(model.flows), module.device)
         log_likelihoods = []
@@ -164,11 +164,11 @@ def _scores(module: AnomalibModule, batches: list[_Batch]) -> _Scores:
 
 
 def spread_rows(images: AnomalibDataset, most: int) -> list[int]:
-    """Choose images, as many of each class as there are.
+    """Choose images, spread evenly over the classes as far as there are enough.
 
     Args:
         images: The images. Their ``samples`` have a column ``class_index``.
-        most: Most of them.
+        most: Maximum number of images.
 
     Returns:
         Rows of ``samples``, in their order; the first ones of every class.
@@ -178,7 +178,7 @@ def spread_rows(images: AnomalibDataset, most: int) -> list[int]:
 
 
 def _auroc(truth: np.ndarray, scores: np.ndarray) -> float:
-    """AUROC; NaN where none is anomalous, and 0 for scores of a model that computes no numbers any more."""
+    """Compute the AUROC; NaN if nothing is anomalous, and 0 if the model gives NaN or infinite scores."""
     if not truth.any():
         return math.nan
     return float(roc_auc_score(truth, scores)) if np.isfinite(scores).all() else 0.0

@@ -1,12 +1,12 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Kinds of defects by a few known ones, beside the score, which they do not change.
+"""Kinds of defects from a few known examples; they do not change scores.
 
-The descriptor of an image under its class y says how its most anomalous positions differ from normal ones: the mean of
-their whitened residuals L_y^-1 (z - mu_y), level after level, with the square root of every number in its place, so
-that a few large ones do not decide alone (power normalisation: Perronnin et al., ECCV 2010). An image has the kind of
-the known defects whose mean descriptor points the most nearly into the same direction.
+The descriptor of an image under its class y describes how its most anomalous positions differ from normal ones. It is
+the mean of their whitened residuals L_y^-1 (z - mu_y), concatenated over the levels, with the signed square root of
+every component, so that a few large ones do not dominate (power normalisation: Perronnin et al., ECCV 2010). An image
+gets the kind of the known defects whose mean descriptor has the smallest cosine distance to its own.
 
 Dimensions: B images, N known defects of a class, k kinds of them, D channels of all levels together.
 """
@@ -37,7 +37,7 @@ KNOWN_KEY = "hgad_known_defects"
 """Key of the known defects in a checkpoint."""
 
 LIMIT = 0.7
-"""Cosine distance beyond which a defect has none of the known kinds, where no kind has two images to tell."""
+"""Cosine distance beyond which a defect has none of the known kinds, if no kind has two images to estimate it from."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class KnownDefects:
     """Known defects of a class.
 
     Attributes:
-        kinds: Kind of each of them.
-        descriptors: Of each, of length 1, shape (N, D).
+        kinds: Kind of each defect.
+        descriptors: Descriptor of each defect, of length 1, shape (N, D).
     """
 
     kinds: list[str]
@@ -62,16 +62,16 @@ class KnownDefects:
         return float(own[has_others].max()) if has_others.any() else LIMIT
 
     def by_the_others(self) -> tuple[int, int]:
-        """How many known defects would have their kind if they were not known, and of how many others have it too."""
+        """Count the known defects that the others would give their own kind, and those whose kind has others."""
         own, has_others = self._to_own_kind()
         nearest = self._without_themselves.amin(dim=1)
         return int((own == nearest)[has_others].sum()), int(has_others.sum())
 
     def nearest(self, descriptor: torch.Tensor) -> tuple[str, float]:
-        """The kind whose mean is the nearest.
+        """Return the kind with the nearest mean.
 
         Args:
-            descriptor: Of an image of the class, shape (D,).
+            descriptor: Descriptor of an image of the class, shape (D,).
 
         Returns:
             The kind, and the cosine distance to its mean.
@@ -83,7 +83,7 @@ class KnownDefects:
         """Kind of the defect of an image: the nearest one, or :data:`~anomalib_hgad.data.batch.OTHER` beyond the limit.
 
         Args:
-            descriptor: As of :meth:`nearest`.
+            descriptor: As in :meth:`nearest`.
 
         Returns:
             The kind.
@@ -113,7 +113,7 @@ class KnownDefects:
         return 1 - (F.normalize(sums, dim=2) @ self.descriptors.unsqueeze(2)).squeeze(2)
 
     def _to_own_kind(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Distances to their own kinds, and whether others have it: without them it has no mean, shapes (N,)."""
+        """Return the distances to their own kinds, and whether a kind has others to take the mean of, shapes (N,)."""
         has_others = self._members[:, self._members.sum(dim=0) > 1].any(dim=1)
         return self._without_themselves[self._members], has_others
 
@@ -122,12 +122,12 @@ class KnownDefects:
 def descriptors(
     model: HgadModel, latents: Sequence[Latents], anomaly_map: torch.Tensor, class_index: torch.Tensor
 ) -> torch.Tensor:
-    """How the most anomalous positions of some images differ from normal ones of their classes.
+    """Describe how the most anomalous positions of some images differ from normal ones of their classes.
 
     Args:
-        model: A model with a covariance of each class. The share of positions that counts is its ``score_share``, at
-            least one of each level.
-        latents: Of the levels.
+        model: A model with full covariances. Its ``score_share`` is the share of the positions that is used, at least
+            one of each level.
+        latents: Latents of the levels.
         anomaly_map: Maps of the images under the classes, shape (B, 1, height, width).
         class_index: Classes, int64, shape (B,).
 
@@ -137,7 +137,7 @@ def descriptors(
     of_levels = []
     with no_autocast(anomaly_map):
         for level, prior in zip(latents, cast("Sequence[HierarchicalGaussianMixture]", model.priors), strict=True):
-            # As the maps of the levels were enlarged: a position has the value of the pixel that it became.
+            # As the maps of the levels were upsampled: a position gets the value of its own pixel.
             on_grid = F.interpolate(
                 full_precision(anomaly_map), size=level.grid, mode="bilinear", align_corners=True
             ).flatten(1)
@@ -159,18 +159,18 @@ def named_kinds(
     class_names: Sequence[str],
     known: Mapping[str, KnownDefects],
 ) -> list[str]:
-    """Kinds of the defects that images have, if they have one.
+    """Return the kinds that the defects of images have, if they have one.
 
     Args:
-        model: As for :func:`descriptors`.
-        latents: As there.
-        anomaly_map: As there.
-        class_index: As there.
+        model: As in :func:`descriptors`.
+        latents: Latents of the levels.
+        anomaly_map: Maps of the images under the classes, shape (B, 1, height, width).
+        class_index: Classes, int64, shape (B,).
         class_names: Names of these classes, B.
-        known: Known defects of classes, by their names.
+        known: Known defects by class name.
 
     Returns:
-        A kind for each image, :data:`~anomalib_hgad.data.batch.OTHER`, or ``""`` where none is known of its class.
+        A kind for each image, :data:`~anomalib_hgad.data.batch.OTHER`, or ``""`` if its class has no known defects.
     """
     kinds = [""] * len(class_names)
     if rows := [row for row, name in enumerate(class_names) if name in known]:
@@ -212,7 +212,7 @@ def _check(module: Hgad, images: Mapping[str, Mapping[str, Sequence[str | Path]]
     """Check that defects of some images can be named.
 
     Raises:
-        ValueError: If not.
+        ValueError: If they cannot be named.
     """
     model = module.model
     if model.prior_kind == "single_gaussian" or model.covariance == "identity":
@@ -236,15 +236,15 @@ def _check(module: Hgad, images: Mapping[str, Mapping[str, Sequence[str | Path]]
 
 
 def save_known(known: Mapping[str, KnownDefects], checkpoint: dict[str, Any]) -> None:
-    """Keep known defects in a checkpoint."""
+    """Save known defects in a checkpoint."""
     checkpoint[KNOWN_KEY] = {name: asdict(of_class) for name, of_class in known.items()}
 
 
 def known_in(checkpoint: Mapping[str, Any]) -> dict[str, KnownDefects]:
-    """Known defects of a checkpoint.
+    """Return the known defects of a checkpoint.
 
     Raises:
-        ValueError: If a kind has no name of a folder.
+        ValueError: If the name of a kind cannot be a folder name.
     """
     known = {name: KnownDefects(**of_class) for name, of_class in checkpoint.get(KNOWN_KEY, {}).items()}
     check_folder_names("a kind of defects of the checkpoint", (kind for of in known.values() for kind in of.kinds))

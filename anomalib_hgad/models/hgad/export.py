@@ -1,11 +1,11 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is special to exported graphs of Hgad.
+"""Names of tensors in exported graphs of Hgad.
 
-anomalib's inferencers refuse a graph with an output that they do not know, so inferred class and novelty are no
-outputs. The graph computes them all the same, and names them :data:`CLASS_TENSOR` and :data:`NOVELTY_TENSOR`: whoever
-wants them makes these tensors outputs.
+anomalib's inferencers reject a graph with an unknown output, so inferred class and novelty are not outputs. The graph
+still computes them, as tensors named :data:`CLASS_TENSOR` and :data:`NOVELTY_TENSOR`; whoever needs them makes these
+tensors outputs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def name_tensors(graph: ModelProto) -> None:
     averaged = {node.input[0] for node in nodes if node.op_type == "ReduceMean"}
     names = {node.output[0]: CLASS_TENSOR for node in nodes if node.op_type == "ArgMax"}
     names |= {node.output[0]: PIXELS_TENSOR for node in nodes if node.op_type == "TopK" and node.output[0] in averaged}
-    # The novelty alone takes a place where it is NaN itself; post-processors put other things in the place of NaN.
+    # Only the novelty is chosen where it is NaN itself; post-processors replace NaN by something else.
     tested = {node.output[0]: node.input[0] for node in nodes if node.op_type == "IsNaN"}
     chosen = [(tested.get(node.input[0]), node.input[1]) for node in nodes if node.op_type == "Where"]
     names |= {value: NOVELTY_TENSOR for is_nan, value in chosen if is_nan == value}

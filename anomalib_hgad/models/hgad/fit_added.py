@@ -1,11 +1,11 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Fits a class from a few normal images, in addition to an unchanged model.
+"""Fits a class to a few normal images, in addition to an unchanged model.
 
-All its images make the Gaussian. How unseen ones score is told by Gaussians of a part of them, which score the others:
-with ten images there are none to spare (cross-conformal prediction, Vovk 2015). What a few images do not tell is drawn
-towards the other classes.
+The Gaussian is fitted to all images of the class. For the scores of unseen images, each part of them is scored by a
+Gaussian of the others: with ten images there are none to hold out (cross-conformal prediction, Vovk 2015). Estimates
+that a few images leave uncertain are shrunk towards the other classes.
 
 Dimensions: B images, K classes that the model has, A added ones.
 """
@@ -36,7 +36,7 @@ from anomalib_hgad.models.hgad.pixel_limits import LIMIT_IMAGES, PATCHES_OF_IMAG
 from anomalib_hgad.models.hgad.torch_model import HgadModel, LevelReading
 
 SHARED_IMAGES = 1.0
-"""How many images' worth of trust the covariance common to the other classes has against a class's own."""
+"""Weight, in images, of the covariance common to the other classes against a class's own."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class AddedClass:
     Attributes:
         name: Its name.
         images: Number of its normal images.
-        typicality: Mean over its images, each scored without itself, in nats per dimension.
-        taken_for: Number of its images that would be assigned to another class without themselves, by class.
+        typicality: Mean typicality of its images, each scored by a fit without it, in nats per dimension.
+        taken_for: Number of its images that a fit without them would assign to another class, by class.
     """
 
     name: str
@@ -57,14 +57,14 @@ class AddedClass:
 
 
 class FitAdded(Callback):
-    """Fits classes to add to those that a model knows, instead of a training.
+    """Fits added classes instead of training the model.
 
     Args:
         names: Names of all classes of the model, the added ones last.
         num_added: A.
 
     Attributes:
-        added: Summary of each of them; empty before the fit.
+        added: Summary of each added class; empty before the fit.
     """
 
     def __init__(self, names: Sequence[str], num_added: int) -> None:
@@ -80,7 +80,7 @@ class FitAdded(Callback):
 
 
 def fit_added(trainer: Trainer, module: AnomalibModule, names: Sequence[str], num_added: int) -> list[AddedClass]:
-    """Add classes to a model. Nothing changes if that fails.
+    """Add classes to a model, which does not change if this fails.
 
     Args:
         trainer: Trainer whose data is normal images of the classes.
@@ -89,7 +89,7 @@ def fit_added(trainer: Trainer, module: AnomalibModule, names: Sequence[str], nu
         num_added: A.
 
     Returns:
-        A summary of each of them.
+        A summary of each added class.
 
     Raises:
         ValueError: If images show a product that the model knows.
@@ -136,15 +136,15 @@ def fit_added(trainer: Trainer, module: AnomalibModule, names: Sequence[str], nu
 
 
 def odd_below(typicalities: torch.Tensor, of_others: float) -> float:
-    """Typicality below which an image of a class is odd: it would stretch the scale of all positions.
+    """Compute the typicality below which an image of a class is an outlier, which would stretch all positions' scale.
 
     Args:
-        typicalities: Of the images of the class, shape (images,).
-        of_others: Standard deviation of other classes' images, which a few images may seem to fall below by chance.
+        typicalities: Typicalities of the images of the class, shape (images,).
+        of_others: Standard deviation for other classes; that of a few images may be smaller by chance.
 
     Returns:
-        :data:`~anomalib_hgad.models.hgad.calibration.ODD_DEVIATIONS` typical deviations below the median; one is 1.48
-        times the median distance from it, but not less than that of the others. -inf for too few images to tell.
+        :data:`~anomalib_hgad.models.hgad.calibration.ODD_DEVIATIONS` typical deviations below the median. The typical
+        deviation is 1.48 times the median absolute deviation, and at least ``of_others``. -inf for too few images.
     """
     if len(typicalities) < LEAST_CLASS:
         return -math.inf
@@ -154,13 +154,13 @@ def odd_below(typicalities: torch.Tensor, of_others: float) -> float:
 
 
 def _position_scores(model: HgadModel, images: _Images, first: int, odd: torch.Tensor) -> PositionScores:
-    """Moments of the positions of images that are not odd.
+    """Compute the moments of the positions of images that are not outliers.
 
     Args:
-        model: A model whose classes from ``first`` on are Gaussians without the part that they are numbered by.
+        model: A model in which class ``first + part`` is a Gaussian without this part.
         images: The images.
         first: The first of these classes.
-        odd: Typicality below which an image is odd, for each class, shape (A,).
+        odd: Typicality below which an image is an outlier, for each class, shape (A,).
     """
     num_added, device = len(images.counts), model.calibration.location.device
     positions = PositionScores(num_added, len(model.flows), device)
@@ -177,11 +177,11 @@ def _position_scores(model: HgadModel, images: _Images, first: int, odd: torch.T
 
 
 def _set_thresholds(module: AnomalibModule, calibration: ScoreCalibration, scores: Sequence[torch.Tensor]) -> None:
-    """Give the added classes thresholds of their own, if the other ones have them.
+    """Set thresholds of the added classes, if the other classes have their own.
 
     Args:
         module: The model.
-        calibration: Constants of the scores of the added classes, with their scales.
+        calibration: Score constants of the added classes, with their scales.
         scores: Scores of their images before any scale.
     """
     old, new = module.model.calibration.class_thresholds, calibration.class_thresholds
@@ -199,13 +199,13 @@ def _set_thresholds(module: AnomalibModule, calibration: ScoreCalibration, score
 
 
 def _constants(model: HgadModel, num_classes: int) -> tuple[ScoreCalibration, NoveltyScale]:
-    """Neutral constants of the scores of some classes."""
+    """Return neutral score constants for some classes."""
     device = model.calibration.location.device
     return ScoreCalibration(num_classes, len(model.flows)).to(device), NoveltyScale(num_classes).to(device)
 
 
 class _Images:
-    """The images of the classes in a fixed order, each with the part of its class that it is in.
+    """The images of the added classes in a fixed order, each in one of the parts of its class.
 
     The parts of all classes are numbered: class (from 0 to A - 1) times :data:`PARTS`, plus the part within it.
     """
@@ -221,7 +221,7 @@ class _Images:
         self.parts = parts_of_images(classes, self.counts)
 
     def readings(self, model: HgadModel) -> Iterator[tuple[list[LevelReading], torch.Tensor, list[str]]]:
-        """What the levels of a model say of the images, batch by batch, with their parts and files."""
+        """Yield the readings of the images, batch by batch, with their parts and files."""
         row = 0
         for batch in normal_images(self._trainer, self._module, "Reading the new products"):
             rows = slice(row, row + batch.batch_size)
@@ -230,11 +230,11 @@ class _Images:
             yield model.read(self._module.features(batch)), parts, self._paths[rows]
 
     def pixel_limits(self, model: HgadModel, first: int) -> torch.Tensor:
-        """Limits of the classes before any scale, shape (A,), NaN where there is none.
+        """Compute the pixel limits of the classes before any scale, shape (A,); NaN for a class without one.
 
         Args:
-            model: A model whose classes from ``first`` on are Gaussians without the part that they are numbered by.
-            first: The first of them.
+            model: A model in which class ``first + part`` is a Gaussian without this part.
+            first: The first of these classes.
         """
         kept = self._module.training_data.patched
         of_class: dict[int, int] = defaultdict(int)
@@ -253,11 +253,11 @@ class _Images:
 
 
 def parts_of_images(classes: Sequence[int], counts: Sequence[int]) -> list[int]:
-    """Deal the images of each class out to its parts in turn.
+    """Distribute the images of each class over its parts in turn.
 
     Args:
         classes: Class of each image.
-        counts: Images of each class; one of fewer images than :data:`PARTS` has as many parts.
+        counts: Number of images of each class; a class with fewer images than :data:`PARTS` has as many parts.
 
     Returns:
         Part of each image, with the parts of all classes numbered one after another.
@@ -271,7 +271,7 @@ def parts_of_images(classes: Sequence[int], counts: Sequence[int]) -> list[int]:
 
 
 def _gaussians(model: HgadModel, images: _Images) -> tuple[list[ClassGaussians], list[ClassGaussians]]:
-    """Gaussians of the classes on every level, and those of each part's class without the part, or with one alone."""
+    """Fit Gaussians of the classes on every level, and of each class without each part, unless it is the only one."""
     batches = (([reading.latents.z for reading in readings], parts) for readings, parts, _ in images.readings(model))
     num_parts, device = PARTS * len(images.counts), model.calibration.location.device
     dims = [flow.dim for flow in model.feature_flows]
@@ -295,12 +295,12 @@ def _gaussians(model: HgadModel, images: _Images) -> tuple[list[ClassGaussians],
 def _drawn(
     level: Gaussians, parts: Sequence[int], taken: Sequence[int], shared: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and covariance of some parts, the latter drawn towards the one common to the other classes.
+    """Compute mean and covariance of some parts, the latter shrunk towards the one common to the other classes.
 
     Args:
         level: Moments of the parts.
         parts: Part of every image.
-        taken: Which parts these are.
+        taken: The parts to use.
         shared: The common covariance, shape (D, D).
     """
     mean, covariance = level.pooled()

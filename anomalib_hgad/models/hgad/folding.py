@@ -38,7 +38,7 @@ def fold(model: HgadModel, image_size: tuple[int, int] | None = None) -> HgadMod
 
 
 def _folded(flow: FeatureFlow, prior: HierarchicalGaussianMixture, grid: Sequence[int]) -> FeatureFlow:
-    """Fold a flow; one that only whitens becomes a part of the Gaussians that take what it gives."""
+    """Fold a flow; one that only whitens is merged into the Gaussians."""
     if type(flow) is not LinearFlow or prior.class_whitening is None or flow.dim < flow.feature_dim:
         return flow.folded(*grid)
     prior.move_to_features(flow.whitening, flow.feature_mean)

@@ -39,14 +39,14 @@ def gaussian_energies(z: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
 
 
 def inverse_cholesky(covariance: torch.Tensor, ridge: float = RIDGE) -> torch.Tensor:
-    """L^-1 of C + r I = L L^T, with r a share of the mean variance of C.
+    """Compute L^-1 of C + r I = L L^T, with r a share of the mean variance of C.
 
-    The r keeps directions in which a class hardly varies from outweighing all others, and a class of fewer vectors than
-    channels from having none at all.
+    The ridge r keeps directions in which a class hardly varies from dominating, and makes the covariance of a class
+    with fewer vectors than channels invertible.
 
     Args:
-        covariance: C, shape (..., D, D). One of zeros, as of identical vectors, counts as of variance 1e-6.
-        ridge: The share.
+        covariance: C, shape (..., D, D). It may be zero, as of identical vectors: r is at least 1e-6.
+        ridge: r relative to the mean variance.
 
     Returns:
         Lower triangular L^-1, shape (..., D, D), in float64.
@@ -59,7 +59,7 @@ def inverse_cholesky(covariance: torch.Tensor, ridge: float = RIDGE) -> torch.Te
 
 
 def lower_triangular(whitening: torch.Tensor) -> torch.Tensor:
-    """The lower triangular L^-1 that makes the distances of any square whitening A: L^-T L^-1 = A^T A.
+    """Compute the lower triangular L^-1 that gives the same distances as a square whitening A: L^-T L^-1 = A^T A.
 
     Args:
         whitening: A, shape (..., D, D), of full rank.
@@ -72,7 +72,7 @@ def lower_triangular(whitening: torch.Tensor) -> torch.Tensor:
 
 
 def log_det(whitening: torch.Tensor) -> torch.Tensor:
-    """log|L^-1| in nats of lower triangular L^-1, shape (..., D, D): shape (...).
+    """Compute log|L^-1| in nats, shape (...), of lower triangular L^-1, shape (..., D, D).
 
     Example:
         The covariance diag(4, 9) has the determinant 36, and L^-1 is diag(1/2, 1/3): its determinant is 1/6.
@@ -85,7 +85,7 @@ def log_det(whitening: torch.Tensor) -> torch.Tensor:
 
 
 def whitened_square_norms(whitening: torch.Tensor, class_index: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """||L_y^-1 d||^2 of lower triangular L^-1: its upper right quarter, of zeros, is not multiplied.
+    """Compute ||L_y^-1 d||^2 of lower triangular L^-1, without products with its upper right quarter of zeros.
 
     Args:
         whitening: L^-1 of all classes, shape (K, D, D).
@@ -96,7 +96,7 @@ def whitened_square_norms(whitening: torch.Tensor, class_index: torch.Tensor, co
         Squared norms, shape (B, J, n).
     """
     half = whitening.shape[-1] // 2
-    # Cut before a class is chosen: in an exported graph the parts are constants.
+    # Split before the classes are selected: the parts are then constants of an exported graph.
     upper = whitening[:, :half, :half][class_index] @ columns[..., :half, :]
     lower = whitening[:, half:][class_index] @ columns
     return upper.square().sum(dim=-2) + lower.square().sum(dim=-2)

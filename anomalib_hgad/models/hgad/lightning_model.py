@@ -69,7 +69,7 @@ from anomalib_hgad.models.schedule import (
 logger = logging.getLogger(__name__)
 
 ALL_IMAGES = "all images"
-"""Name of the only threshold of a model whose mixture does not tell the classes apart."""
+"""Name of the only threshold of a model whose mixture does not distinguish the classes."""
 
 
 class Hgad(PluginModel, AnomalibModule):
@@ -84,10 +84,10 @@ class Hgad(PluginModel, AnomalibModule):
     Args:
         backbone: timm model name.
             Defaults to ``"resnet18"``.
-        levels: Layers of the backbone to extract, or groups such as ``"blocks.2+3"`` to extract the mean of, and for
-            each of them the image sizes of the pyramid, relative to ``image_size``, to extract it at.
+        levels: Layers of the backbone to extract, or groups such as ``"blocks.2+3"``, whose mean is extracted. The
+            values are the image sizes of the pyramid for each of them, relative to ``image_size``.
             Defaults to ``{"layer2": [1.0], "layer3": [1.0]}``, the stages of strides 8 and 16.
-        neighborhood: Side, odd, of the square of positions that features of a level are averaged over, as in
+        neighborhood: Odd side of the square of positions over which the features of a level are averaged, as in
             PatchCore; 1 does not average.
             Defaults to ``3``.
         image_size: Size that images are resized to: the side of a square, or height and width. The aspect ratio of an
@@ -101,29 +101,29 @@ class Hgad(PluginModel, AnomalibModule):
             Defaults to ``None``.
         num_classes: Expected number of product classes. ``None`` takes it from the data.
             Defaults to ``None``.
-        num_centers: Gaussian centres per class (M). ``"linear"`` and full covariances have one.
-            Defaults to ``None``: 10 where the centres are trained.
+        num_centers: Gaussian centres per class (M). The flow ``"linear"`` and full covariances allow only one.
+            Defaults to ``None``: 10 where the centres are trained, else 1.
         flow: Family of the flows: ``"cflow"``, position by position with a position code, as in the paper;
             ``"fastflow"``, convolutions over the feature maps; ``"semantic"``, of the class token of a Vision
             Transformer, for semantic anomalies: its anomaly maps are constant;
-            ``"linear"``, the whitening only, which is fitted in one pass without training; or a family of your
-            own, see docs/how-to/add_a_flow.md.
+            ``"linear"``, only the whitening, fitted in one pass without training; or a family of your own, see
+            docs/how-to/add_a_flow.md.
             Defaults to ``"linear"``.
         flow_arguments: Options of the family by name, such as ``{"coupling_blocks": 8}``. Its class documents them:
             :class:`~anomalib_hgad.models.hgad.flows.ConditionalFlow`,
             :class:`~anomalib_hgad.models.hgad.flows.FastFlow`,
             :class:`~anomalib_hgad.models.hgad.flows.SemanticFlow`; docs/explanation/flows.md lists them.
             Defaults to ``None``, the family's own defaults.
-        whiten: Whiten the features, as a part of the flow, by constants from the training images. The paper does not,
-            and learns more slowly.
+        whiten: Whiten the features, as a part of the flow, with statistics of the training images. The paper does not
+            whiten them; training is then slower.
             Defaults to ``True``.
         feature_dim: Maximum number of directions that the whitening of a level keeps: those with the largest variance
             in the training images, as in PCA. The density is then defined on their subspace. ``None`` keeps all
             channels.
             Defaults to ``None``.
         covariance: Covariance of the classes: ``"identity"``, as in the paper, or ``"full"``, which is fitted to the
-            features of each class. Training of a flow then starts from this fit, and keeps the state that detects
-            synthetic anomalies on held-out images best, the start included.
+            features of each class. Training of a flow then starts from this fit, and keeps the state, including the
+            start, that best detects synthetic anomalies on held-out images.
             Defaults to ``"full"``.
         prior: ``"hierarchical"``; ``"fixed_centers"`` does not train the main class centres; ``"single_gaussian"`` is
             one standard Gaussian for all classes, as in CFLOW-AD.
@@ -132,7 +132,7 @@ class Hgad(PluginModel, AnomalibModule):
             under all classes (lambda_1, Eq. 6), 1; ``mutual_information`` of latent and class (lambda_2, Eq. 8), 100;
             ``entropy`` of the classes (Eq. 9), 1; ``intra``, the likelihood within a class (Eq. 10), 1;
             ``likelihood``, its log-sigmoid (CFLOW-AD's form), 1.
-            Defaults to ``None``, the paper's.
+            Defaults to ``None``, the paper's weights.
         position_share: Fraction of the positions of the feature maps used in a training step, drawn again for each
             step and shared by all images. Neighbours are strongly correlated, so a fraction trains faster.
             Flow families other than ``"cflow"`` need complete maps, and use all positions.
@@ -145,13 +145,13 @@ class Hgad(PluginModel, AnomalibModule):
             inter-class losses (Eq. 6, 8 and 9), 0.08, where 0 trains in one stage; ``label_smoothing``, fraction of the
             label spread over all classes in the mutual information, 0.02.
             Defaults to ``None``, these values.
-        score: Score of the anomaly maps: the map of the ``"log_likelihood"``, that of the ``"entropy"``, their
-            ``"sum"``, or their ``"product"`` as in the paper; ``"standardized"``, how unlikely a position is, in
-            standard deviations of normal images; or ``"contrast"``, the sum of that and of how unlikely a position is
-            compared with the most similar classes, which requires ``covariance="full"``.
+        score: Score of the anomaly maps. ``"log_likelihood"`` and ``"entropy"`` give a map each; ``"sum"`` adds the
+            two, and ``"product"`` multiplies them, as in the paper. ``"standardized"`` is how unlikely a position is,
+            in standard deviations of normal images. ``"contrast"`` adds to that how unlikely a position is compared
+            with the most similar classes; it requires ``covariance="full"``.
             Defaults to ``"contrast"``.
-        score_share: The score of an image is the mean of this fraction of its map's pixels, the largest ones; 0 uses
-            only the maximum.
+        score_share: Fraction of a map's pixels, the largest ones, whose mean is the score of the image; 0 uses only
+            the maximum.
             Defaults to ``0.03``.
         class_source: ``"inferred"`` scores an image without its label; ``"given"`` uses the label where the batch has
             one. The test reports both.
@@ -162,8 +162,8 @@ class Hgad(PluginModel, AnomalibModule):
             scores are lower than those of unseen normal images; ``None`` leaves each class on its own scale.
             Defaults to ``0.1``.
         feature_cache: Compute the features of the training images once, not in every epoch. They are kept in main
-            memory if they need at most half of the free memory, else in files in float16, which later trainings with
-            the same images, backbone and pre-processing reuse. A path is the folder of these files; ``True`` is the
+            memory if they need at most half of the free memory, otherwise in float16 files, which later trainings with
+            the same images, backbone and pre-processing reuse. A path is the folder of these files; ``True`` uses the
             user's cache folder. Augmentation turns the cache off.
             Defaults to ``True``.
         seed: Seed of all random numbers, set before the weights are initialised. anomalib 2.7's command line accepts
@@ -310,7 +310,7 @@ class Hgad(PluginModel, AnomalibModule):
 
     @property
     def pixel_limit(self) -> float | None:
-        """Calibrated pixels above it are marked, see :class:`~anomalib_hgad.NormalPostProcessor`; ``None``: none."""
+        """Limit above which calibrated pixels are marked, if any; see :class:`~anomalib_hgad.NormalPostProcessor`."""
         return None if self.calibration_share is None else PIXEL_LIMIT
 
     @property
@@ -320,7 +320,7 @@ class Hgad(PluginModel, AnomalibModule):
 
     @property
     def threshold_names(self) -> list[str]:
-        """Names of the thresholds: the classes, or all images where the mixture does not tell the classes apart."""
+        """Names of the thresholds: the classes, or all images if the mixture does not distinguish the classes."""
         return self.class_names if self.model.num_classes == len(self.class_names) else [ALL_IMAGES]
 
     def set_class_thresholds(
@@ -340,8 +340,8 @@ class Hgad(PluginModel, AnomalibModule):
         """Name the classes; a mixture with another number of classes is initialised again.
 
         Args:
-            names: Names of the classes, in the order of ``class_index``. A model that is given names outside of a
-                training counts as trained.
+            names: Names of the classes, in the order of ``class_index``. Names that are set outside of a training mark
+                the model as trained.
         """
         self.labels.names = list(names)
         self.is_trained |= bool(names) and self.stage != TrainerFn.FITTING
@@ -433,11 +433,11 @@ class Hgad(PluginModel, AnomalibModule):
         """Take the classes from the data when training starts, and hold out images for the calibration.
 
         Args:
-            stage: What the trainer is about to do.
+            stage: Stage that the trainer starts.
 
         Raises:
-            ValueError: If the number of classes in the data differs from ``num_classes``, if the score needs more, or
-                if the data lacks a class that a model trained before knows.
+            ValueError: If the number of classes in the data differs from ``num_classes``, if the score needs more
+                classes, or if the data lacks a class that the model already knows.
         """
         if stage != TrainerFn.FITTING:
             return
@@ -447,7 +447,7 @@ class Hgad(PluginModel, AnomalibModule):
         if self.fit_added is not None:
             self.training_data.start(datamodule, 0.0)
             return
-        self.known_defects = {}  # they are told apart by latents, which training changes
+        self.known_defects = {}  # they are described by latents, which training changes
         if not self.class_names:
             self.set_class_names(self.labels.names_of(datamodule))
         self.labels.check_complete(datamodule)
@@ -459,9 +459,9 @@ class Hgad(PluginModel, AnomalibModule):
         self.training_data.start(datamodule, self.calibration_share or 0.0)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam, with warm-up and cosine by step; a model without training steps has one that changes nothing.
+        """Return Adam with warm-up and cosine per step; without training steps, an optimiser that changes nothing.
 
-        Before that, cached features replace the training images; this is the last moment for it. Extraction needs the
+        Before that, cached features replace the training images, at the last possible moment. Extraction needs the
         weights of a resumed checkpoint and the model on its device, which Lightning ensures right before it asks for
         the optimiser; and the schedule needs the number of steps, for which the trainer builds the training dataloader.
         """
@@ -470,7 +470,7 @@ class Hgad(PluginModel, AnomalibModule):
             return None
         self.classes_joined |= join_classes(self.model)
         if not self.model.trained:
-            # In the place of none Lightning puts one without gradients, at which the scaler of 16-mixed fails.
+            # Without an optimiser, Lightning uses one without gradients, with which the scaler of 16-mixed fails.
             return SGD([parameter for parameter in self.parameters() if parameter.requires_grad], lr=0)
         optimizer = make_optimizer(
             self.model.flows.parameters(),
@@ -487,7 +487,7 @@ class Hgad(PluginModel, AnomalibModule):
             return
         features = self.feature_cache.features(self.trainer, self, self.training_data.held_out)
         if features is not None:
-            # A fit in one pass needs them once. In a training they are up to 20 images of each class, in float32.
+            # A fit in one pass needs them only once. Else they are kept: up to 20 images of each class, in float32.
             if self.calibration_share is not None and not self.fits_in_one_pass:
                 batches = patched_batches(self.trainer, self)
                 self.training_data.patched = [
@@ -545,7 +545,7 @@ class Hgad(PluginModel, AnomalibModule):
         return torch.zeros(batch.batch_size, dtype=torch.int64, device=self.device)
 
     def training_step(self, batch: ClassImageBatch | FeatureBatch, batch_idx: int) -> torch.Tensor:
-        """Loss of a batch, Eq. 11 summed over the levels; a closed form only adds the batch to its moments.
+        """Compute the loss of a batch, Eq. 11 summed over the levels; a closed form only accumulates its moments.
 
         Args:
             batch: Batch of normal images with their classes.
@@ -611,7 +611,7 @@ class Hgad(PluginModel, AnomalibModule):
     test_step = validation_step
 
     def predict_step(self, batch: ClassImageBatch, *args: Any, **kwargs: Any) -> ClassImageBatch:  # noqa: ANN401
-        """Predict a batch, without the maps that only metrics use: they would keep a second map of every image.
+        """Predict a batch, without the maps that only metrics use: they would double the memory of the maps.
 
         Args:
             batch: Batch of images.
@@ -644,7 +644,7 @@ class Hgad(PluginModel, AnomalibModule):
             checkpoint: The checkpoint.
 
         Raises:
-            ValueError: If the checkpoint is of another model, was made with other settings or versions, or if a
+            ValueError: If the checkpoint is of another model or was made with other settings or versions, or if a
                 training is resumed on other classes.
         """
         names = self.labels.names_in(checkpoint, resumes=self.stage == TrainerFn.FITTING)
@@ -660,7 +660,7 @@ class Hgad(PluginModel, AnomalibModule):
         self.known_defects = known_in(checkpoint) if self._resumed_step is None else {}
 
     def description(self) -> dict[str, str]:
-        """Metadata of an exported model: classes, limits, image size and versions, each in JSON."""
+        """Return the metadata of an exported model: classes, limits, image size and versions, each in JSON."""
         entries = {
             "class_names": self.class_names,
             "class_tensor": CLASS_TENSOR if self.model.num_classes > 1 else None,
@@ -670,14 +670,14 @@ class Hgad(PluginModel, AnomalibModule):
         return super().description() | {name: json.dumps(value) for name, value in entries.items()}
 
     def named_outputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Outputs of an exported model, including inferred class and novelty: see the base.
+        """Compute the outputs of an exported model, including inferred class and novelty; see the base class.
 
         Args:
             images: Images with values from 0 to 1, shape (B, 3, height, width).
 
         Returns:
-            The outputs of the base; ``novelty``, shape (B,), and, with more than one class, ``inferred_class``,
-            shape (B, 1), int64.
+            The outputs of the base class; ``novelty``, shape (B,), and, with more than one class,
+            ``inferred_class``, int64, shape (B, 1).
         """
         prediction, _ = self.model.predict(images if self.pre_processor is None else self.pre_processor(images))
         outputs = InferenceBatch(pred_score=prediction.pred_score, anomaly_map=prediction.anomaly_map)
@@ -690,7 +690,7 @@ class Hgad(PluginModel, AnomalibModule):
         return named
 
     def _model_for_inference(self, image_size: tuple[int, int] | None) -> HgadModel:
-        """The model, folded if all images have one size."""
+        """Return the model, folded if all images have one size."""
         return self.model if image_size is None else fold(self.model, image_size)
 
     def _name_tensors(self, graph: Any) -> None:  # noqa: ANN401 - an onnx.ModelProto, see the base

@@ -28,7 +28,7 @@ LOSS_WEIGHTS: Mapping[str, float] = {
 """Weights of the losses by their names, see :class:`HgadLosses`: lambda_1, lambda_2, and 1 for the others (Eq. 11)."""
 
 FIRST_STAGE_LOSSES = ("inter", "mutual_information", "entropy")
-"""Losses of the first stage; the second has all."""
+"""Losses of the first stage; the second stage has all."""
 
 
 class HgadLosses(NamedTuple):
@@ -54,7 +54,7 @@ def class_log_likelihood(log_density: torch.Tensor, log_det: torch.Tensor, dim: 
 
     Args:
         log_density: Log-density of the latent without its (2 pi) constant, in nats.
-        log_det: log |det J| of the flow, in nats, a shape that broadcasts with ``log_density``.
+        log_det: log |det J| of the flow, in nats, of a shape that broadcasts with ``log_density``.
         dim: D.
 
     Returns:
@@ -86,7 +86,7 @@ def mutual_information_loss(
 
     Args:
         class_energies: l, shape (..., K).
-        class_log_priors: log p, shape (K,). Detached: the priors are not moved by this loss.
+        class_log_priors: log p, shape (K,). Detached: this loss does not train the priors.
         class_index: True classes, shape (...).
         label_smoothing: Share of y~ spread evenly over all classes.
 
@@ -106,7 +106,7 @@ def hgad_losses(
     class_index: torch.Tensor,
     label_smoothing: float = 0.02,
 ) -> HgadLosses:
-    """All loss terms of a level.
+    """Compute all loss terms of a level.
 
     Args:
         prior: Mixture of the level.
@@ -134,16 +134,16 @@ def hgad_losses(
 
 
 def checked_loss_weights(given: Mapping[str, float] | None) -> dict[str, float]:
-    """Weights of all losses.
+    """Return the weights of all losses.
 
     Args:
-        given: Those that are not the paper's, by the names of :data:`LOSS_WEIGHTS`.
+        given: Weights that differ from the paper's, by the names of :data:`LOSS_WEIGHTS`.
 
     Returns:
         The weights.
 
     Raises:
-        ValueError: If there is no loss of a name, or if a weight is negative or not finite.
+        ValueError: If there is no loss of such a name, or if a weight is negative or not finite.
     """
     given = dict(given or {})
     if unknown := sorted(given.keys() - LOSS_WEIGHTS.keys()):
@@ -164,8 +164,8 @@ def total_loss(losses: HgadLosses, weights: Mapping[str, float], stage: int) -> 
     Returns:
         Scalar.
     """
-    # The others get the weight 0 rather than be left out: with several processes DDP waits for a gradient of every
-    # parameter, and some have one from those losses alone.
+    # The others get the weight 0 instead of being left out: with several processes DDP waits for a gradient of every
+    # parameter, and some parameters have one from those losses only.
     terms = [
         (weights[name] if stage == 2 or name in FIRST_STAGE_LOSSES else 0.0) * loss
         for name, loss in losses._asdict().items()

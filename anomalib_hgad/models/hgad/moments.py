@@ -1,9 +1,9 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Means and covariances of the vectors of every class, summed up batch by batch.
+"""Means and covariances of the vectors of every class, accumulated batch by batch.
 
-What is kept does not depend on the number of images: K (D + 1)^2 numbers of 8 bytes for a level.
+The memory does not depend on the number of images: K (D + 1)^2 numbers of 8 bytes per level.
 
 Dimensions: B images, n vectors of an image, K classes, D channels.
 """
@@ -22,7 +22,7 @@ class Gaussians(NamedTuple):
 
     Attributes:
         counts: Number of vectors of each class, shape (K,).
-        means: Their means, shape (K, D); zeros for a class of none.
+        means: Their means, shape (K, D); zeros for a class without vectors.
         covariances: Their covariances, shape (K, D, D), likewise.
     """
 
@@ -31,11 +31,11 @@ class Gaussians(NamedTuple):
     covariances: torch.Tensor
 
     def of_classes(self, classes: Sequence[int]) -> Gaussians:
-        """Moments of some of the classes."""
+        """Return the moments of some of the classes."""
         return Gaussians(*(moments[list(classes)] for moments in self))
 
     def pooled(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean, shape (D,), and covariance, shape (D, D), of the vectors of all classes."""
+        """Return mean, shape (D,), and covariance, shape (D, D), of the vectors of all classes together."""
         weights = self.counts / self.counts.sum()
         mean = weights @ self.means
         spread = self.means - mean
@@ -43,7 +43,7 @@ class Gaussians(NamedTuple):
         return mean, within + torch.einsum("k,kd,ke->de", weights, spread, spread)
 
     def mapped(self, matrix: torch.Tensor, shift: torch.Tensor) -> Gaussians:
-        """Moments of the vectors W x + b.
+        """Return the moments of the vectors W x + b.
 
         Args:
             matrix: W, shape (d, D).
@@ -56,16 +56,16 @@ class Gaussians(NamedTuple):
 
 
 class ClassMoments:
-    """Sums up the vectors of a level.
+    """Accumulates the moments of the vectors of a level.
 
     Args:
         num_classes: K.
         dim: D.
-        device: Where the sums are, and where the processes of a distributed run exchange them.
+        device: Device of the sums, on which the processes of a distributed run exchange them.
     """
 
     def __init__(self, num_classes: int, dim: int, device: torch.device) -> None:
-        # Count and sums in the first row of a class, products below.
+        # The first row of a class holds count and sums, the others the products.
         self._sums = torch.zeros(num_classes, dim + 1, dim + 1, dtype=torch.float64, device=device)
 
     def add(self, vectors: torch.Tensor, class_index: torch.Tensor) -> None:
@@ -80,7 +80,7 @@ class ClassMoments:
         self._sums.index_add_(0, class_index, rows.mT @ rows)
 
     def gaussians(self) -> Gaussians:
-        """Moments of the vectors of all processes; all of them must ask together.
+        """Return the moments over the vectors of all processes; all of them must call this together.
 
         Raises:
             ValueError: If there are no vectors, or if some have NaN or infinite values.
@@ -107,14 +107,14 @@ def sum_up(
     dims: Sequence[int],
     device: torch.device,
 ) -> list[Gaussians]:
-    """Moments of the vectors of all levels, over the batches of all processes.
+    """Compute the moments of the vectors of all levels, over the batches of all processes.
 
     Args:
-        batches: Of this process, which may have none: for each level vectors, shapes (B, n, D), and the classes of the
-            images, int64, shape (B,).
+        batches: Batches of this process, possibly none: vectors of each level, shapes (B, n, D), and the classes of
+            the images, int64, shape (B,).
         num_classes: K.
         dims: D of every level.
-        device: Where the sums are.
+        device: Device of the sums.
 
     Returns:
         The moments of every level.

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Passes over the training images without training: constants of the flows and of the scores come from them."""
+"""Passes over the training images without training, for the constants of the flows and of the scores."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def normal_images(
     description: str,
     dataset: Dataset[Any] | None = None,
 ) -> Iterator[ClassImageBatch | FeatureBatch]:
-    """All training images, or others, once, in a fixed order, pre-processed and on the model's device.
+    """Iterate once over all training images, or others, in a fixed order, pre-processed and on the model's device.
 
     In a distributed run every process gets its share.
 
     Args:
         trainer: Trainer of the running fit.
         module: The model in training.
-        description: What is done, for the progress.
+        description: Description for the progress display.
         dataset: Normal images to take instead of the training images.
 
     Returns:
@@ -67,7 +67,7 @@ def image_batches(
     rows: Sequence[int],
     description: str,
 ) -> Iterator[ClassImageBatch]:
-    """Images, though features may have taken the place of those that are trained on; see :func:`ordered_batches`."""
+    """Iterate over images, even if features have replaced the training images; see :func:`ordered_batches`."""
     datamodule = getattr(trainer, "datamodule", None)
     batches = ordered_batches(
         trainer,
@@ -92,7 +92,7 @@ def ordered_batches(
     collate_fn: Callable[[list[Any]], Any],
     description: str,
 ) -> Iterator[ClassImageBatch | FeatureBatch]:
-    """Images of a dataset, pre-processed and on the model's device, leaving the random state of the training alone.
+    """Iterate over images, pre-processed and on the model's device, without changing the training's random state.
 
     Args:
         trainer: Trainer of the running fit.
@@ -102,7 +102,7 @@ def ordered_batches(
         batch_size: Images in a batch.
         num_workers: Processes that read them.
         collate_fn: Makes a batch of them.
-        description: What is done, for the progress.
+        description: Description for the progress display.
 
     Yields:
         Batches.
@@ -124,7 +124,7 @@ def ordered_batches(
 
 @contextmanager
 def inference(trainer: Trainer, model: HgadModel) -> Iterator[None]:
-    """The model as it is in validation, within a training.
+    """Put the model into its state in validation, within a training.
 
     Args:
         trainer: Trainer of the running fit.
@@ -159,7 +159,7 @@ def fit_whitening(trainer: Trainer, module: AnomalibModule) -> None:
 
 
 def fit_mixtures(trainer: Trainer, module: AnomalibModule) -> None:
-    """Fit the Gaussians of the classes to the latents of the training images, as the flows are now.
+    """Fit the Gaussians of the classes to the latents of the training images under the current flows.
 
     Args:
         trainer: Trainer of the running fit.
@@ -184,8 +184,8 @@ def fit_mixtures(trainer: Trainer, module: AnomalibModule) -> None:
 def set_constants(trainer: Trainer, module: AnomalibModule) -> None:
     """Set all constants of the scores from normal images.
 
-    Images that were held out of the training tell how unseen ones score; a class that has none takes its training
-    images. Of these the largest values come that some scores are measured against; other scores need none of them.
+    Held-out images show how unseen images score; a class without any uses its training images. The largest values that
+    some scores are measured against come from the training images; other scores do not need them.
 
     Args:
         trainer: Trainer of the running fit.
@@ -218,7 +218,7 @@ def set_constants(trainer: Trainer, module: AnomalibModule) -> None:
 
 
 def _pixel_limits(trainer: Trainer, module: AnomalibModule) -> torch.Tensor:
-    """Limits of the classes, before any scale, shape (K,); NaN for a class that has none."""
+    """Compute the pixel limits of the classes before any scale, shape (K,); NaN for a class without one."""
     model, kept = module.model, module.training_data.patched
     pixels = PatchPixels(model.num_classes)
     for features, masks, class_index in patched_batches(trainer, module) if kept is None else kept:
@@ -231,7 +231,7 @@ def _pixel_limits(trainer: Trainer, module: AnomalibModule) -> torch.Tensor:
 
 
 def patched_batches(trainer: Trainer, module: AnomalibModule) -> Iterator[PatchedBatch]:
-    """Features of normal images with pasted patches: of those held out, or where there are none of the training's.
+    """Compute features of normal images with pasted patches: of held-out images, or if there are none, training images.
 
     In a distributed run every process has all of them: they are few.
 
@@ -270,7 +270,7 @@ def _position_scores(trainer: Trainer, module: AnomalibModule, dataset: Dataset[
 def _level_scores(
     trainer: Trainer, module: AnomalibModule, dataset: Dataset[Any] | None
 ) -> Iterator[tuple[list[LevelScores], torch.Tensor]]:
-    """Scores of the levels of normal images under their classes, batch by batch, and these classes."""
+    """Yield the scores of the levels of normal images under their classes, batch by batch, and these classes."""
     for batch in normal_images(trainer, module, "Calibrating the scores", dataset):
         class_index = module.model.mixture_class_index(module.class_index(batch))
         yield module.model.level_scores(module.model.read(module.features(batch)), class_index), class_index

@@ -1,10 +1,10 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Moments of what normal images score, class by class, summed up batch by batch.
+"""Moments of the scores of normal images, class by class, accumulated batch by batch.
 
-What is kept of positions and pixels does not depend on the number of images: a few numbers for each class, level and
-quantity. Of an image it is one number, its score.
+The memory for positions and pixels does not depend on the number of images: a few numbers for each class, level and
+quantity. Of each image only the score is kept.
 
 Dimensions: B images, n positions of an image, K classes, L levels.
 """
@@ -25,11 +25,11 @@ class ClassValues:
 
     Args:
         num_classes: K.
-        device: Where the sums are, and where the processes of a distributed run exchange them.
+        device: Device of the sums, on which the processes of a distributed run exchange them.
 
     Attributes:
         counts: Number of values of each class, float64, shape (K,).
-        largest: Largest of them, likewise; -inf for a class of none.
+        largest: Largest of them, likewise; -inf for a class without values.
     """
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
@@ -42,7 +42,7 @@ class ClassValues:
 
     @property
     def means(self) -> torch.Tensor:
-        """Mean of each class's values, shape (K,); 0 for a class of none."""
+        """Mean of each class's values, shape (K,); 0 for a class without values."""
         return self._sums[1] / self.counts.clamp(min=1)
 
     @property
@@ -68,13 +68,13 @@ class ClassValues:
         self.largest.scatter_reduce_(0, class_index, rows.amax(dim=1), "amax")
 
     def gather(self) -> None:
-        """Add what every process of a distributed run has; all of them must ask together."""
+        """Combine the values of all processes of a distributed run; all of them must call this together."""
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(self._sums)
             distributed.all_reduce(self.largest, op=distributed.ReduceOp.MAX)
 
     def or_else(self, other: ClassValues) -> ClassValues:
-        """These values, and another's of the classes that have none here."""
+        """Return these values, and the other's for classes that have none here."""
         result = ClassValues(self._sums.shape[1], self._sums.device)
         missing = self.counts == 0
         result._sums = torch.where(missing, other._sums, self._sums)
@@ -103,11 +103,11 @@ class ImageScores:
         self._batches.append((scores.double().cpu(), class_index.cpu()))
 
     def gather(self) -> None:
-        """Add what every process of a distributed run has; all of them must ask together."""
+        """Combine the values of all processes of a distributed run; all of them must call this together."""
         self._batches = [batch for batches in gather_objects(self._batches) for batch in batches]
 
     def of_classes(self) -> list[torch.Tensor]:
-        """Scores of every class, float64, shapes (images of the class,)."""
+        """Return the scores of every class, float64, shapes (images of the class,)."""
         scores, classes = torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
         if self._batches:
             scores, classes = (torch.cat(parts) for parts in zip(*self._batches, strict=True))
@@ -120,11 +120,11 @@ class PositionScores:
     Args:
         num_classes: K.
         num_levels: L.
-        device: Where the sums are.
+        device: Device of the sums.
 
     Attributes:
         levels: For every level the moments of each of :data:`~anomalib_hgad.models.hgad.anomaly_map.QUANTITIES`.
-        typicality: Those of :func:`typicality`.
+        typicality: Moments of :func:`typicality`.
     """
 
     def __init__(self, num_classes: int, num_levels: int, device: torch.device) -> None:
@@ -145,12 +145,12 @@ class PositionScores:
         self.typicality.add(typicality(levels).unsqueeze(-1), class_index)
 
     def gather(self) -> None:
-        """Add what every process of a distributed run has; all of them must ask together."""
+        """Combine the values of all processes of a distributed run; all of them must call this together."""
         for values in (*(of_quantity for level in self.levels for of_quantity in level), self.typicality):
             values.gather()
 
     def or_else(self, other: PositionScores) -> PositionScores:
-        """These scores, and another's of the classes that have none here."""
+        """Return these scores, and the other's for classes that have none here."""
         result = PositionScores(0, 0, self.typicality.counts.device)
         result.levels = [
             [mine.or_else(its) for mine, its in zip(*level, strict=True)]
@@ -161,7 +161,7 @@ class PositionScores:
 
 
 def typicality(levels: Sequence[LevelScores]) -> torch.Tensor:
-    """How likely most of an image is: median over the positions of a = log p(x|y) / D, mean over the levels.
+    """Compute how likely most of an image is: median of a = log p(x|y) / D over the positions, mean over the levels.
 
     Args:
         levels: Scores of the levels.

@@ -29,21 +29,21 @@ FALSE_UNKNOWN_RATE = 1e-4
 """Share of normal images of known products above the limit, if their typicality is normally distributed."""
 
 WIDE_MARGIN = 1e6
-"""Margin in nats per dimension where no class has two images to take one from: no image is novel then."""
+"""Margin in nats per dimension if no class has two images to estimate one from: then no image is novel."""
 
 LEAST_DEVIATION = 1e-3
-"""Deviation in nats per dimension of images that are all alike."""
+"""Minimum deviation in nats per dimension, for images that are all alike."""
 
 
 def class_variance(
     counts: torch.Tensor, squared_deviations: torch.Tensor, common: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Variance of every class, drawn towards that of all classes, which counts as much as :data:`PRIOR_IMAGES` values.
+    """Compute the variance of every class, shrunk towards that of all, which counts as :data:`PRIOR_IMAGES` values.
 
     Args:
-        counts: Number of values of each class, shape (K,), of at least one class two.
+        counts: Number of values of each class, shape (K,); at least one class has two.
         squared_deviations: Sum of their squared deviations from the class's mean, shape (K,).
-        common: Variance that they are drawn towards. ``None`` takes that of these classes.
+        common: Variance to shrink towards. ``None`` takes that of these classes.
 
     Returns:
         Variances, shape (K,).
@@ -55,14 +55,14 @@ def class_variance(
 
 
 def degrees_of_freedom(counts: torch.Tensor, beside: float = 0.0) -> torch.Tensor:
-    """Degrees of freedom of Student's t that go with :func:`class_variance`.
+    """Compute the degrees of freedom of Student's t for :func:`class_variance`.
 
     Args:
         counts: Number of values of each class, shape (K,).
-        beside: Degrees that the variance common to other classes has.
+        beside: Degrees of freedom of the variance common to other classes.
 
     Returns:
-        Degrees, shape (K,): never more than there are in all; 0 where no class has two values.
+        Degrees of freedom, shape (K,), at most those of all values together; 0 if no class has two values.
     """
     freedom = (counts - 1).clamp(min=0)
     return (freedom + PRIOR_IMAGES).clamp(max=freedom.sum() + beside)
@@ -78,11 +78,11 @@ class NoveltyScale(nn.Module):
 
     Attributes:
         location: Mean typicality of a class's normal images, in nats per dimension, shape (K,).
-        margin: How far below it only a share of :data:`FALSE_UNKNOWN_RATE` of them is, in nats per dimension, positive,
-            shape (K,).
-        deviation: Standard deviation of the typicality of a class's normal images, drawn towards that of all classes,
-            in nats per dimension, shape (K,); 0 where no class has two images to take one from.
-        images: How many images location and deviation of a class come from, shape (K,).
+        margin: Distance below the location beyond which only a share of :data:`FALSE_UNKNOWN_RATE` of them lies, in
+            nats per dimension, positive, shape (K,).
+        deviation: Standard deviation of the typicality of a class's normal images, shrunk towards that of all classes,
+            in nats per dimension, shape (K,); 0 if no class has two images to estimate it from.
+        images: Number of images that location and deviation of a class come from, shape (K,).
     """
 
     location: torch.Tensor
@@ -98,14 +98,14 @@ class NoveltyScale(nn.Module):
         self.register_buffer("images", torch.zeros(num_classes))
 
     def forward(self, levels: Sequence[LevelScores], class_index: torch.Tensor) -> torch.Tensor:
-        """Novelty of images.
+        """Compute the novelty of images.
 
         Args:
             levels: Scores of the levels under their classes.
             class_index: These classes, int64, shape (B,).
 
         Returns:
-            (location - typicality) / margin, higher is less known, shape (B,).
+            (location - typicality) / margin, higher is more novel, shape (B,).
         """
         with no_autocast(self.location):
             return (self.location[class_index] - typicality(levels)) / self.margin[class_index]
@@ -113,12 +113,12 @@ class NoveltyScale(nn.Module):
     def update(self, typicalities: ClassValues, others: NoveltyScale | None = None) -> None:
         """Set the scale.
 
-        How far from the mean of n images a new one is, over its deviation, follows Student's t.
+        The distance of a new image from the mean of n images, divided by its deviation, follows Student's t.
 
         Args:
-            typicalities: Typicality of normal images, of images that the model was not trained on where there are
-                any. A class of no images takes the mean of the others.
-            others: Scales of other classes, whose variance these are drawn towards, in place of each other's.
+            typicalities: Typicality of normal images, of held-out ones where there are any. A class without images
+                takes the mean of the others.
+            others: Scales of other classes; the variances are shrunk towards theirs instead of towards each other's.
         """
         counts, means, squares = typicalities.counts, typicalities.means, typicalities.squared_deviations
         if not counts.sum():

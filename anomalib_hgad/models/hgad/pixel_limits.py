@@ -3,8 +3,8 @@
 
 """Threshold from map to mask for each class: the one that best segments patches pasted into normal images.
 
-The scores of normal pixels cannot set it: values that a normal image never reaches are far below those around a
-strong defect, and a mask would be many times as large as the defect.
+The scores of normal pixels cannot set it: the pixels around a strong defect also score far above those of any normal
+image, and a mask would be many times as large as the defect.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import torch
 from sklearn.metrics import precision_recall_curve
 
 LIMIT_IMAGES = 10
-"""Most normal images of a class that patches are pasted into."""
+"""Maximum number of normal images of a class that patches are pasted into."""
 
 PATCHES_OF_IMAGE = 2
 
 PIXEL_GRID = 64
-"""Rows and columns of a map whose pixels are compared, at most."""
+"""Maximum number of rows and columns of a map whose pixels are compared."""
 
 
 class PatchedBatch(NamedTuple):
@@ -65,7 +65,7 @@ class PatchPixels:
         """Limits of the classes.
 
         Returns:
-            Values above which pixels are marked; NaN for a class of no pasted patch.
+            Values above which pixels are marked; NaN for a class without pasted patches.
         """
         limits = []
         for images in self._images:
@@ -77,14 +77,14 @@ class PatchPixels:
 
 
 def best_f1_limit(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Value above which scores agree best with the truth.
+    """Compute the threshold with the largest F1.
 
     Args:
         scores: Scores, shape (n,).
-        truth: Which of them shall be above it, shape (n,), not none.
+        truth: Which of them should be above it, shape (n,), at least one.
 
     Returns:
-        The limit of the largest F1, half way between the scores on both of its sides.
+        The threshold, half way between the scores on both of its sides.
     """
     precision, recall, reached = precision_recall_curve(truth, scores)
     best = int(np.argmax(2 * precision * recall / np.maximum(precision + recall, 1e-12)))
@@ -92,6 +92,6 @@ def best_f1_limit(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def on_grid(maps: torch.Tensor) -> torch.Tensor:
-    """At most :data:`PIXEL_GRID` rows and columns of maps, shape (B, height, width)."""
+    """Subsample maps, shape (B, height, width), to at most :data:`PIXEL_GRID` rows and columns."""
     step = math.ceil(max(maps.shape[-2:]) / PIXEL_GRID)
     return maps[..., step // 2 :: step, step // 2 :: step]

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the torch model says of a batch, in the fields of the batch."""
+"""Writes the predictions of the torch model into the fields of a batch."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def predict_batch(
     pixel_limit: float | None,
     known_defects: Mapping[str, KnownDefects],
 ) -> None:
-    """Predict a batch with the class inferred and, where it is known, with it given.
+    """Predict a batch with the inferred class and, where it is known, with the given one.
 
     Args:
         model: The model.
-        batch: Batch of normalised images on the model's device; its fields of predictions are set.
+        batch: Batch of normalised images on the model's device; its prediction fields are set.
         class_index: True classes, int64, shape (B,), or ``None``.
-        class_names: Names of the classes. A mixture of another number of classes names none.
-        class_source: Which of the two is the decision; where the class is not known it is the inferred one.
-        pixel_limit: Pixels above it are marked; ``None`` marks none, as maps have no scale.
-        known_defects: Of classes by their names: each image gets the kind that its defect would have if it had one.
+        class_names: Names of the classes, unused if the mixture has another number of classes.
+        class_source: Which of the two predictions decides; it is the inferred one where the class is not known.
+        pixel_limit: Pixels above it are marked; ``None`` marks none, as the maps have no common scale.
+        known_defects: Known defects by class name. Each image gets the kind that its defect would have if it had one.
     """
     images = cast("torch.Tensor", batch.image)
     readings = model.read(model.encoder(images))
@@ -72,7 +72,7 @@ def predict_batch(
 def _predictions(
     model: HgadModel, readings: Sequence[LevelReading], size: Sequence[int], class_index: torch.Tensor | None
 ) -> tuple[HgadPrediction, HgadPrediction | None]:
-    """Predict with the class inferred and with it given, which is the same for an image of none."""
+    """Predict with the inferred and with the given class; the two are the same for an image without a class."""
     if class_index is None:
         return model.predict_readings(readings, size)
     inferred, given = model.predict_readings(readings, size, class_index.clamp(min=0))

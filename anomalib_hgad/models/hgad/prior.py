@@ -9,8 +9,8 @@ only place where a density is computed: losses, scores and exported graphs call 
 
 Log-densities are in nats, not divided by D, and leave out the constant -(D/2) log 2 pi.
 
-Dimensions: B images, n positions of an image, K classes that were fitted together, N with those that came later, J of
-them, M centres of a class, D channels.
+Dimensions: B images, n positions of an image, K classes that were fitted together, N classes with those added later, J
+selected ones, M centres of a class, D channels.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ CovarianceKind = Literal["identity", "full"]
 """Covariances of the classes."""
 
 NAMED_CLASSES = 10
-"""Most classes that a warning lists."""
+"""Maximum number of classes that a warning lists."""
 
 CENTER_DISTANCE = 5.0
 """Distance between the main centres at the start, in standard deviations of a component."""
 
 
 def initial_class_centers(num_classes: int, dim: int) -> torch.Tensor:
-    """Main centres at the start, about :data:`CENTER_DISTANCE` apart.
+    """Return initial main centres, about :data:`CENTER_DISTANCE` apart.
 
     mu_k is s on the channels k, k+K, k+2K, ... (floor(D/K) of them) and 0 elsewhere, s = 5 / sqrt(floor(2D/K)). With
-    more classes than channels that rule would put every centre at 0; there the centres are unit vectors that share the
-    space as evenly as they can (a unit-norm tight frame, found by alternating projections), scaled to the distance.
+    more classes than channels this rule would put every centre at 0. The centres are then unit vectors that share the
+    space as evenly as possible (a unit-norm tight frame, found by alternating projections), scaled to the distance.
 
     Args:
         num_classes: K.
@@ -83,7 +83,7 @@ class HierarchicalGaussianMixture(nn.Module):
         dim: D.
         covariance: ``"identity"``, as in the paper; ``"full"`` has a covariance for each class, which
             :meth:`set_gaussians` sets. Until then it is the identity.
-        num_later: N - K, classes that :meth:`append` adds. What the K have in common does not change with them.
+        num_later: N - K, the number of classes added by :meth:`append`. They do not change what the K classes share.
 
     Attributes:
         class_centers: Main centres mu, shape (N, D).
@@ -95,7 +95,7 @@ class HierarchicalGaussianMixture(nn.Module):
         num_classes: K.
 
     Raises:
-        ValueError: If an argument is smaller than 1, or if several classes are to share one channel.
+        ValueError: If an argument is smaller than 1, or if several classes have only one channel.
     """
 
     class_whitening: torch.Tensor | None
@@ -128,11 +128,11 @@ class HierarchicalGaussianMixture(nn.Module):
 
     @torch.no_grad()
     def set_gaussians(self, counts: torch.Tensor, means: torch.Tensor, covariances: torch.Tensor) -> None:
-        """Make a Gaussian of each class: its mean the main centre, its covariance, if it has one, that of all centres.
+        """Set a Gaussian for each class: its mean is the main centre, its covariance, if full, that of all its centres.
 
         Args:
-            counts: Number of vectors of each class, shape (K,). A class of none keeps its centre, and gets the mean
-                covariance of the others.
+            counts: Number of vectors of each class, shape (K,). A class without vectors keeps its centre, and gets the
+                mean covariance of the others.
             means: Their means, shape (K, D).
             covariances: Their covariances, shape (K, D, D).
 
@@ -149,7 +149,7 @@ class HierarchicalGaussianMixture(nn.Module):
         weights = (counts.to(covariances) / counts.sum()).view(-1, 1, 1)
         shared = (weights[seen] * covariances[seen]).sum(dim=0)
         few = [f"{index} ({int(count)})" for index, count in enumerate(counts) if 0 < count <= means.shape[-1]]
-        if few and not self._told_of_few_vectors:  # a training fits them again and again
+        if few and not self._told_of_few_vectors:  # a training fits them repeatedly
             self._told_of_few_vectors = True
             logger.warning(
                 "%d classes have fewer vectors than channels (%d): %s%s. Their covariances are mostly the ridge. Use "
@@ -165,12 +165,12 @@ class HierarchicalGaussianMixture(nn.Module):
 
     @torch.no_grad()
     def append(self, means: torch.Tensor, covariances: torch.Tensor, ridge: float = RIDGE) -> None:
-        """Add classes to those that were fitted: Gaussians, with full covariances, about as likely as these.
+        """Append classes to the fitted ones: Gaussians with full covariances, as likely as the fitted ones on average.
 
         Args:
             means: Their means, shape (classes, D).
             covariances: Their covariances, shape (classes, D, D).
-            ridge: As of :func:`~anomalib_hgad.models.hgad.gaussians.inverse_cholesky`.
+            ridge: As in :func:`~anomalib_hgad.models.hgad.gaussians.inverse_cholesky`.
         """
         rows = len(means)
         append_rows(
@@ -188,8 +188,8 @@ class HierarchicalGaussianMixture(nn.Module):
         """Drop classes.
 
         Args:
-            rows: Those that are left, in this order.
-            num_classes: How many of them, the first, count as fitted together.
+            rows: Rows to keep, in this order.
+            num_classes: Number of them, the first ones, that count as fitted together.
         """
         self.num_classes = num_classes
         names = ("class_centers", "center_offsets", "class_logits", "center_logits", "class_whitening")
@@ -197,7 +197,7 @@ class HierarchicalGaussianMixture(nn.Module):
 
     @torch.no_grad()
     def move_to_features(self, whitening: torch.Tensor, mean: torch.Tensor) -> None:
-        """Take features x in place of latents z = W (x - m) from now on; log-densities grow by log |det W|.
+        """Map the Gaussians from latents z = W (x - m) to features x; log-densities grow by log |det W|.
 
         Args:
             whitening: W, shape (D, D).
@@ -210,13 +210,13 @@ class HierarchicalGaussianMixture(nn.Module):
             factor.copy_(lower_triangular(factor.double() @ whitening.double()))
 
     def covariances(self) -> torch.Tensor:
-        """Sigma_y of the classes, with its ridge, in float64, shape (N, D, D)."""
+        """Return Sigma_y of the classes, including the ridge, in float64, shape (N, D, D)."""
         factors = torch.linalg.inv(cast("torch.Tensor", self.class_whitening).double())
         return factors @ factors.mT
 
     @torch.no_grad()
     def mean_log_densities(self, means: torch.Tensor, covariances: torch.Tensor) -> torch.Tensor:
-        """How likely vectors of each class are, on average, under each class: their own the most, then those like it.
+        """Compute the mean log-density of vectors of some classes under each class; similar classes have high ones.
 
         E log p(z|k) = -1/2 (tr(Sigma_k^-1 C_y) + ||L_k^-1 (m_y - mu_k)||^2) + log|L_k^-1| for full covariances with a
         class's mean as its only centre.
@@ -226,7 +226,7 @@ class HierarchicalGaussianMixture(nn.Module):
             covariances: Their covariances C_y, shape (Y, D, D).
 
         Returns:
-            Expectations in nats, y by k, shape (Y, N).
+            Expectations in nats, shape (Y, N).
         """
         whitening = cast("torch.Tensor", self.class_whitening).to(means)
         precisions = whitening.mT @ whitening
@@ -242,7 +242,7 @@ class HierarchicalGaussianMixture(nn.Module):
 
     @property
     def _whitened_centers(self) -> torch.Tensor:
-        """L^-1 (mu_k - their mean), shape (K, D): numbers are as large as the differences that count."""
+        """L^-1 (mu_k - their mean), shape (K, D): centred, since only the differences matter."""
         shared = cast("torch.Tensor", self.shared_whitening)
         return (self._fitted_centers - self._fitted_centers.mean(dim=0)) @ shared.mT
 
@@ -251,7 +251,7 @@ class HierarchicalGaussianMixture(nn.Module):
         return self.class_logits[: self.num_classes].log_softmax(dim=-1)
 
     def all_class_log_priors(self) -> torch.Tensor:
-        """The same with the classes that came later, which are as likely as the others are on average, shape (N,)."""
+        """log p(y) of all classes; those added later are as likely as the others on average, shape (N,)."""
         fitted = self.class_log_priors()
         later = len(self.class_logits) - self.num_classes
         return torch.cat((fitted, fitted.new_full((later,), -math.log(self.num_classes)))) if later else fitted
@@ -289,7 +289,7 @@ class HierarchicalGaussianMixture(nn.Module):
 
         Args:
             z: Latents of images, shape (B, n, D).
-            class_index: Classes y to take for every image, int64, shape (B, J).
+            class_index: Classes y for each image, int64, shape (B, J).
 
         Returns:
             Log-densities, shape (B, n, J).
@@ -301,12 +301,12 @@ class HierarchicalGaussianMixture(nn.Module):
             return torch.logsumexp(energies + log_weights.unsqueeze(1), dim=-1)
         with no_autocast(z):
             constants = log_det(self.class_whitening)[class_index].unsqueeze(-1)
-            # The difference before the product: in half precision nothing would be left of it after. In one order in
-            # memory, products with a class are the same bit for bit whichever other classes there are.
+            # The difference comes before the product, after which half precision would lose it. With one memory layout,
+            # the products with a class are bit-identical whichever other classes there are.
             columns = full_precision(z).mT.contiguous().unsqueeze(1) - self.class_centers.detach()[
                 class_index
             ].unsqueeze(-1)
-            if self.center_offsets.shape[1] == 0:  # one centre: a product with zeros less
+            if self.center_offsets.shape[1] == 0:  # one centre: saves a product with zeros
                 return (constants - 0.5 * whitened_square_norms(self.class_whitening, class_index, columns)).mT
             whitening = self.class_whitening[class_index]
             offsets = torch.cat((torch.zeros_like(self.class_centers).unsqueeze(1), self.center_offsets), dim=1)

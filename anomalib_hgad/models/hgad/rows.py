@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Constants that have a row for each class, when classes come or go."""
+"""Adds and drops rows of constants that have one for each class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def append_rows(module: nn.Module, rows: Mapping[str, torch.Tensor]) -> None:
 
     Args:
         module: The module.
-        rows: The rows, by the name of what they are appended to, as in the module's state.
+        rows: The rows, by the name of the parameter or buffer in the module's state.
     """
     for name, added in rows.items():
         old = _get(module, name)
@@ -25,11 +25,11 @@ def append_rows(module: nn.Module, rows: Mapping[str, torch.Tensor]) -> None:
 
 
 def keep_rows(module: nn.Module, rows: Sequence[int], *names: str) -> None:
-    """Drop rows of parameters and buffers of a module.
+    """Keep only some rows of parameters and buffers of a module.
 
     Args:
         module: The module.
-        rows: Those that are left, in this order.
+        rows: Rows to keep, in this order.
         *names: Names of the parameters and buffers.
     """
     for name in names:

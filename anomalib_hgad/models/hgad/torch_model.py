@@ -3,8 +3,8 @@
 
 """HGAD as a torch module: images -> features -> flow -> mixture -> losses or scores.
 
-Dimensions: B images, H x W grid of a level, D its channels, n its latent vectors (H*W where each position has one), K
-classes, J of them, R other classes that one is contrasted with, L levels.
+Dimensions: B images, H x W grid of a level, D its channels, n latent vectors of an image (H*W where each position has
+one), K classes, J selected classes, R classes that a class is contrasted with, L levels.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ from anomalib_hgad.models.hgad.prior import CovarianceKind, HierarchicalGaussian
 PriorKind = Literal["hierarchical", "fixed_centers", "single_gaussian"]
 
 DEFAULT_LEVELS = {"layer2": [1.0], "layer3": [1.0]}
-"""Levels of resnet18 that are taken by default, of strides 8 and 16."""
+"""Default levels: the stages of resnet18 with strides 8 and 16."""
 
 TRAINED_CENTERS = 10
-"""M of the paper."""
+"""M in the paper."""
 
 CANDIDATE_CLASSES = 5
-"""Most classes whose full densities decide the class of an image: the most probable ones by their shared covariance.
+"""Maximum number of candidate classes of an image: the most probable ones under the shared covariance.
 
-With this bound the time per image hardly grows with K.
+Only the candidates' own densities are compared, so the time per image hardly grows with K.
 """
 
 LEAST_SIDE = 8
-"""Rows and columns of a grid of which every second one is enough to tell the class of an image."""
+"""Minimum side of a grid of which every second row and column is enough to infer the class of an image."""
 
 RIVAL_CLASSES = 2
-"""R, classes that a class is contrasted with: those most like it."""
+"""R, the number of classes that a class is contrasted with: those most similar to it."""
 
 
 class HgadPrediction(NamedTuple):
@@ -62,10 +62,10 @@ class HgadPrediction(NamedTuple):
 
     Attributes:
         pred_score: Image scores, higher is more anomalous, shape (B,).
-        anomaly_map: Scores of the pixels, on a scale of their own, shape (B, 1, height, width).
-        class_posterior: Probabilities of the classes as the model infers them, shape (B, K).
-        novelty: How much less typical the images are than normal ones of their class, 1 is the most that is taken
-            for one of its products, shape (B,).
+        anomaly_map: Pixel scores, on a scale of their own, shape (B, 1, height, width).
+        class_posterior: Posterior probabilities of the classes, shape (B, K).
+        novelty: How much less typical the images are than normal images of their class, shape (B,); above 1 an image
+            is predicted to show an unknown product.
     """
 
     pred_score: torch.Tensor
@@ -75,12 +75,12 @@ class HgadPrediction(NamedTuple):
 
 
 class LevelReading(NamedTuple):
-    """What a level says about some images before a class is chosen.
+    """Outputs of a level that do not depend on the class of an image.
 
     Attributes:
         latents: z, shape (B, n, D), log |det J|, shape (B, n), and their grid.
-        negative_entropy: e, in nats, at most 0, shape (B, n); zeros where the score does not take it.
-        class_logits: Logits of the image's class by the main centres, those of the positions summed, shape (B, K).
+        negative_entropy: e, in nats, at most 0, shape (B, n); zeros if the score does not use it.
+        class_logits: Class logits of the image under the main centres, summed over the positions, shape (B, K).
     """
 
     latents: Latents
@@ -93,36 +93,36 @@ class HgadModel(nn.Module):
 
     Args:
         backbone: timm model name.
-        levels: Layers of the backbone to extract, or groups such as ``"blocks.2+3"`` to extract the mean of, and for
-            each of them the image sizes of the pyramid, relative to the input, to extract it at.
-        neighborhood: Side, odd, of the square of positions that features of a level are averaged over.
+        levels: Layers of the backbone to extract, or groups such as ``"blocks.2+3"``, whose mean is extracted. The
+            values are the image sizes of the pyramid for each of them, relative to the input.
+        neighborhood: Odd side of the square of positions over which the features of a level are averaged.
         image_size: Height and width of the images.
         pre_trained: Download the weights of the backbone.
         backbone_weights: Local file with the weights of the backbone, instead of a download.
         num_classes: K.
-        num_centers: M, centres of a class. ``None`` is 10, or 1 where classes are fitted, which have no more.
+        num_centers: M, centres per class. ``None`` is 10 where centres are trained, else 1, the only value possible.
         flow: Family of the flows: ``"cflow"``, position by position with a position code; ``"fastflow"``, convolutions;
             ``"semantic"``, of the class token of a Vision Transformer; or another one of
             :data:`~anomalib_hgad.models.hgad.flows.FAMILIES`.
-        flow_arguments: Options of the family by name, as its class has them. ``None`` leaves all at their defaults.
-        feature_dim: Most directions that the whitening of a level keeps, those in which the features vary most. It is
-            then a part of the flow: :meth:`set_whitening` or :meth:`fit` must set it. ``None`` keeps all channels.
-        prior: ``"hierarchical"``; ``"fixed_centers"`` keeps the main centres where they start; ``"single_gaussian"``
-            is one standard Gaussian for all classes, as in CFLOW-AD, and knows no classes.
-        covariance: Covariance of the classes of the mixture: ``"identity"``, as in the paper, or ``"full"``. A flow
-            that is trained then starts as a rotation of the whitened features.
-        score: What the map is made of, see :class:`~anomalib_hgad.models.hgad.anomaly_map.AnomalyMapGenerator`. With
-            one class the entropy is identically 0, and sum and product are the log-likelihood's map; so is the
-            contrast, which takes full covariances.
-        score_share: The score of an image is the mean of this fraction of its map's pixels, the largest ones; 0 uses
-            only the maximum.
+        flow_arguments: Options of the family by name, documented in its class. ``None`` uses the defaults.
+        feature_dim: Maximum number of directions that the whitening of a level keeps: those with the largest variance.
+            The flow then needs the whitening, by :meth:`set_whitening` or :meth:`fit`. ``None`` keeps all channels.
+        prior: ``"hierarchical"``; ``"fixed_centers"`` does not train the main centres; ``"single_gaussian"`` is one
+            standard Gaussian for all images, as in CFLOW-AD, without classes.
+        covariance: Covariance of the classes: ``"identity"``, as in the paper, or ``"full"``, with which a trained
+            flow starts as a rotation of the whitened features.
+        score: Score of the maps, see :class:`~anomalib_hgad.models.hgad.anomaly_map.AnomalyMapGenerator`. With one
+            class the entropy is identically 0, and sum and product are the log-likelihood's map. The contrast
+            requires full covariances; without other classes it is the standardized score.
+        score_share: Fraction of a map's pixels, the largest ones, whose mean is the score of the image; 0 uses only
+            the maximum.
 
     Attributes:
-        settings: The arguments that scores depend on, in one form for all ways of giving them, as plain data.
+        settings: Arguments that scores depend on, as plain data in a canonical form.
 
     Raises:
-        ValueError: If an argument is out of range, or if there is no such flow or option of it.
-        TypeError: If an option of the flow is of another type.
+        ValueError: If an argument is out of range, or if the flow or one of its options does not exist.
+        TypeError: If an option of the flow has the wrong type.
     """
 
     def __init__(
@@ -199,12 +199,12 @@ class HgadModel(nn.Module):
         return self.calibration.num_classes
 
     def set_num_classes(self, num_classes: int, num_added: int = 0, num_backgrounds: int = 0) -> None:
-        """Start the mixtures and the score constants anew for another number of classes.
+        """Initialise the mixtures and the score constants for another number of classes.
 
         Args:
-            num_classes: K. A single Gaussian knows only one.
-            num_added: How many of them, the last, are added to the others, which were fitted together.
-            num_backgrounds: Gaussians beside theirs that classes are contrasted with.
+            num_classes: K. A single Gaussian always has one.
+            num_added: Number of classes, the last ones, added to those that were fitted together.
+            num_backgrounds: Number of further Gaussians, of no class, that classes are contrasted with.
         """
         if self.prior_kind == "single_gaussian":
             num_classes, num_added, num_backgrounds = 1, 0, 0
@@ -215,14 +215,14 @@ class HgadModel(nn.Module):
         self.novelty = NoveltyScale(num_classes)
         gaussians = num_classes + num_backgrounds
         count = min(RIVAL_CLASSES, gaussians - 1) if self.covariance == "full" else 0
-        # Until they are fitted, the classes that follow.
+        # Until the mixtures are fitted, the rivals of a class are those that follow it.
         self.register_buffer("rivals", (torch.arange(num_classes).view(-1, 1) + 1 + torch.arange(count)) % gaussians)
         needs_classes = self.score in {"sum", "product"}
         score: ScoreKind = "log_likelihood" if num_classes == 1 and needs_classes else self.score
         self.anomaly_map_generator = AnomalyMapGenerator(score, self.image_size)
 
     def mixture_class_index(self, class_index: torch.Tensor) -> torch.Tensor:
-        """Classes as the mixture counts them: one that knows a single class takes all images for that one."""
+        """Return class indices in the mixture; a mixture of one class assigns all images to it."""
         return class_index if self.num_classes > 1 else torch.zeros_like(class_index)
 
     @property
@@ -231,31 +231,31 @@ class HgadModel(nn.Module):
         return all(bool(flow.whitened) for flow in self.feature_flows)
 
     def set_whitening(self, statistics: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Let the flows whiten the features.
+        """Set the whitening of the flows.
 
         Args:
-            statistics: Mean of the vectors of every level, shape (D,), and their covariance, shape (D, D).
+            statistics: Mean, shape (D,), and covariance, shape (D, D), of the feature vectors of each level.
         """
         for flow, (mean, covariance) in zip(self.feature_flows, statistics, strict=True):
             flow.set_whitening(mean, covariance)
 
     @property
     def trained(self) -> bool:
-        """Whether there is something to train; else whitening and mixture are fitted in closed form."""
+        """Whether the flows have parameters to train; otherwise whitening and mixture are fitted in closed form."""
         return self.feature_flows[0].trained
 
     @property
     def refitted(self) -> bool:
-        """Whether flows are trained, and Gaussians of the classes fitted to their latents by :meth:`fit_latents`."""
+        """Whether flows are trained, and :meth:`fit_latents` fits the Gaussians of the classes to their latents."""
         return self.trained and self.covariance == "full"
 
     def start_moments(self) -> None:
-        """Begin to add features, from none."""
+        """Start to accumulate the moments of features, from none."""
         device = self.calibration.location.device
         self._moments = [ClassMoments(self.num_classes, flow.feature_dim, device) for flow in self.feature_flows]
 
     def add_moments(self, features: Sequence[torch.Tensor], class_index: torch.Tensor) -> None:
-        """Add the features of normal images to what :meth:`fit` takes.
+        """Add the features of normal images to the moments that :meth:`fit` uses.
 
         Args:
             features: Feature maps of the levels, shapes (B, D, H, W).
@@ -266,11 +266,11 @@ class HgadModel(nn.Module):
             moments.add(flow.vectors(level), class_index)
 
     def forget_moments(self) -> None:
-        """Free the memory of the features that were added: K (D + 1)^2 numbers of 8 bytes for a level."""
+        """Free the memory of the moments: K (D + 1)^2 numbers of 8 bytes per level."""
         self._moments = []
 
     def fit(self) -> torch.Tensor:
-        """Whitening and mixtures in closed form: every class is a Gaussian of its whitened features.
+        """Fit whitening and mixtures in closed form: each class becomes a Gaussian of its whitened features.
 
         Returns:
             Whether each class had any features, shape (K,).
@@ -287,7 +287,7 @@ class HgadModel(nn.Module):
         return latents[0].counts > 0
 
     def fit_latents(self, latents: Sequence[Gaussians]) -> None:
-        """Mixtures in closed form: every class is a Gaussian of its latents, and knows the classes most like it.
+        """Fit the mixtures in closed form, a Gaussian to the latents of each class, and choose its rivals.
 
         Args:
             latents: Moments of the latents of every level.
@@ -295,20 +295,20 @@ class HgadModel(nn.Module):
         for prior, level in zip(self.level_priors, latents, strict=True):
             prior.set_gaussians(*level)
         if self.class_rivals.shape[1]:
-            # A class without vectors is the last choice, but before the class itself.
+            # A class without vectors is the last choice of a rival, but before the class itself.
             unseen = latents[0].counts == 0
             densities = self.mean_log_densities([(level.means, level.covariances) for level in latents])
             densities = densities.masked_fill(unseen, torch.finfo(densities.dtype).min).fill_diagonal_(-torch.inf)
             self.class_rivals.copy_(densities.topk(self.class_rivals.shape[1], dim=-1).indices)
 
     def mean_log_densities(self, levels: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-        """How likely latents of some classes are, on average, under each class.
+        """Compute the mean log-density of the latents of some classes under each Gaussian.
 
         Args:
             levels: Means and covariances of the latents of the classes y, for every level, shapes (Y, D) and (Y, D, D).
 
         Returns:
-            Expectations in nats per dimension, summed over the levels, y by k, shape (Y, N), of all N Gaussians.
+            Expectations in nats per dimension, summed over the levels, for all N Gaussians, shape (Y, N).
         """
         of_levels = [
             prior.mean_log_densities(means, covariances) / means.shape[1]
@@ -348,14 +348,14 @@ class HgadModel(nn.Module):
         position_share: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> HgadLosses:
-        """Loss terms summed over the levels.
+        """Compute the loss terms, summed over the levels.
 
         Args:
             features: Feature maps of the levels, as the encoder gives them, shapes (B, D, H, W).
             class_index: True classes, int64, shape (B,).
             label_smoothing: Share of the label spread over all classes in the mutual information.
-            position_share: Share of the positions that are drawn, by flows that map each one by itself.
-            generator: Random numbers that they are drawn by, of a CPU; PyTorch's global ones by default.
+            position_share: Share of the positions to draw, for flows that map each position independently.
+            generator: CPU generator to draw them with; PyTorch's global one by default.
 
         Returns:
             The terms, unweighted. Levels share no parameters: a step on the sum equals a step per level.
@@ -369,13 +369,13 @@ class HgadModel(nn.Module):
 
     @torch.no_grad()
     def read(self, features: Sequence[torch.Tensor]) -> list[LevelReading]:
-        """All about the levels of some images that does not depend on their class.
+        """Compute what does not depend on the class of an image.
 
         Args:
             features: Feature maps of the levels, shapes (B, D, H, W).
 
         Returns:
-            What each level says.
+            The readings of the levels.
         """
         readings = []
         for level, flow, prior in zip(features, self.feature_flows, self.level_priors, strict=True):
@@ -389,14 +389,15 @@ class HgadModel(nn.Module):
 
     @torch.no_grad()
     def class_posterior(self, readings: Sequence[LevelReading]) -> torch.Tensor:
-        """Probabilities of the classes of some images.
+        """Compute the posterior over the classes of each image.
 
-        Main centres decide; with full covariances, which they share there, they choose the candidates, among which the
-        classes' own densities at :func:`deciding_positions` decide: as if all were as likely as the median one, since a
-        defect may be unlikely beyond all measure under the right class.
+        With the identity as covariance, the main centres give the posterior. With full covariances, the main centres
+        and the shared covariance only choose the candidates; the candidates' own densities at
+        :func:`deciding_positions` then give the posterior. Every position counts as the median one, since the
+        log-likelihood of a defect may be arbitrarily low even under the right class.
 
         Args:
-            readings: What the levels say.
+            readings: The readings of the levels.
 
         Returns:
             Probabilities, shape (B, K).
@@ -409,7 +410,7 @@ class HgadModel(nn.Module):
         posterior = torch.zeros_like(posterior).scatter(-1, candidates, logits.softmax(dim=-1))
         if not self.num_added:
             return posterior
-        # What was fitted together keeps its probabilities, as far as an added class leaves any.
+        # Classes that were fitted together keep their relative probabilities, whatever share added classes take.
         first = self.num_classes - self.num_added
         added = [
             self.class_evidence(readings, torch.full_like(candidates[:, :1], index))
@@ -419,10 +420,10 @@ class HgadModel(nn.Module):
         return torch.cat((shares[:, :1] * posterior, shares[:, 1:]), dim=-1)
 
     def class_evidence(self, readings: Sequence[LevelReading], class_index: torch.Tensor) -> torch.Tensor:
-        """Logits of some classes of each image by their own densities, as if all positions were as the median one.
+        """Compute logits of some classes of each image from their own densities; every position counts as the median.
 
         Args:
-            readings: What the levels say.
+            readings: The readings of the levels.
             class_index: The classes, int64, shape (B, J).
 
         Returns:
@@ -437,11 +438,11 @@ class HgadModel(nn.Module):
 
     @torch.no_grad()
     def level_scores(self, readings: Sequence[LevelReading], class_index: torch.Tensor) -> list[LevelScores]:
-        """Scores of all positions of all levels under the class of each image.
+        """Compute the scores of all positions of all levels under the class of each image.
 
         Args:
-            readings: What the levels say.
-            class_index: Classes, as the mixture counts them, int64, shape (B,).
+            readings: The readings of the levels.
+            class_index: Class indices in the mixture, int64, shape (B,).
 
         Returns:
             Scores of the levels.
@@ -449,7 +450,7 @@ class HgadModel(nn.Module):
         classes = class_index.unsqueeze(-1)
         rivals = self.class_rivals[class_index] if self.score == "contrast" else classes[:, :0]
         classes = torch.cat((classes, rivals), dim=-1)
-        # A class that was fitted before there were others has itself in their place.
+        # A class with fewer rivals has itself in the place of the missing ones.
         missing = (rivals == class_index.unsqueeze(-1)).unsqueeze(1)
         levels = []
         for reading, prior in zip(readings, self.level_priors, strict=True):
@@ -466,7 +467,7 @@ class HgadModel(nn.Module):
         images: torch.Tensor,
         class_index: torch.Tensor | None = None,
     ) -> tuple[HgadPrediction, HgadPrediction | None]:
-        """Predict with the inferred and, where it is known, with the true class.
+        """Predict with the inferred class and, where it is known, with the true one.
 
         Args:
             images: Normalised images, shape (B, 3, height, width).
@@ -481,15 +482,15 @@ class HgadModel(nn.Module):
     def predict_readings(
         self, readings: Sequence[LevelReading], size: Sequence[int], class_index: torch.Tensor | None = None
     ) -> tuple[HgadPrediction, HgadPrediction | None]:
-        """:meth:`predict` from what the levels say.
+        """Predict from the readings of the levels, as :meth:`predict`.
 
         Args:
-            readings: What the levels say of the images.
+            readings: The readings of the levels.
             size: Height and width of the images.
-            class_index: As there.
+            class_index: True classes, int64, shape (B,), or ``None``.
 
         Returns:
-            As there.
+            The prediction with the inferred class, and that with the true one if it is given.
         """
         posterior = self.class_posterior(readings)
         inferred = self._prediction(readings, posterior.argmax(dim=-1, keepdim=True).squeeze(-1), posterior, size)
@@ -500,7 +501,7 @@ class HgadModel(nn.Module):
     def raw_scores(
         self, levels: Sequence[LevelScores], class_index: torch.Tensor, size: Sequence[int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores before they are put on the common scales.
+        """Compute the scores before they are put on the common scales.
 
         Args:
             levels: Scores of the levels under the classes.
@@ -533,24 +534,24 @@ class HgadModel(nn.Module):
             images: Normalised images, shape (B, 3, height, width).
 
         Returns:
-            Image scores, NaN where the novelty is, shape (B,), and anomaly maps, shape (B, 1, height, width).
+            Image scores, NaN where the novelty is NaN, shape (B,), and anomaly maps, shape (B, 1, height, width).
         """
         prediction, _ = self.predict(images)
         novelty = prediction.novelty
-        # No score without a novelty: an exporter leaves out what no output depends on.
+        # This makes the score depend on the novelty: an exporter leaves out what no output depends on.
         pred_score = torch.where(novelty.isnan(), novelty, prediction.pred_score)
         return InferenceBatch(pred_score=pred_score, anomaly_map=prediction.anomaly_map)
 
 
 def deciding_positions(latents: Latents) -> torch.Tensor:
-    """Latents of every second row and column: neighbours tell the same of the class of an image.
+    """Select the latents of every second row and column: neighbours say the same about the class of an image.
 
     Args:
-        latents: Of n = H * W positions.
+        latents: Latents of n = H * W positions.
 
     Returns:
-        z, shape (B, ceil(H / 2) * ceil(W / 2), D); all of them of a grid of fewer than :data:`LEAST_SIDE` rows or
-        columns.
+        z, shape (B, ceil(H / 2) * ceil(W / 2), D); all positions if the grid has fewer than :data:`LEAST_SIDE` rows
+        or columns.
     """
     if min(latents.grid) < LEAST_SIDE:
         return latents.z
@@ -558,7 +559,7 @@ def deciding_positions(latents: Latents) -> torch.Tensor:
 
 
 def _number_of_centers(given: int | None, flow: str, covariance: CovarianceKind) -> int:
-    """M of a family of flows; see :class:`HgadModel`."""
+    """Return M for a family of flows; see :class:`HgadModel`."""
     if FAMILIES[flow].trained and covariance == "identity":
         return TRAINED_CENTERS if given is None else given
     if given not in {None, 1}:

@@ -23,14 +23,14 @@ from anomalib_hgad.models.hgad.pixel_limits import PatchedBatch
 class TrainingData(Callback):
     """Changes the training data of a datamodule, and reverts the changes when the training ends.
 
-    Nothing else changes them: images are held out at the start, and features may replace images after that.
+    Nothing else changes the data: images are held out at the start, and features may replace images after that.
 
     Attributes:
         held_out: Normal images that are not trained on, or their features; ``None`` if there are none.
-        held_out_images: The images themselves.
-        images: The images that are trained on themselves; ``None`` if the data is not anomalib's.
+        held_out_images: The held-out images themselves.
+        images: The training images themselves; ``None`` if the data is not anomalib's.
         has_features: Whether features have replaced the images.
-        patched: Features of images with pasted patches, in main memory; ``None`` where images are read in every epoch.
+        patched: Features of images with pasted patches, in main memory; ``None`` if they are computed when needed.
     """
 
     def __init__(self) -> None:
@@ -102,9 +102,9 @@ class TrainingData(Callback):
 
 
 def _without_workers(datamodule: AnomalibDataModule) -> Callable[[], Any]:
-    """The datamodule's method that makes training batches, with no worker processes for them.
+    """Return the datamodule's method that makes the training dataloader, without worker processes.
 
-    Features need no decoding, and to send them from a worker takes ten times as long as to read them here.
+    Features need no decoding, and sending them from a worker takes ten times as long as reading them here.
     """
     make = datamodule.train_dataloader
 

@@ -59,11 +59,11 @@ class UniAd(PluginModel, AnomalibModule):
             Defaults to ``14``.
         hidden_dim: Size of the embedding of a token in the transformer, even and a multiple of ``num_heads``.
             Defaults to ``256``.
-        encoder_layers: Layers of the encoder.
+        encoder_layers: Number of layers of the encoder.
             Defaults to ``4``.
-        decoder_layers: Layers of the decoder.
+        decoder_layers: Number of layers of the decoder.
             Defaults to ``4``.
-        num_heads: Heads of every attention.
+        num_heads: Number of heads of every attention.
             Defaults to ``8``.
         feedforward_dim: Hidden size of the feed-forward networks.
             Defaults to ``1024``.
@@ -72,7 +72,8 @@ class UniAd(PluginModel, AnomalibModule):
         neighborhood: Window around a token that it does not attend to, in tokens: the odd side of a square, or odd
             height and width. ``1`` is only the token itself.
             Defaults to ``7``.
-        jitter_scale: Noise on a token f of C channels in training, as a multiple of ||f|| / C.
+        jitter_scale: Standard deviation of the noise on a token f of C channels in training, in multiples of the
+            token's ||f|| / C.
             Defaults to ``20.0``.
         jitter_probability: Probability that an image gets this noise.
             Defaults to ``1.0``.
@@ -82,7 +83,7 @@ class UniAd(PluginModel, AnomalibModule):
             Defaults to ``1e-4``.
         lr_drop_start: Fraction of the training after which the learning rate drops.
             Defaults to ``0.8``.
-        lr_drop_factor: Learning rate after the drop, relative to that before.
+        lr_drop_factor: Learning rate after the drop, relative to that before it.
             Defaults to ``0.1``.
         seed: Seed of all random numbers, set before the weights are initialised. anomalib 2.7's command line accepts
             ``--seed_everything`` but ignores it.
@@ -182,7 +183,7 @@ class UniAd(PluginModel, AnomalibModule):
         return super().settings | {"model": "UniAd", **self.model.settings}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with one drop of the learning rate."""
+        """Return AdamW with one drop of the learning rate."""
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         optimizer = AdamW(trained, lr=self.lr, weight_decay=self.weight_decay)
         drop = self.lr_drop_start * total_steps(self.trainer)
@@ -190,7 +191,7 @@ class UniAd(PluginModel, AnomalibModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ANN401
-        """Loss of a batch.
+        """Compute the loss of a batch.
 
         Args:
             batch: Batch of normal images.

@@ -23,7 +23,7 @@ from anomalib_hgad.models.uniad.transformer import NeighborMaskedTransformer
 
 
 class FeatureJitter(nn.Module):
-    """Noise on the tokens in training, so that the model learns to take it off (Sec. 3.4).
+    """Noise on the tokens in training, so that the model learns to remove it (Sec. 3.4).
 
     A token f of C channels gets Gaussian noise of standard deviation scale * ||f|| / C in every channel.
 
@@ -43,7 +43,7 @@ class FeatureJitter(nn.Module):
         self.probability = probability
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Add noise in training; give the tokens as they are else.
+        """Add noise in training; otherwise return the tokens unchanged.
 
         Args:
             tokens: Shape (B, n, C).
@@ -63,27 +63,27 @@ class UniAdModel(nn.Module):
 
     Args:
         backbone: timm model name.
-        layers: Layers of the backbone whose features are taken.
+        layers: Layers of the backbone to extract, all resized to one grid.
         image_size: Height and width of the images.
         pre_trained: Download the weights of the backbone.
         backbone_weights: Local file with the weights of the backbone, instead of a download.
         grid_size: (H, W), which the features are resized to.
-        hidden_dim: Embedding of a token in the transformer.
-        encoder_layers: Layers of the encoder.
-        decoder_layers: Layers of the decoder.
-        num_heads: Heads of every attention.
+        hidden_dim: Size of the embedding of a token in the transformer.
+        encoder_layers: Number of layers of the encoder.
+        decoder_layers: Number of layers of the decoder.
+        num_heads: Number of heads of every attention.
         feedforward_dim: Hidden size of the feed-forward networks.
-        dropout: Share that is dropped in training.
+        dropout: Dropout rate in training.
         neighborhood: Height and width of the window around a token that it does not attend to, in tokens.
         jitter_scale: See :class:`FeatureJitter`.
-        jitter_probability: See there.
+        jitter_probability: See :class:`FeatureJitter`.
 
     Attributes:
-        settings: The arguments that scores depend on, in one form for all ways of giving them, as plain data.
+        settings: Arguments that scores depend on, as plain data in a canonical form.
 
     Raises:
         ValueError: If an argument is out of range, or if there is no such backbone or layer.
-        FileNotFoundError: If there is no file of weights at the given path.
+        FileNotFoundError: If the weights file does not exist.
         RuntimeError: If the weights cannot be downloaded.
     """
 
@@ -146,7 +146,7 @@ class UniAdModel(nn.Module):
         return height, width
 
     def tokens(self, images: torch.Tensor) -> torch.Tensor:
-        """Features of all layers on one grid, the target of the reconstruction.
+        """Compute the features of all layers on one grid, the target of the reconstruction.
 
         Args:
             images: Normalised images, shape (B, 3, height, width).
@@ -172,7 +172,7 @@ class UniAdModel(nn.Module):
         return self.output_projection(self.transformer(self.input_projection(self.jitter(tokens))))
 
     def loss(self, images: torch.Tensor) -> torch.Tensor:
-        """Mean squared error of the reconstruction from the features without noise (Eq. 1).
+        """Compute the mean squared error between reconstruction and noise-free features (Eq. 1).
 
         Args:
             images: Normalised images of normal products, shape (B, 3, height, width).
@@ -191,12 +191,12 @@ class UniAdModel(nn.Module):
             images: Normalised images, shape (B, 3, height, width).
 
         Returns:
-            Anomaly maps, the norms of the differences of features and reconstruction, shape (B, 1, height, width), and
-            image scores, the largest mean of a window of the map, shape (B,). Higher is more anomalous.
+            Anomaly maps, the norms of the differences between features and reconstruction, shape (B, 1, height, width),
+            and image scores, the largest mean of a window of the map, shape (B,). Higher is more anomalous.
         """
         tokens = self.tokens(images)
         distances = (self.reconstruct(tokens) - tokens).norm(dim=-1).unflatten(-1, self.grid_size).unsqueeze(1)
-        # With aligned corners, as the features were brought to the grid: each token stays where it was in the image.
+        # With aligned corners, as in resizing the features to the grid: each token keeps its place in the image.
         anomaly_map = F.interpolate(distances, size=images.shape[-2:], mode="bilinear", align_corners=True)
         pred_score = F.avg_pool2d(anomaly_map, self.score_window, stride=1).amax(dim=(-3, -2, -1))
         return InferenceBatch(pred_score=pred_score, anomaly_map=anomaly_map)

@@ -3,8 +3,8 @@
 
 """The transformer of UniAD: neighbour-masked attention and a decoder with queries in every layer (Sec. 3.2 and 3.3).
 
-An unmasked transformer may copy its input, anomalies and all. Here no token sees itself or its neighbours, and the
-queries that the decoder starts from are learned and know no image.
+An unmasked transformer may copy its input, including anomalies. Here no token attends to itself or its neighbours, and
+the queries that the decoder starts from are learned and do not depend on the image.
 
 Layers are those of DETR (https://arxiv.org/abs/2005.12872): normalised after each residual sum, position embeddings
 added to queries and keys, ReLU.
@@ -22,7 +22,7 @@ from anomalib_hgad.common.checks import check_range
 
 
 def neighbor_mask(grid: tuple[int, int], neighborhood: tuple[int, int]) -> torch.Tensor:
-    """Which tokens may attend to which: none to itself or to a token of the window around it.
+    """Compute which tokens may attend to which: none to itself or to a token of the window around it.
 
     Args:
         grid: (H, W).
@@ -54,7 +54,7 @@ def neighbor_mask(grid: tuple[int, int], neighborhood: tuple[int, int]) -> torch
 
 
 class PositionEmbedding(nn.Module):
-    """Learned position embedding: the first half of a token's says its row, the second half its column.
+    """Learned position embedding: the first half encodes the row of a token, the second half its column.
 
     Args:
         grid: (H, W).
@@ -73,7 +73,7 @@ class PositionEmbedding(nn.Module):
         self.columns = nn.Parameter(torch.rand(grid[1], dim // 2))
 
     def forward(self) -> torch.Tensor:
-        """Embeddings of all tokens, row by row, shape (n, E)."""
+        """Return the embeddings of all tokens, row by row, shape (n, E)."""
         height, width = len(self.rows), len(self.columns)
         rows, columns = self.rows.unsqueeze(1), self.columns.unsqueeze(0)
         return torch.cat((rows.expand(-1, width, -1), columns.expand(height, -1, -1)), dim=-1).flatten(0, 1)
@@ -84,8 +84,8 @@ class MaskedAttention(nn.Module):
 
     Args:
         dim: E.
-        num_heads: Heads, a divisor of E.
-        dropout: Share of the attention weights that is dropped in training.
+        num_heads: Number of heads, a divisor of E.
+        dropout: Dropout rate of the attention weights in training.
 
     Raises:
         ValueError: If E cannot be divided among the heads.
@@ -126,7 +126,7 @@ class Residual(nn.Module):
 
     Args:
         dim: E.
-        dropout: Share of the output that is dropped in training.
+        dropout: Dropout rate of the output in training.
     """
 
     def __init__(self, dim: int, dropout: float) -> None:
@@ -135,7 +135,7 @@ class Residual(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, tokens: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """Input and output of the sub-layer, shapes (B, n, E), to their normalised sum."""
+        """Return the normalised sum of input and output of the sub-layer, shapes (B, n, E)."""
         return self.norm(tokens + self.dropout(output))
 
 
@@ -148,9 +148,9 @@ class EncoderLayer(nn.Module):
 
     Args:
         dim: E.
-        num_heads: Heads of the attention.
+        num_heads: Number of heads of the attention.
         feedforward_dim: Hidden size of the feed-forward network.
-        dropout: Share that is dropped in training.
+        dropout: Dropout rate in training.
     """
 
     def __init__(self, dim: int, num_heads: int, feedforward_dim: int, dropout: float) -> None:
@@ -176,14 +176,14 @@ class EncoderLayer(nn.Module):
 
 
 class QueryDecoderLayer(nn.Module):
-    """Layer of the layer-wise query decoder (Sec. 3.2): its queries are its own, and attend to two memories in turn.
+    """Layer of the layer-wise query decoder (Sec. 3.2): its own queries attend to two memories in turn.
 
     Args:
         grid: (H, W).
         dim: E.
-        num_heads: Heads of the attentions.
+        num_heads: Number of heads of the attentions.
         feedforward_dim: Hidden size of the feed-forward network.
-        dropout: Share that is dropped in training.
+        dropout: Dropout rate in training.
     """
 
     def __init__(self, grid: tuple[int, int], dim: int, num_heads: int, feedforward_dim: int, dropout: float) -> None:
@@ -203,7 +203,7 @@ class QueryDecoderLayer(nn.Module):
 
         Args:
             encoded: Output of the encoder, shape (B, n, E).
-            previous: Output of the previous decoder layer, of the encoder in the first one, shape (B, n, E).
+            previous: Output of the previous decoder layer, or of the encoder for the first one, shape (B, n, E).
             position: Position embedding, shape (n, E).
             mask: See :func:`neighbor_mask`.
 
@@ -224,11 +224,11 @@ class NeighborMaskedTransformer(nn.Module):
     Args:
         grid: (H, W).
         dim: E.
-        encoder_layers: Layers of the encoder.
-        decoder_layers: Layers of the decoder.
-        num_heads: Heads of every attention.
+        encoder_layers: Number of layers of the encoder.
+        decoder_layers: Number of layers of the decoder.
+        num_heads: Number of heads of every attention.
         feedforward_dim: Hidden size of the feed-forward networks.
-        dropout: Share that is dropped in training.
+        dropout: Dropout rate in training.
         neighborhood: Height and width of the window that no token attends to, in tokens.
 
     Raises:

@@ -158,7 +158,7 @@ def test_no_references(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no subfolder"):
         mixed(folder, labels="references", references=tmp_path)
     trees.write_image(tmp_path / "apple/0.png")
-    with pytest.raises(ValueError, match=r"has 1 subfolder\. Expected .* two classes at least"):
+    with pytest.raises(ValueError, match=r"has 1 subfolder\. Expected .* at least two classes"):
         mixed(folder, labels="references", references=tmp_path)
     (tmp_path / "leaf").mkdir()
     with pytest.raises(ValueError, match=r"has no images of leaf\. Expected a few"):

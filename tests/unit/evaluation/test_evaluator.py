@@ -207,7 +207,7 @@ def test_metrics_of_one_name_are_refused() -> None:
     """One of them would have no value."""
     metrics = [F1Score(fields=["pred_label", "gt_label"]), F1Score(fields=["pred_mask", "gt_mask"])]
     for given in ({"test_metrics": metrics}, {"val_metrics": metrics}):
-        with pytest.raises(ValueError, match=r"2 metrics have the name F1Score, .* Give each a prefix"):
+        with pytest.raises(ValueError, match=r"2 metrics have the name F1Score: .* Give each a prefix"):
             ClassEvaluator(**given)
 
 

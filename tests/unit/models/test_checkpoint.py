@@ -237,13 +237,13 @@ def test_trainer_that_pre_processes_what_the_training_did_not(tmp_path: Path) ->
 
 def test_checkpoint_that_does_not_say_is_refused(model: Hgad | UniAd, checkpoint: dict[str, Any]) -> None:
     del checkpoint["hgad_versions"]
-    with pytest.raises(ValueError, match="does not say that it is one"):
+    with pytest.raises(ValueError, match="lacks the versions and settings of one"):
         model.on_load_checkpoint(checkpoint)
 
 
 def test_checkpoint_that_says_half_is_refused(model: Hgad | UniAd, checkpoint: dict[str, Any]) -> None:
     del checkpoint["hgad_versions"]["anomalib-hgad"]
-    with pytest.raises(ValueError, match=r"made with anomalib-hgad 0\.0 \(not said\) and anomalib 2"):
+    with pytest.raises(ValueError, match=r"made with anomalib-hgad 0\.0 \(unknown\) and anomalib 2"):
         model.on_load_checkpoint(checkpoint)
 
 

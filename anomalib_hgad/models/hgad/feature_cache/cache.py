@@ -39,7 +39,7 @@ from anomalib_hgad.models.hgad.normal_pass import ordered_batches
 logger = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.5
-"""Largest share of the free main memory that features take; more go to files."""
+"""Maximum share of the free main memory for features; if they need more, they go to files."""
 
 
 class FeatureCache:
@@ -49,7 +49,7 @@ class FeatureCache:
     images, backbone and pre-processing use again. Of several processes on a machine each computes its share.
 
     Args:
-        setting: Whether to do so at all, or the folder of the files. ``True`` stands for the user's cache folder.
+        setting: Whether to cache features, or the folder of the files. ``True`` uses the user's cache folder.
     """
 
     def __init__(self, setting: bool | str | Path) -> None:
@@ -59,7 +59,7 @@ class FeatureCache:
     def features(
         self, trainer: Trainer, module: AnomalibModule, held_out: AnomalibDataset | None
     ) -> tuple[FeatureDataset, FeatureDataset | None] | None:
-        """Features of the training images and of those that are held out.
+        """Compute or find the features of the training images and of those that are held out.
 
         Args:
             trainer: Trainer of the running fit.
@@ -67,11 +67,12 @@ class FeatureCache:
             held_out: Images that are held out of the training, if there are any.
 
         Returns:
-            Datasets of them; ``None``, with a message in the log, where the features of an image may change.
+            Datasets of them; ``None`` if the cache is off or, with a warning, if the features cannot be kept.
 
         Raises:
-            OSError: If the files have no place.
-            ValueError: If features do not fit into the numbers of the files.
+            OSError: If the files cannot be written.
+            ValueError: If features exceed the range of the numbers in the files.
+            RuntimeError: If the processes of a machine do not share the folder.
         """
         if self.setting is False:
             return None
@@ -92,7 +93,7 @@ class FeatureCache:
 def _cacheable(
     datamodule: LightningDataModule | None, module: AnomalibModule, held_out: AnomalibDataset | None
 ) -> tuple[list[AnomalibDataset], tuple[int, int]]:
-    """The training images, those held out if there are any, and their height and width.
+    """Return the training images, those held out if there are any, and their height and width.
 
     Raises:
         ValueError: If their features cannot be kept. The message says why.
@@ -137,7 +138,7 @@ class _Filling:
         self.dtype = torch.promote_types(levels[0].dtype, torch.float32)
 
     def features(self, folder: Path) -> MemoryFeatures | FileFeatures:
-        """Features of all images, in files of a folder if main memory has no room for them."""
+        """Return the features of all images, in files of a folder if they do not fit into main memory."""
         needed = self._bytes(self.count, self.dtype.itemsize)
         if self.trainer.world_size == 1 and needed <= MEMORY_SHARE * available_memory():
             try:
@@ -145,7 +146,7 @@ class _Filling:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                # Others take memory too, and a limit of the process's own is not among what the system says.
+                # Other processes take memory too, and the system does not report a limit of this process alone.
                 logger.warning("The features do not fit into main memory after all (%s): using files instead.", error)
         return self._in_files(folder)
 
@@ -166,7 +167,7 @@ class _Filling:
         absent = [rank for rank in range(self.processes) if not is_intact(paths[rank], counts[rank], self.shapes)]
         if absent:
             check_folder(folder, sum(self._bytes(counts[rank], FILE_BYTES) for rank in absent))
-        # Nobody writes before all have looked how much room there is.
+        # No process writes before all have checked the free space.
         self.trainer.strategy.barrier("hgad_cache_checked")
         own = self.trainer.local_rank
         if own in absent:
@@ -186,11 +187,11 @@ class _Filling:
         return FileFeatures(paths)
 
     def _rows(self, rank: int) -> range:
-        """Images that a process of this machine computes."""
+        """Rows of the images whose features a process of this machine computes."""
         return range(rank, self.count, self.processes)
 
     def _digests(self) -> list[str]:
-        """Digests of the image files, each read by one process of this machine."""
+        """Compute digests of the image files, each read by one process of this machine."""
         paths = [path for images in self.datasets for path in images.samples["image_path"]]
         own = {row: file_digest(paths[row]) for row in self._rows(self.trainer.local_rank)}
         node = self.trainer.node_rank
@@ -200,7 +201,7 @@ class _Filling:
         return [of_rows[row] for row in range(self.count)]
 
     def _batches(self) -> Iterator[list[torch.Tensor]]:
-        """Features of the images that this process computes, in main memory."""
+        """Yield the features that this process computes, in main memory."""
         rows = self._rows(self.trainer.local_rank)
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         batches = ordered_batches(
@@ -217,6 +218,6 @@ class _Filling:
             yield [level.cpu() for level in self._encode(cast("torch.Tensor", batch.image))]
 
     def _encode(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Features as the training computes them."""
+        """Compute features as the training does."""
         with self.trainer.precision_plugin.forward_context():
             return self.module.model.encoder(images)

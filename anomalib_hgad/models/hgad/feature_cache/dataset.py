@@ -23,7 +23,7 @@ class FeatureDataset(Dataset[FeatureItem]):
     Args:
         images: The dataset.
         features: Features of its images and of others.
-        first: Position of the first image's among them.
+        first: Position of the first image's features among them.
     """
 
     def __init__(self, images: AnomalibDataset, features: MemoryFeatures | FileFeatures, first: int) -> None:
@@ -47,7 +47,7 @@ class FeatureDataset(Dataset[FeatureItem]):
             The features.
 
         Raises:
-            RuntimeError: If the training that they were kept for is over.
+            RuntimeError: If the training that they were computed for has ended.
         """
         if self.features is None:
             msg = "The features were cached for a training that has ended. Get a new dataloader from the datamodule."
@@ -60,5 +60,5 @@ class FeatureDataset(Dataset[FeatureItem]):
         return FeatureBatch.collate
 
     def close(self) -> None:
-        """Give the memory back; whoever still holds the dataset can do nothing with it."""
+        """Free the memory; the dataset cannot be used after that."""
         self.features = None

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""When features may be kept, and what they depend on."""
+"""Whether features may be cached, and a key of what they depend on."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from anomalib_hgad.data.dataset import MultiClassDataset
 from anomalib_hgad.deploy.transforms import last_size, steps
 
 CACHE_FORMAT = 1
-"""Counts the formats of the files and the ways in which features are computed."""
+"""Version of the file format and of the computation of the features."""
 
 LIBRARIES = ("pillow", "timm", "torch", "torchvision")
 """Libraries whose versions may change features."""
 
 FIXED_TRANSFORMS = (CenterCrop, ExportableCenterCrop, Grayscale, Normalize, Resize, SquarePad)
-"""Transforms that make the same of an image every time."""
+"""Transforms that are deterministic."""
 
 
 def readers(images: AnomalibDataset) -> list[AnomalibDataset]:
-    """The datasets that read the images of a dataset."""
+    """Return the datasets that read the images of a dataset."""
     return [part.dataset for part in images.parts] if isinstance(images, MultiClassDataset) else [images]
 
 
 def image_size(datasets: Sequence[AnomalibDataset], transform: Transform | None) -> tuple[int, int]:
-    """Height and width that all images of some datasets come in.
+    """Return the common height and width of the images of some datasets.
 
     Args:
         datasets: The datasets.
-        transform: What the pre-processor does to their images.
+        transform: Transform of the pre-processor.
 
     Returns:
         Height and width before the pre-processor's transform.
@@ -65,7 +65,7 @@ def image_size(datasets: Sequence[AnomalibDataset], transform: Transform | None)
 
 
 def file_digest(path: str | Path) -> str:
-    """Digest of the content of a file."""
+    """Compute a digest of the content of a file."""
     return hashlib.blake2b(Path(path).read_bytes()).hexdigest()
 
 
@@ -76,13 +76,13 @@ def content_key(
     transform: Transform | None,
     precision: str,
 ) -> str:
-    """Digest of all that features depend on.
+    """Compute a digest of everything that features depend on.
 
     Args:
         datasets: The images.
         digests: Digests of their files, in order.
-        encoder: Makes the features.
-        transform: What the pre-processor does to the images.
+        encoder: Encoder of the features.
+        transform: Transform of the pre-processor.
         precision: Precision that the encoder computes in.
 
     Returns:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Where the features of images are kept: in main memory, or in files.
+"""Storage of the features of images, in main memory or in files.
 
 Dimensions: N images, D channels of a level, H x W its grid.
 """
@@ -53,21 +53,21 @@ class MemoryFeatures:
             start += len(batch[0])
 
     def __getitem__(self, index: int) -> list[torch.Tensor]:
-        """Features of the levels of an image, shapes (D, H, W)."""
+        """Return the features of the levels of an image, shapes (D, H, W)."""
         return [level[index] for level in self.levels]
 
 
 class FileFeatures:
     """Features in files that several processes wrote; image i is in file i % n, at position i // n.
 
-    The files are mapped into memory at once, so that they may be deleted meanwhile, and are never pickled: a worker of
-    a dataloader that starts as a process of its own, and no copy of this one, maps them anew.
+    The files are memory-mapped immediately, so that they may be deleted later. The maps are never pickled: a dataloader
+    worker that is not a fork of this process maps the files again.
 
     Args:
         paths: The n files.
 
     Raises:
-        FileNotFoundError: If one is not there any more, or is not whole.
+        FileNotFoundError: If a file is missing or incomplete.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -77,7 +77,7 @@ class FileFeatures:
             self._shard(number)
 
     def __getitem__(self, index: int) -> list[torch.Tensor]:
-        """Features of the levels of an image, float32, shapes (D, H, W)."""
+        """Return the features of the levels of an image, float32, shapes (D, H, W)."""
         levels = self._shard(index % len(self.paths))[index // len(self.paths)]
         return [torch.from_numpy(levels[name].astype(np.float32)) for name in levels.dtype.names]
 
@@ -96,12 +96,12 @@ class FileFeatures:
 
 
 def shard_dtype(shapes: Shapes) -> np.dtype[np.void]:
-    """Type of an image's features in a file, which tells the shapes of the levels."""
+    """Return the type of an image's features in a file, which includes the shapes of the levels."""
     return np.dtype([(f"level{index}", "<f2", tuple(shape)) for index, shape in enumerate(shapes)])
 
 
 def is_intact(path: Path, count: int, shapes: Shapes) -> bool:
-    """Whether a file holds the features of so many images of these shapes.
+    """Check whether a file holds the features of that many images with these shapes.
 
     Args:
         path: The file.
@@ -109,17 +109,17 @@ def is_intact(path: Path, count: int, shapes: Shapes) -> bool:
         shapes: Shapes of the levels.
 
     Returns:
-        False too if there is no such file.
+        The result; ``False`` also if there is no such file.
     """
     try:
         shard = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):  # no file; no NumPy file, or one that was cut short
+    except (OSError, ValueError, EOFError):  # no file, no NumPy file, or a truncated one
         return False
     return isinstance(shard, np.ndarray) and shard.dtype == shard_dtype(shapes) and shard.shape == (count,)
 
 
 def write_shard(path: Path, count: int, shapes: Shapes, batches: Iterable[list[torch.Tensor]]) -> None:
-    """Write the features of images to a file, which is there as a whole or not at all.
+    """Write the features of images to a file, atomically.
 
     Args:
         path: The file.
@@ -128,14 +128,14 @@ def write_shard(path: Path, count: int, shapes: Shapes, batches: Iterable[list[t
         batches: Feature maps of the levels, shapes (B, D, H, W), batch by batch.
 
     Raises:
-        ValueError: If a feature is beyond float16.
-        OSError: If the file cannot be written, as on a disk that has become full.
+        ValueError: If a feature exceeds the range of float16.
+        OSError: If the file cannot be written, for example because the disk is full.
     """
     dtype = shard_dtype(shapes)
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
     try:
-        # Written front to back rather than through a memory map: a disk that fills up meanwhile is an error then, where
-        # a memory map would kill the process.
+        # Written front to back instead of through a memory map: a disk that becomes full is then an error, while a
+        # memory map would kill the process.
         with atomic_write(path) as unfinished, unfinished.open("wb") as file:
             np.lib.format.write_array_header_2_0(file, header)
             for batch in batches:
@@ -144,7 +144,7 @@ def write_shard(path: Path, count: int, shapes: Shapes, batches: Iterable[list[t
                     records[name] = _as_half(level).numpy()
                 file.write(records.tobytes())
     except OSError as error:
-        if error.errno is None:  # of an image that could not be read
+        if error.errno is None:  # from an image that could not be read
             raise
         msg = f"The features cannot be written to {path.parent} ({error}). {CACHE_ADVICE}"
         raise OSError(error.errno, msg) from error
@@ -161,14 +161,14 @@ def _as_half(level: torch.Tensor) -> torch.Tensor:
 
 
 def check_folder(folder: Path, needed: int) -> None:
-    """Make the folder of the cache, and check that files have room there.
+    """Make the folder of the cache, and check that there is enough space for files.
 
     Args:
         folder: The folder.
         needed: Bytes that will be written.
 
     Raises:
-        OSError: If the folder cannot be made or written to, or has too little room.
+        OSError: If the folder cannot be made or written to, or has too little space.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ __all__ = [
 
 
 def flow_options(flow: str) -> dict[str, Any]:
-    """Options of a family, with their defaults.
+    """Return the options of a family with their defaults.
 
     Args:
         flow: Name of the family.
@@ -64,7 +64,7 @@ def check_flow_arguments(flow: str, arguments: Mapping[str, Any]) -> dict[str, A
 
     Raises:
         ValueError: If there is no such family, or if it has no such option.
-        TypeError: If an option is of another type.
+        TypeError: If an option has the wrong type.
     """
     if flow not in FAMILIES:
         msg = f"Expected flow to be one of {', '.join(map(repr, FAMILIES))}; got {flow!r}."
@@ -84,7 +84,7 @@ def check_flow_arguments(flow: str, arguments: Mapping[str, Any]) -> dict[str, A
         msg = f"flow_arguments of {flow!r}: {' '.join(str(error).split())}"
         raise TypeError(msg) from error
     for name, value in arguments.items():
-        if value is None and options[name] is not None:  # which the parser takes for no value
+        if value is None and options[name] is not None:  # the parser takes None for no value
             msg = f"flow_arguments of {flow!r}: expected a value for {name}, got None. Leave it out for the default."
             raise TypeError(msg)
     return {name: parsed[name] for name in arguments}

@@ -1,9 +1,9 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What all flow families have in common: the whitening of the features, the sum of log-determinants, and the inverse.
+"""Base of all flow families: the whitening of the features, the sum of log-determinants, and the inverse.
 
-docs/how-to/add_a_flow.md shows how a family is made.
+docs/how-to/add_a_flow.md shows how to add a family.
 
 Dimensions: B images, D channels, H x W grid of the features, n vectors of an image whose density the flow models. Where
 the whitening keeps d < D directions, latents and whitened vectors have d channels.
@@ -26,13 +26,13 @@ RELATIVE_RIDGE = 0.01
 
 
 class Latents(NamedTuple):
-    """What a flow makes of the features of some images.
+    """Output of a flow for the features of some images.
 
     Attributes:
         z: Latent vectors, shape (B, n, d).
-        log_det: Part of each of them in log |det J| of the flow of an image in nats, not divided by d, shape (B, n).
-            Their sum over n is log |det J|.
-        grid: Height and width of the grid that the vectors are on, in reading order.
+        log_det: Contribution of each vector to log |det J| of an image, in nats, not divided by d, shape (B, n). The
+            sum over n is log |det J|.
+        grid: Height and width of the grid of the vectors, which are in row-major order.
     """
 
     z: torch.Tensor
@@ -45,7 +45,7 @@ class FeatureFlow(nn.Module):
 
     A family is a subclass with :meth:`transform` and :meth:`inverse_transform`; its constructor takes ``dim`` and, by
     name, the family's options, each with a type and a default. This class does the whitening and its log-determinant.
-    Until :meth:`set_whitening` is called, features enter the flow as they are.
+    Until :meth:`set_whitening` is called, the features enter the flow unchanged.
 
     A flow of d < D channels models the density of the features within the subspace of the d directions in which the
     training images vary most; components outside of it have no density. See :meth:`reduce`.
@@ -57,10 +57,10 @@ class FeatureFlow(nn.Module):
         dim: d, the channels of latents and whitened vectors.
         feature_dim: D.
         feature_mean: m, subtracted from the features, shape (D,).
-        whitening: W, which then multiplies them, shape (d, D), symmetric if d = D.
-        whitening_log_det: Sum of the logarithms of W's singular values in nats, a part of log |det J| for each vector,
-            scalar.
-        whitened: Whether they were set, bool scalar.
+        whitening: W, by which they are then multiplied, shape (d, D), symmetric if d = D.
+        whitening_log_det: Sum of the logarithms of W's singular values in nats, its contribution to log |det J| for
+            each vector, scalar.
+        whitened: Whether the whitening was set, bool scalar.
 
     Raises:
         ValueError: If ``dim`` is out of range.
@@ -75,7 +75,7 @@ class FeatureFlow(nn.Module):
     """Whether there are parameters to train; without any, whitening and mixture are fitted in closed form."""
 
     of_tokens: ClassVar[bool] = False
-    """Whether the features are the tokens of a Vision Transformer, and no map."""
+    """Whether the features are the tokens of a Vision Transformer instead of a map."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class FeatureFlow(nn.Module):
         self.register_buffer("whitened", torch.tensor(False))  # noqa: FBT003
 
     def reduce(self, feature_dim: int) -> FeatureFlow:
-        """Let the whitening, before it is set, keep as many directions as the flow has channels.
+        """Let the whitening reduce D channels to the d of the flow; to be called before the whitening is set.
 
         Args:
             feature_dim: D, at least d.
@@ -103,10 +103,10 @@ class FeatureFlow(nn.Module):
         return self
 
     def start_as_rotation(self) -> None:
-        """Let the flow begin as the whitening alone, up to an orthogonal matrix: all Gaussians keep their densities.
+        """Initialise the flow as the whitening times an orthogonal matrix, so that all Gaussians keep their densities.
 
         Raises:
-            ValueError: If the family has no such start.
+            ValueError: If the family does not support this.
         """
         msg = f"{type(self).__name__} has no start_as_rotation, which training with covariance='full' starts from: "
         msg += "expected covariance='identity' with this flow."
@@ -117,11 +117,11 @@ class FeatureFlow(nn.Module):
 
         Args:
             x: Whitened vectors, shape (B, n, d).
-            context: Features that they are of, shape (B, D, H, W). What a family takes of them but the vectors, such as
-                their grid, is what its flow is conditioned on.
+            context: Features that the vectors come from, shape (B, D, H, W). The flow is conditioned on what the family
+                uses of them besides the vectors, such as their grid.
 
         Returns:
-            Latents z, shape (B, n, d), and the parts of log |det J| in nats, one a block, each of a shape that
+            Latents z, shape (B, n, d), and the parts of log |det J| in nats, one per block, each of a shape that
             broadcasts to (B, n).
         """
         raise NotImplementedError
@@ -131,7 +131,7 @@ class FeatureFlow(nn.Module):
 
         Args:
             z: Latents, shape (B, n, d).
-            context: As :meth:`transform` takes it; its :meth:`vectors` may be any.
+            context: As in :meth:`transform`; its :meth:`vectors` are not used.
 
         Returns:
             Whitened vectors, shape (B, n, d).
@@ -140,7 +140,7 @@ class FeatureFlow(nn.Module):
 
     @staticmethod
     def vectors(features: torch.Tensor) -> torch.Tensor:
-        """The vectors whose density the flow models: those of all positions.
+        """Return the vectors whose density the flow models: those of all positions.
 
         Args:
             features: Features of a level, shape (B, D, H, W).
@@ -148,24 +148,24 @@ class FeatureFlow(nn.Module):
         Returns:
             Feature vectors, shape (B, n, D).
         """
-        # Not by einops: OpenVINO takes ten times as long for a permutation of four axes.
+        # Without einops: OpenVINO takes ten times as long for a permutation of four axes.
         return features.flatten(2).mT
 
     @staticmethod
     def with_vectors(features: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-        """Features with other :meth:`vectors`, shape (B, n, D), in place of their own, shape (B, D, H, W)."""
+        """Return features, shape (B, D, H, W), with their :meth:`vectors` replaced by others, shape (B, n, D)."""
         return rearrange(vectors, "b (h w) d -> b d h w", h=features.shape[2], w=features.shape[3])
 
     @staticmethod
     def grid(features: torch.Tensor) -> tuple[int, int]:
-        """Height and width of the grid that the :meth:`vectors` of features, shape (B, D, H, W), are on."""
+        """Return height and width of the grid of the :meth:`vectors` of features, shape (B, D, H, W)."""
         return features.shape[2], features.shape[3]
 
     def set_whitening(self, mean: torch.Tensor, covariance: torch.Tensor) -> None:
-        """Whiten the features from now on: W = (C + r I)^(-1/2), r a hundredth of the mean variance.
+        """Set the whitening W = (C + r I)^(-1/2), with r a hundredth of the mean variance.
 
-        The r keeps directions in which the training images hardly vary from outweighing all others. Of d < D directions
-        W has the d eigenvectors of C of largest variance as rows, divided by the square root of variance and r, as PCA.
+        The ridge r keeps directions in which the training images hardly vary from dominating. For d < D, as in PCA,
+        the rows of W are the d eigenvectors of C with the largest variances, each divided by sqrt(variance + r).
 
         Args:
             mean: Mean over the :meth:`vectors` of the training images, shape (D,).
@@ -187,20 +187,20 @@ class FeatureFlow(nn.Module):
             return -(self.whitening @ self.feature_mean)
 
     def whiten(self, vectors: torch.Tensor) -> torch.Tensor:
-        """W (x - m) of feature vectors x, shape (B, n, D), in float32 or float64."""
+        """Return W (x - m) of feature vectors x, shape (B, n, D), in float32 or float64."""
         with no_autocast(vectors):  # directions of small variance are small differences of the features
             return F.linear(full_precision(vectors), self.whitening, self.whitening_bias)
 
     def unwhiten(self, vectors: torch.Tensor) -> torch.Tensor:
-        """W^-1 x + m of whitened vectors x, shape (..., d); with the pseudo-inverse of W where d < D."""
+        """Return W^-1 x + m of whitened vectors x, shape (..., d); with the pseudo-inverse of W if d < D."""
         return vectors @ torch.linalg.pinv(self.whitening).mT + self.feature_mean
 
     def total_log_det(self, z: torch.Tensor, parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Sum the log-determinants of the whitening and of what follows it.
+        """Sum the log-determinants of the whitening and of the transform.
 
         Args:
             z: Latents, shape (B, n, d).
-            parts: The parts that :meth:`transform` gave with them.
+            parts: The parts that :meth:`transform` returned with them.
 
         Returns:
             log |det J| in nats, shape (B, n).
@@ -222,15 +222,15 @@ class FeatureFlow(nn.Module):
     def some_latents(
         self, features: torch.Tensor, share: float, generator: torch.Generator | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents of some of an image's vectors, for a training step: here all of them, as each depends on the others.
+        """Compute latents of some vectors of each image for a training step: here of all, as each depends on the rest.
 
         Args:
             features: Features x, shape (B, D, H, W).
             share: Share of the n vectors that a :class:`PointwiseFlow` draws, above 0, at most 1.
-            generator: Random numbers of a CPU; PyTorch's global ones by default.
+            generator: CPU generator to draw them with; PyTorch's global one by default.
 
         Returns:
-            z, shape (B, drawn, d), and their parts of log |det J|, shape (B, drawn).
+            z, shape (B, drawn, d), and their contributions to log |det J|, shape (B, drawn).
         """
         del share, generator
         latents = self(features)
@@ -241,23 +241,23 @@ class FeatureFlow(nn.Module):
 
         Args:
             z: Latent vectors, shape (B, n, d).
-            context: Features of the same images, shape (B, D, H, W), whose :meth:`vectors` may be any: what else is in
-                them is what the flow is conditioned on.
+            context: Features of the same images, shape (B, D, H, W), which the flow is conditioned on; their
+                :meth:`vectors` are not used.
 
         Returns:
-            The features with the vectors that the latents are of, shape (B, D, H, W).
+            The features that the latents belong to, shape (B, D, H, W).
         """
         return self.with_vectors(context, self.unwhiten(self.inverse_transform(z, context)))
 
     def folded(self, height: int, width: int) -> FeatureFlow:
-        """The flow for inference on one grid, with all that does not depend on the image computed.
+        """Return the flow for inference on one grid, with everything that does not depend on the image precomputed.
 
         Args:
             height: H.
             width: W.
 
         Returns:
-            A flow with the same :meth:`forward`: this one, where there is nothing to compute ahead.
+            A flow with the same :meth:`forward`; this one if there is nothing to precompute.
         """
         del height, width
         return self
@@ -273,8 +273,8 @@ class PointwiseFlow(FeatureFlow):
 
         Args:
             x: Whitened vectors, shape (B, n, d).
-            context: Features that they are of, shape (B, D, H, W).
-            positions: Which of the features' vectors they are, int64, shape (n,); ``None`` if they are all.
+            context: Features that the vectors come from, shape (B, D, H, W).
+            positions: Indices of the vectors among those of the features, int64, shape (n,); ``None`` for all.
 
         Returns:
             Latents z, and the parts of log |det J|.
@@ -284,7 +284,7 @@ class PointwiseFlow(FeatureFlow):
     def some_latents(
         self, features: torch.Tensor, share: float, generator: torch.Generator | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents of some vectors, as :meth:`FeatureFlow.some_latents`; they are drawn, the same ones of all images."""
+        """Compute latents as :meth:`FeatureFlow.some_latents`; the drawn positions are the same for all images."""
         vectors, positions = self.vectors(features), None
         drawn = max(1, round(share * vectors.shape[1]))
         if drawn < vectors.shape[1]:
@@ -295,7 +295,7 @@ class PointwiseFlow(FeatureFlow):
 
 
 def zero_layer(layer: nn.Linear | nn.Conv2d) -> None:
-    """Make a layer return zeros: a coupling whose network ends with it leaves its input unchanged."""
+    """Set a layer to return zeros: a coupling whose network ends with it then leaves its input unchanged."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

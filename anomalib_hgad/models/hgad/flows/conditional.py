@@ -3,8 +3,8 @@
 
 """Conditional normalizing flow f: features x to latents z = f(x; p), position by position (HGAD, Sec. 3.1; CFLOW-AD).
 
-The flow is a stack of affine coupling blocks. What a block does to a feature vector depends on where in the image the
-vector comes from, told by the sine/cosine code p of its position.
+The flow is a stack of affine coupling blocks. Each block is conditioned on the position of a feature vector in the
+image, given by the sine/cosine code p.
 
 Dimensions: B images, H x W grid, n vectors of an image, D feature channels, P length of the position code.
 """
@@ -60,7 +60,7 @@ class ConditionalFlow(PointwiseFlow):
             )
 
     def start_as_rotation(self) -> None:
-        """Let every block begin as its fixed permutation."""
+        """Initialise every block as its fixed permutation."""
         for block in self.blocks.module_list:
             zero_layer(block.subnet[-1])
 
@@ -80,7 +80,7 @@ class ConditionalFlow(PointwiseFlow):
     def transform(
         self, x: torch.Tensor, context: torch.Tensor, positions: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
-        """Map whitened vectors to latents, as :meth:`PointwiseFlow.transform`; of the context the grid alone counts."""
+        """Map whitened vectors to latents, as :meth:`PointwiseFlow.transform`, given the grid of the context."""
         weights = self.folded_weights(*self.grid(context))
         if positions is not None:
             weights = [block._replace(position_bias=block.position_bias[positions]) for block in weights]
@@ -88,13 +88,13 @@ class ConditionalFlow(PointwiseFlow):
         return z, [log_det]
 
     def inverse_transform(self, z: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """Map latents back, as :meth:`FeatureFlow.inverse_transform`; of the context the grid alone counts."""
+        """Map latents back, as :meth:`FeatureFlow.inverse_transform`, given the grid of the context."""
         code = position_code(self.condition_dim, *self.grid(context), like=z).of_positions().repeat(z.shape[0], 1)
         x, _ = self.blocks(z.flatten(0, 1), [code], rev=True)
         return x.unflatten(0, z.shape[:2])
 
     def folded(self, height: int, width: int) -> FoldedFlow:
-        """The flow for inference on one grid.
+        """Return the flow for inference on one grid.
 
         Args:
             height: H.
@@ -111,9 +111,9 @@ def _subnet(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class FoldedFlow(FeatureFlow):
-    """A :class:`ConditionalFlow` for inference on one grid, with all that does not depend on the image computed.
+    """A :class:`ConditionalFlow` for inference on one grid, with all that does not depend on the image precomputed.
 
-    Same latents, up to rounding. Its parameters are buffers: there is nothing to train, and no inverse.
+    It gives the same latents up to rounding. Its parameters are buffers: it cannot be trained, and has no inverse.
 
     Args:
         flow: The flow.
@@ -136,7 +136,7 @@ class FoldedFlow(FeatureFlow):
 
     @property
     def whitening_bias(self) -> torch.Tensor:
-        """-W m, shape (D,), computed ahead."""
+        """-W m, shape (D,), precomputed."""
         return self.folded_bias
 
     def transform(self, x: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
@@ -144,13 +144,13 @@ class FoldedFlow(FeatureFlow):
 
         Args:
             x: Whitened vectors, shape (B, n, D).
-            context: Features that they are of, shape (B, D, H, W).
+            context: Features that the vectors come from, shape (B, D, H, W).
 
         Returns:
             Latents z, and log |det J|.
 
         Raises:
-            ValueError: If the grid is another one.
+            ValueError: If the features have another grid.
         """
         if self.grid(context) != self.folded_grid:
             msg = f"This flow was folded for features of {self.folded_grid[0]} x {self.folded_grid[1]} positions, got "
@@ -162,7 +162,7 @@ class FoldedFlow(FeatureFlow):
 
 
 class FoldedBlock(nn.Module):
-    """Folded parameters of a coupling block, as buffers by the names that they have in :class:`CouplingWeights`.
+    """Folded parameters of a coupling block, as buffers with the names of :class:`CouplingWeights`.
 
     Args:
         weights: The parameters.

@@ -3,20 +3,20 @@
 
 """Arithmetic of a chain of affine coupling blocks on feature vectors with a position (HGAD, Sec. 3.1; CFLOW-AD).
 
-The numbers are those of anomalib's :class:`AllInOneBlock` on [x1, p], whose parameters are used; the way there is
-shorter:
+The results are those of anomalib's :class:`AllInOneBlock` on [x1, p], whose parameters are used, but they are computed
+faster:
 
 - With the first layer's weights split by columns, W [x1, p] + b = W_x x1 + (W_p p + b). The position code p is the same
-  for every image, so the bracket is a constant of the position: it is computed once a step, and once for ever when the
-  parameters no longer change. One half of p depends on the column alone, the other on the row alone, so that W_p p is a
-  sum of W columns' and H rows' vectors.
-- Global scale and offset, and the fixed permutation that follows, are one matrix and one offset in inference. In
-  training the scale stays by itself: its gradient then needs no matrix product.
-- The hidden layer, by far the widest, is not kept for the backward pass but computed again, unless there are few rows.
-- On a CPU the rows go through all blocks in portions that stay in the cache.
+  for every image, so the bracket is a constant of the position: it is computed once per step in training, and only once
+  for inference. One half of p depends only on the column, the other only on the row, so W_p p is the sum of a vector of
+  the column and one of the row.
+- In inference, global scale and offset and the fixed permutation after them are one matrix and one offset. In training
+  the scale stays separate: its gradient then needs no matrix product.
+- The hidden layer, by far the widest, is not kept for the backward pass but recomputed, unless there are few rows.
+- On a CPU the rows go through all blocks in portions that fit into the cache.
 
-Training folds the parameters in every step and differentiates through that; inference keeps what was folded once. Both
-run the same functions.
+Training folds the parameters in every step and differentiates through the folding; inference folds them once. Both run
+the same functions.
 
 Dimensions: B images, n = H*W positions, D channels (D1 passive, D2 active), h hidden channels, P length of the code p.
 """
@@ -36,10 +36,10 @@ from anomalib_hgad.common.precision import full_precision, no_autocast
 from anomalib_hgad.models.hgad.flows.position import PositionCode
 
 CPU_ROWS = 2048
-"""Rows that go through the blocks together on a CPU: what they become in a block fits into its cache."""
+"""Rows that go through the blocks together on a CPU: their activations in a block fit into its cache."""
 
 SUBNET_FACTOR = 0.1
-"""AllInOneBlock's factor on what its subnet gives."""
+"""AllInOneBlock's factor on the output of its subnet."""
 
 
 class CouplingWeights(NamedTuple):
@@ -50,8 +50,8 @@ class CouplingWeights(NamedTuple):
         hidden: W_x, shape (h, D1).
         coefficients: Weights of the second layer, shape (2 D2, h).
         coefficients_bias: Its bias, shape (2 D2,).
-        scale: Global scale, shape (D,), or ``None`` if it is in the mixing.
-        mixing: Permutation, times the global scale if that is ``None``, shape (D, D).
+        scale: Global scale, shape (D,), or ``None`` if the mixing includes it.
+        mixing: Permutation, times the global scale if ``scale`` is ``None``, shape (D, D).
         mixing_bias: Permuted global offset, shape (D,).
         log_det: log |det| of scale and permutation in nats, scalar.
     """
@@ -98,7 +98,7 @@ def coupling_weights(block: AllInOneBlock, code: PositionCode) -> CouplingWeight
 def couple(
     rows: torch.Tensor, blocks: Sequence[CouplingWeights], clamp_alpha: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Send rows through a chain of blocks.
+    """Apply a chain of blocks to rows.
 
     Args:
         rows: Feature vectors x, shape (B, n, D).
@@ -109,10 +109,10 @@ def couple(
         Latent vectors, shape (B, n, D), and log |det J| in nats, shape (B, n).
     """
     positions = rows.shape[1]
-    # A loop over portions would be unrolled into an exported graph, and accelerators want all rows at once.
+    # A loop over portions would be unrolled in an exported graph, and accelerators are faster with all rows at once.
     portion = positions if torch.compiler.is_compiling() or rows.device.type != "cpu" else CPU_ROWS // rows.shape[0]
     if portion >= positions:
-        # Asked in this order: in an export nothing is trained, and the number of rows is a symbol without a value.
+        # In this order: in an export nothing is trained, and the number of rows is a symbol without a value.
         many = torch.is_grad_enabled() and rows.shape[0] * positions > CPU_ROWS
         return _couple_portion(rows, blocks, clamp_alpha, keep=not many)
     portion = max(portion, 1)
@@ -159,7 +159,7 @@ def affine(
         dim: Axis of the channels.
 
     Returns:
-        Changed x2, float32 or float64, and its part of log |det J| in nats, without the channels.
+        Transformed x2, in float32 or float64, and its contribution to log |det J| in nats, summed over the channels.
     """
     log_scale, shift = coefficients.split(active.shape[dim], dim=dim)
     log_scale = clamp_alpha * full_precision(log_scale).tanh()
@@ -177,7 +177,7 @@ def _perceptron(x1: torch.Tensor, block: CouplingWeights, keep: bool) -> torch.T
     )
     if not torch.is_grad_enabled():
         return F.linear(_hidden_layer(*arguments[:3]), *arguments[3:])
-    if torch.is_autocast_enabled(x1.device.type):  # autocast does not look into an autograd function
+    if torch.is_autocast_enabled(x1.device.type):  # autocast does not apply within an autograd function
         dtype = torch.get_autocast_dtype(x1.device.type)
         arguments = tuple(argument.to(dtype) for argument in arguments)
     return cast("torch.Tensor", _Perceptron.apply(*arguments, keep))
@@ -188,7 +188,7 @@ def _hidden_layer(x1: torch.Tensor, position_bias: torch.Tensor, hidden: torch.T
 
 
 class _Perceptron(torch.autograd.Function):
-    """The two layers; the hidden one is kept for the backward pass or computed again."""
+    """The two layers; the hidden one is kept for the backward pass or recomputed."""
 
     @staticmethod
     def forward(

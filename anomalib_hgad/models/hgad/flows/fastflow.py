@@ -31,8 +31,8 @@ class FastFlow(FeatureFlow):
         dim: D, at least 2.
         coupling_blocks: Number of coupling blocks, the paper's flow steps, at least 1.
         clamp_alpha: Clamp of the log-scales, alpha * tanh(s), above 0.
-        kernel_sizes: Widths of the convolutions of the blocks, odd, in turn.
-        hidden_ratio: Hidden channels of a coupling relative to D1, those that it looks at.
+        kernel_sizes: Odd widths of the convolutions, which the blocks use in turn.
+        hidden_ratio: Hidden channels of a coupling relative to D1, its passive channels.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -55,7 +55,7 @@ class FastFlow(FeatureFlow):
         if hidden < 1:
             msg = f"hidden_ratio={hidden_ratio} leaves a coupling of {dim} channels without hidden channels. Raise it."
             raise ValueError(msg)
-        self.blocks = SequenceINN(dim, 1, 1)  # of any grid: FrEIA looks at the number of axes
+        self.blocks = SequenceINN(dim, 1, 1)  # for any grid: FrEIA only checks the number of axes
         for index in range(coupling_blocks):
             self.blocks.append(
                 AllInOneBlock,
@@ -65,12 +65,12 @@ class FastFlow(FeatureFlow):
             )
 
     def start_as_rotation(self) -> None:
-        """Let every block begin as its fixed permutation."""
+        """Initialise every block as its fixed permutation."""
         for block in self.blocks.module_list:
             zero_layer(block.subnet[-1])
 
     def transform(self, x: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
-        """Map whitened vectors to latents, as :meth:`FeatureFlow.transform`; of the context the grid alone counts."""
+        """Map whitened vectors to latents, as :meth:`FeatureFlow.transform`, given the grid of the context."""
         maps, parts = self.with_vectors(context, x), []
         for block in self.blocks.module_list:
             maps, log_det = couple_maps(maps, block)
@@ -78,20 +78,20 @@ class FastFlow(FeatureFlow):
         return self.vectors(maps), parts
 
     def inverse_transform(self, z: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """Map latents back, as :meth:`FeatureFlow.inverse_transform`; of the context the grid alone counts."""
+        """Map latents back, as :meth:`FeatureFlow.inverse_transform`, given the grid of the context."""
         maps, _ = self.blocks(self.with_vectors(context, z), rev=True)
         return self.vectors(maps)
 
 
 def couple_maps(maps: torch.Tensor, block: AllInOneBlock) -> tuple[torch.Tensor, torch.Tensor]:
-    """Send feature maps through a block; :class:`AllInOneBlock` itself gives one log-determinant for a whole map.
+    """Apply a block to feature maps; :class:`AllInOneBlock` itself returns one log-determinant for a whole map.
 
     Args:
         maps: Feature maps, shape (B, D, H, W).
         block: The block.
 
     Returns:
-        Feature maps of the same shape, and every position's part of log |det J| in nats, shape (B, H, W).
+        Feature maps of the same shape, and each position's contribution to log |det J| in nats, shape (B, H, W).
     """
     passive, active = maps.split(block.splits, dim=1)
     active, log_det = affine(active, SUBNET_FACTOR * full_precision(block.subnet(passive)), block.clamp, dim=1)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-hgad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""No flow but the whitening: with full covariances in the prior, a class is a Gaussian of its features."""
+"""A flow that only whitens: with full covariances in the prior, a class is a Gaussian of its features."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ class LinearFlow(PointwiseFlow):
     def transform(
         self, x: torch.Tensor, context: torch.Tensor, positions: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
-        """Leave whitened vectors as they are, as :meth:`PointwiseFlow.transform`."""
+        """Return whitened vectors unchanged; see :meth:`PointwiseFlow.transform`."""
         del context, positions
         return x, []
 
     def inverse_transform(self, z: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """Leave latents as they are, as :meth:`FeatureFlow.inverse_transform`."""
+        """Return latents unchanged; see :meth:`FeatureFlow.inverse_transform`."""
         del context
         return z
 
 
 class FoldedLinearFlow(LinearFlow):
-    """No flow at all, for Gaussians that take the features themselves.
+    """The identity, for Gaussians of the features themselves.
 
     Args:
         dim: D, at least 2.
     """
 
     def whiten(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Leave feature vectors, shape (B, n, D), as they are."""
+        """Return feature vectors, shape (B, n, D), unchanged."""
         return full_precision(vectors)

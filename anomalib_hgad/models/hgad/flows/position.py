@@ -16,7 +16,7 @@ import torch
 
 
 class PositionCode(NamedTuple):
-    """Code of an H x W grid, whose halves say the column and the row.
+    """Code of an H x W grid, whose halves encode the column and the row.
 
     Attributes:
         columns: First half of p, the same in all rows, shape (W, P/2).
@@ -34,7 +34,7 @@ class PositionCode(NamedTuple):
 
 
 def position_code(condition_dim: int, height: int, width: int, like: torch.Tensor) -> PositionCode:
-    """Code of a grid.
+    """Compute the code of a grid.
 
     Args:
         condition_dim: P, a multiple of 4: a sine and a cosine of each of P/4 frequencies for either axis.

@@ -3,9 +3,9 @@
 
 """Normalizing flow of the class token of a Vision Transformer (SANF-AD), for anomalies of what an image shows.
 
-Every layer shuffles the channels of the class token, splits them in two halves, and couples each half to the other.
-What a half does to the other one is told by itself and by the patch tokens that it attends to. The patch tokens are a
-condition: the flow models the density of the class token alone. There is one latent vector for an image, and so no map.
+Every layer shuffles the channels of the class token, splits them into two halves, and couples each half to the other.
+The coefficients of a coupling come from one half and from the patch tokens that it attends to. The flow is conditioned
+on the patch tokens and models only the density of the class token. An image has one latent vector, and so no map.
 
 Dimensions: B images, D channels of a token, T tokens, of which the first is the class token.
 """
@@ -24,7 +24,7 @@ from anomalib_hgad.common.precision import full_precision
 from anomalib_hgad.models.hgad.flows.base import FeatureFlow, zero_layer
 
 HIDDEN_DIM = 1024
-"""Hidden channels of the network that a half of the class token goes through."""
+"""Hidden channels of the network on a half of the class token."""
 
 
 class SemanticFlow(FeatureFlow):
@@ -49,7 +49,7 @@ class SemanticFlow(FeatureFlow):
         self.layers = nn.ModuleList(SemanticLayer(dim, clamp_alpha) for _ in range(coupling_blocks))
 
     def start_as_rotation(self) -> None:
-        """Begin as a shuffle, as a new flow does."""
+        """Initialise the flow as a shuffle, as a new flow is."""
         for layer in self.semantic_layers:
             zero_layer(layer.of_second.join)
             zero_layer(layer.of_first.join)
@@ -61,7 +61,7 @@ class SemanticFlow(FeatureFlow):
 
     @staticmethod
     def vectors(features: torch.Tensor) -> torch.Tensor:
-        """The class tokens.
+        """Return the class tokens.
 
         Args:
             features: Tokens, shape (B, D, 1, T).
@@ -73,18 +73,18 @@ class SemanticFlow(FeatureFlow):
 
     @staticmethod
     def with_vectors(features: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-        """Tokens, shape (B, D, 1, T), with other class tokens, shape (B, 1, D), in place of their own."""
+        """Return tokens, shape (B, D, 1, T), with their class tokens replaced by others, shape (B, 1, D)."""
         return torch.cat((vectors.mT.unsqueeze(2), features[..., 1:]), dim=-1)
 
     @staticmethod
     def grid(features: torch.Tensor) -> tuple[int, int]:
-        """One position, whatever the tokens."""
+        """Return the grid of a single position, whatever the tokens."""
         del features
         return 1, 1
 
     @staticmethod
     def patches(features: torch.Tensor) -> torch.Tensor:
-        """The other tokens, shape (B, T - 1, D)."""
+        """Return the patch tokens, shape (B, T - 1, D)."""
         return features[:, :, 0, 1:].mT
 
     def transform(self, x: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
@@ -122,7 +122,7 @@ class SemanticLayer(nn.Module):
         self.of_first = ClassAttentionCoupling(second, first, dim, clamp_alpha)
 
     def forward(self, z: torch.Tensor, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Couple.
+        """Shuffle the channels and couple both halves.
 
         Args:
             z: Class tokens, shape (B, 1, D).
@@ -152,12 +152,13 @@ class SemanticLayer(nn.Module):
 class ClassAttentionCoupling(nn.Module):
     """Scale and shift from a half of the class token and the patch tokens.
 
-    The half asks; it and the patch tokens, brought to its length, answer. Their answer and what a network makes of the
-    half are joined by a linear layer, which starts at 0, so that the flow starts as a shuffle.
+    The half is the query; the half itself and the patch tokens, projected to its length, are keys and values. A linear
+    layer joins the attention's output with the output of a network on the half. It starts at 0, so that the flow starts
+    as a shuffle.
 
     Args:
-        passive: Channels of the half that is looked at.
-        active: Channels of the half that is changed.
+        passive: Channels of the half that the coefficients come from.
+        active: Channels of the half that is transformed.
         dim: D, channels of a patch token.
         clamp_alpha: Soft clamp of the log-scales.
     """
@@ -172,7 +173,7 @@ class ClassAttentionCoupling(nn.Module):
         zero_layer(self.join)
 
     def forward(self, half: torch.Tensor, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Coefficients of the coupling.
+        """Compute the coefficients of the coupling.
 
         Args:
             half: Half of the class tokens, shape (B, 1, passive).
