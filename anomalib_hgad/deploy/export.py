@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from anomalib.deploy import CompressionType
@@ -57,8 +57,15 @@ class DescribedExport(ExportMixin):
     pre_processor: PreProcessor | None
     post_processor: PostProcessor | None
 
-    stored_in_bytes: ClassVar[tuple[str, ...]] = ("model",)
-    """Modules whose weights the INT8 compression types store as 8-bit integers."""
+    @property
+    def stored_in_bytes(self) -> tuple[str, ...]:
+        """Modules whose weights the INT8 compression types store as 8-bit integers."""
+        return ("model",)
+
+    @property
+    def stored_in_half(self) -> tuple[str, ...]:
+        """Modules whose weights these types store in half precision."""
+        return ()
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export to a pickled PyTorch module.
@@ -252,11 +259,19 @@ class DescribedExport(ExportMixin):
         max_drop: float = 0.01,
     ) -> Model:
         """Quantise to INT8, in place of anomalib's method, which quantises everything, on test images of one size."""
-        from anomalib_hgad.deploy.quantization import compress  # noqa: PLC0415 - nncf takes seconds, and few need it
+        from anomalib_hgad.deploy.quantization import compress, in_half  # noqa: PLC0415 - nncf takes seconds, and few need it
 
         del task
         class_names = json.loads(self.description().get("class_names", "[]"))
-        return compress(model, self.stored_in_bytes, compression_type, datamodule, metric, max_drop, class_names)
+        return compress(
+            in_half(model, self.stored_in_half),
+            self.stored_in_bytes,
+            compression_type,
+            datamodule,
+            metric,
+            max_drop,
+            class_names,
+        )
 
     @contextmanager
     def _for_inference(self, image_size: tuple[int, int] | None) -> Iterator[None]:

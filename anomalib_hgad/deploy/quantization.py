@@ -3,10 +3,10 @@
 
 """INT8 forms of an exported graph, made with NNCF.
 
-Weights are most of a file, and those of backbone and flows are stored as 8-bit integers. Only the later convolutions
-and matrix products of the backbone compute in 8-bit integers: rounding in the first ones spreads to all later ones.
-Flows, mixture and smoothing measure small differences of the features: in 8-bit integers they could hardly distinguish
-images.
+Weights are most of a file. Those of backbone and flows are stored as 8-bit integers, or in half precision where a
+family of flows needs it. Only the later convolutions and matrix products of the backbone compute in 8-bit integers:
+rounding in the first ones spreads to all later ones. Flows, mixture and smoothing measure small differences of the
+features: in 8-bit integers they could hardly distinguish images.
 
 The rounding of the activations raises the scores and the novelty of all images of a class by about the same amount,
 which differs between classes. This shift is measured on the training images and subtracted. Otherwise one threshold
@@ -140,6 +140,23 @@ def compress(
     stored = [node for node in _products(quantised, modules) if node.get_friendly_name() not in computed]
     quantised = _with_small_biases(nncf.compress_weights(quantised, ignored_scope=_all_but(stored, quantised)))
     return _recentred(quantised, before, images, class_names) if NOVELTY_TENSOR in _by_name(quantised) else quantised
+
+
+def in_half(graph: Model, modules: Sequence[str]) -> Model:
+    """Store the weights of some modules in half precision; products with them stay in float32.
+
+    Args:
+        graph: Graph in floating point, named as for :func:`compress`; changed in place.
+        modules: The modules.
+
+    Returns:
+        The graph.
+    """
+    for weights in [weights for node in _products(graph, modules) for weights in _weights(node)]:
+        half = opset13.convert(opset13.constant(weights.data.astype(np.float16)), "f32")
+        for entry in weights.output(0).get_target_inputs():
+            entry.replace_source_output(half.output(0))
+    return graph
 
 
 def _products(graph: Model, modules: Sequence[str]) -> list[Node]:

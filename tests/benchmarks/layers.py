@@ -40,7 +40,7 @@ OTHER = "what OpenVINO adds"
 
 
 def part_of(names: Sequence[str]) -> str:
-    """Part of a model that a layer is of, by the names of the operations fused in it, which begin with their modules."""
+    """Part of a model that a layer belongs to, by the names of its fused operations, which begin with their modules."""
     modules = [module for name in names if (module := module_in(name)) is not None]
     return next((part for start, part in PARTS.items() if modules and modules[0].startswith(start)), OTHER)
 

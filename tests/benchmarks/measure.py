@@ -44,8 +44,8 @@ def median_seconds(**functions: Function) -> dict[str, float]:
 def median_seconds_of_streams(**functions: Function) -> dict[str, float]:
     """Median seconds of a call among calls of the same function, as at a line; functions take turns.
 
-    The first call of a turn does not count: threads of the function before it are still awake, and the caches are full of
-    that one's weights.
+    The first call of a turn does not count: the threads of the previous function are still awake, and its weights fill
+    the caches.
     """
     return _medians(functions, lambda function: [seconds_of(function) for _ in range(CALLS_OF_A_TURN)][1:])
 

@@ -200,7 +200,7 @@ def run_in_a_shell(command: str) -> None:
 def in_small(arguments: list[str], on_real_images: bool) -> list[str]:
     """What makes a command of anomalib short."""
     small = {"train": EPOCH, "export": []}.get(arguments[0], EPOCH[1:])
-    if on_real_images:
+    if on_real_images or "--model.image_size" in arguments:
         small = [*small, "--model.image_size=64"]
     if "--model.flow_arguments.coupling_blocks" in arguments:
         small = [*small, "--model.flow_arguments.coupling_blocks=2"]

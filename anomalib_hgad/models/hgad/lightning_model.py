@@ -195,8 +195,6 @@ class Hgad(PluginModel, AnomalibModule):
     default_epochs = 100
     default_image_size = (256, 256)
 
-    stored_in_bytes = ("model.encoder", "model.flows")
-
     def __init__(
         self,
         backbone: str = "resnet18",
@@ -688,6 +686,16 @@ class Hgad(PluginModel, AnomalibModule):
         if self.model.num_classes > 1:
             named[CLASS_TENSOR] = prediction.class_posterior.argmax(dim=-1, keepdim=True)
         return named
+
+    @property
+    def stored_in_bytes(self) -> tuple[str, ...]:
+        """Modules whose weights INT8 exports store as 8-bit integers."""
+        return ("model.encoder",) if self.stored_in_half else ("model.encoder", "model.flows")
+
+    @property
+    def stored_in_half(self) -> tuple[str, ...]:
+        """Modules whose weights they store in half precision."""
+        return ("model.flows",) if self.model.feature_flows[0].stored_in_half else ()
 
     def _model_for_inference(self, image_size: tuple[int, int] | None) -> HgadModel:
         """Return the model, folded if all images have one size."""

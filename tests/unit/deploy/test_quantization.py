@@ -29,7 +29,7 @@ from anomalib_hgad.deploy.quantization import LARGE_CONSTANT, _measure, _recentr
 from tests.helpers import trees
 from tests.helpers.engines import engine
 from tests.helpers.exports import from_openvino, to_openvino
-from tests.helpers.light import LIGHT, LIGHT_UNIAD
+from tests.helpers.light import LIGHT, LIGHT_FLOW_ARGUMENTS, LIGHT_UNIAD
 
 pytestmark = [pytest.mark.nightly, pytest.mark.slow]
 
@@ -175,6 +175,35 @@ def test_weights_of_backbone_and_flows_are_quantised_and_no_others(
     kept = actual.keys() & expected.keys()
     assert {name for name, said in expected.items() if not said} <= kept
     assert {name: actual[name] for name in kept} == {name: expected[name] for name in kept}
+
+
+@pytest.mark.parametrize("kind", ["int8", "int8_ptq"])
+def test_weights_of_convolutional_flows_are_stored_in_half_precision(kind: str, tmp_path: Path) -> None:
+    """And those of the backbone as 8-bit integers; scores stay those of half precision."""
+    for name in ("bolt", "nut"):
+        trees.mvtec_class(tmp_path / "data" / name, train=4, good=1, bad=1)
+    data = MultiClass(root=tmp_path / "data", num_workers=0)
+    light = {"flow": "fastflow", "flow_arguments": LIGHT_FLOW_ARGUMENTS["fastflow"], "image_size": (32, 48)}
+    module = Hgad(**LIGHT | light).eval()
+    module.set_class_names(["bolt", "nut"])
+    path = module.to_openvino(tmp_path, compression_type=CompressionType(kind), datamodule=data)
+    products = [
+        node
+        for node in openvino.Core().read_model(path).get_ordered_ops()
+        if node.get_type_name() in {"Convolution", "MatMul"} and "Convert" in ancestors(node, 1)
+    ]
+    types = {("model.flows" in node.get_friendly_name(), stored_type(node)) for node in products}
+    assert (True, openvino.Type.f16) in types
+    assert {of_flows for of_flows, stored in types if stored == openvino.Type.f16} == {True}
+    assert {of_flows for of_flows, stored in types if stored != openvino.Type.f16} == {False}
+
+
+def stored_type(node: openvino.Node) -> openvino.Type:
+    """Type of the constant that the weights of a product come from."""
+    source = node.input_value(1).get_node()
+    while source.get_type_name() != "Constant":
+        source = source.input_value(0).get_node()
+    return source.get_output_element_type(0)
 
 
 def set_scale(module: Hgad) -> None:

@@ -38,6 +38,8 @@ class FastFlow(FeatureFlow):
         ValueError: If an argument is out of range.
     """
 
+    stored_in_half = True
+
     def __init__(
         self,
         dim: int,
