@@ -405,10 +405,7 @@ class HgadModel(nn.Module):
         posterior = class_posterior([reading.class_logits for reading in readings])
         if self.covariance == "identity" or self.num_classes == 1:
             return posterior
-        if posterior.shape[1] > CANDIDATE_CLASSES:
-            candidates = posterior.topk(CANDIDATE_CLASSES, dim=-1).indices
-        else:  # an exported graph then has no product with the main centres
-            candidates = torch.arange(posterior.shape[1], device=posterior.device).expand_as(posterior)
+        candidates = posterior.topk(min(CANDIDATE_CLASSES, posterior.shape[1]), dim=-1).indices
         logits = self.class_evidence(readings, candidates)
         posterior = torch.zeros_like(posterior).scatter(-1, candidates, logits.softmax(dim=-1))
         if not self.num_added:
