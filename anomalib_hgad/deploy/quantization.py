@@ -145,6 +145,8 @@ def compress(
 def in_half(graph: Model, modules: Sequence[str]) -> Model:
     """Store the weights of some modules in half precision; products with them stay in float32.
 
+    Weights with values that half precision does not have stay in float32: there they would be infinite.
+
     Args:
         graph: Graph in floating point, named as for :func:`compress`; changed in place.
         modules: The modules.
@@ -153,6 +155,8 @@ def in_half(graph: Model, modules: Sequence[str]) -> Model:
         The graph.
     """
     for weights in [weights for node in _products(graph, modules) for weights in _weights(node)]:
+        if np.abs(weights.data).max() > np.finfo(np.float16).max:
+            continue
         half = opset13.convert(opset13.constant(weights.data.astype(np.float16)), "f32")
         for entry in weights.output(0).get_target_inputs():
             entry.replace_source_output(half.output(0))

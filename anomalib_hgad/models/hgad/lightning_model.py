@@ -695,7 +695,7 @@ class Hgad(PluginModel, AnomalibModule):
     @property
     def stored_in_half(self) -> tuple[str, ...]:
         """Modules whose weights they store in half precision."""
-        return ("model.flows",) if self.model.feature_flows[0].stored_in_half else ()
+        return ("model.flows",) if self.model.feature_flows[0].needs_half_precision else ()
 
     def _model_for_inference(self, image_size: tuple[int, int] | None) -> HgadModel:
         """Return the model, folded if all images have one size."""

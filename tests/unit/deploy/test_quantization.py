@@ -26,7 +26,7 @@ from anomalib_hgad.data.batch import ClassImageBatch
 from anomalib_hgad.deploy.export import CLASS_TENSOR, NOVELTY_TENSOR, PIXELS_TENSOR
 from anomalib_hgad.deploy.graph import IN_FLOAT32
 from anomalib_hgad.deploy.module_names import modules_of
-from anomalib_hgad.deploy.quantization import LARGE_CONSTANT, _measure, _recentred
+from anomalib_hgad.deploy.quantization import LARGE_CONSTANT, _measure, _recentred, in_half
 from tests.helpers import trees
 from tests.helpers.engines import engine
 from tests.helpers.exports import from_openvino, to_openvino
@@ -199,6 +199,20 @@ def test_weights_of_convolutional_flows_are_stored_in_half_precision(kind: str, 
     assert stored["model.flows"] == {"f16"}
     assert stored["model.encoder"] <= {"i8", "u8"}
     assert stored["model.encoder"]
+
+
+def test_weights_too_large_for_half_precision_stay_as_they_are() -> None:
+    image = ops.parameter([1, 2], np.float32)
+    products = []
+    for name, largest in (("fits", 60000.0), ("too_large", 70000.0)):
+        weights = ops.constant(np.array([[largest, 1.0], [0.5, -largest]], dtype=np.float32))
+        products.append(ops.matmul(image, weights, transpose_a=False, transpose_b=False))
+        products[-1].set_friendly_name(f"model.flows/node_{name}")
+    graph = in_half(openvino.Model(products, [image]), ["model.flows"])
+    assert [stored_type(node) for node in products] == [openvino.Type.f16, openvino.Type.f32]
+    first, second = openvino.compile_model(graph, "CPU", IN_FLOAT32)(np.array([[1.0, 2.0]], dtype=np.float32)).values()
+    assert first == pytest.approx(np.array([[60001.0, 1.0 - 120000.0]]), rel=1e-3)
+    assert second == pytest.approx(np.array([[70001.0, 1.0 - 140000.0]]))
 
 
 def stored_type(node: openvino.Node) -> openvino.Type:

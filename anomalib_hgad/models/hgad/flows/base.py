@@ -77,7 +77,7 @@ class FeatureFlow(nn.Module):
     of_tokens: ClassVar[bool] = False
     """Whether the features are the tokens of a Vision Transformer instead of a map."""
 
-    stored_in_half: ClassVar[bool] = False
+    needs_half_precision: ClassVar[bool] = False
     """Whether INT8 exports store the weights in half precision, because 8-bit weights would change labels."""
 
     def __init__(self, dim: int) -> None:

@@ -38,7 +38,7 @@ class FastFlow(FeatureFlow):
         ValueError: If an argument is out of range.
     """
 
-    stored_in_half = True
+    needs_half_precision = True
 
     def __init__(
         self,
